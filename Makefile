@@ -1,0 +1,35 @@
+CARGO ?= cargo
+
+PREFIX ?= /usr/local
+BINARY = $(or $(CARGO_TARGET_DIR),target)/release/pipeline
+
+.PHONY: build run test lint bench install
+
+build:            ## The release binary, target/release/pipeline
+	$(CARGO) build --release --locked
+
+run: build        ## Two small files into ./out, in batches of 50
+	$(BINARY) -s file -b 50 testdata/data1.json testdata/data2.json
+
+test:             ## All tests
+	$(CARGO) test --locked
+
+lint:             ## fmt, clippy, docs: no warnings
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --lib --examples -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+bench:            ## The table of the README (BENCH_MB, BENCH_ROUNDS)
+	$(CARGO) bench --locked --bench table
+
+install: build    ## Binary, man page, completions and the configuration's template under PREFIX (and DESTDIR)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/doc/pipeline \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/pipeline
+	$(BINARY) --man > $(DESTDIR)$(PREFIX)/share/man/man1/pipeline.1
+	$(BINARY) --completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pipeline
+	$(BINARY) --completions zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pipeline
+	$(BINARY) --completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pipeline.fish
+	install -m 644 config.toml $(DESTDIR)$(PREFIX)/share/doc/pipeline/config.toml

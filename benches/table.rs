@@ -1,0 +1,320 @@
+//! The table of the README: whole runs of the release binary against what they are measured by, interleaved.
+//!
+//! `cargo bench --bench table`, or `make bench`. Every round runs every variant once, so that a noisy machine
+//! slows all of them alike; printed are medians, the median of the ratios within a round, and the best of all rounds. `BENCH_MB` (256)
+//! sets the size of the corpus, `BENCH_ROUNDS` (9) the number of rounds.
+
+mod corpus;
+mod fake;
+
+use std::fs;
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
+
+use fake::{Memory, Null, recipe};
+use pipeline::cut::Limits;
+use pipeline::pipeline::{Pipeline, Settings};
+use serde_json::value::RawValue;
+
+/// What is measured: a name, and how it is done once; returns seconds.
+struct Variant<'a> {
+    name: &'a str,
+    bytes: u64,
+    run: Box<dyn Fn() -> f64 + 'a>,
+    seconds: Vec<f64>,
+}
+
+/// A goal: a variant against another.
+struct Goal {
+    text: &'static str,
+    of: usize,
+    against: usize,
+    /// How much more one has to do than the other, for the ratio of times to mean the same work.
+    limit: Limit,
+}
+
+/// A variant's name, bytes, and how it is done once.
+type Row<'a> = (&'a str, u64, Box<dyn Fn() -> f64 + 'a>);
+
+enum Limit {
+    AtLeastSpeed(f64),
+    AtMostTime(f64),
+}
+
+fn main() {
+    if std::env::args().any(|arg| arg == "--test") {
+        return;
+    }
+    let number =
+        |name: &str, default| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
+    let (megabytes, rounds) = (number("BENCH_MB", 256), number("BENCH_ROUNDS", 9));
+    let dir = std::env::temp_dir().join(format!("pipeline-bench-{}", std::process::id()));
+    fs::create_dir_all(&dir).expect("the temporary directory can be made");
+    let corpora = Corpora::make(&dir, megabytes << 20);
+    speed(&corpora, rounds);
+    memory(&corpora, &dir);
+    startup(rounds);
+    fs::remove_dir_all(&dir).expect("the temporary directory can be removed");
+}
+
+struct Corpora {
+    dir: PathBuf,
+    flat: Vec<u8>,
+    file: PathBuf,
+    halves: [PathBuf; 2],
+    gzip: PathBuf,
+    zstd: PathBuf,
+    nested: PathBuf,
+    nested_bytes: Vec<u8>,
+}
+
+impl Corpora {
+    fn make(dir: &Path, bytes: usize) -> Self {
+        let at = |name: &str| dir.join(name);
+        let flat = corpus::flat(bytes);
+        let nested_bytes = corpus::nested(bytes);
+        let middle =
+            memchr::memchr(b'\n', &flat[flat.len() / 2..]).map_or(flat.len(), |at| flat.len() / 2 + at + 1);
+        let write = |name: &str, bytes: &[u8]| {
+            fs::write(at(name), bytes).expect("the corpus can be written");
+            at(name)
+        };
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&flat).expect("memory takes it");
+        let gzip = gzip.finish().expect("memory takes it");
+        let zstd = zstd::bulk::compress(&flat, 1).expect("memory takes it");
+        Corpora {
+            dir: dir.to_owned(),
+            file: write("flat.ndjson", &flat),
+            halves: [write("a.ndjson", &flat[..middle]), write("b.ndjson", &flat[middle..])],
+            gzip: write("flat.ndjson.gz", &gzip),
+            zstd: write("flat.ndjson.zst", &zstd),
+            nested: write("nested.ndjson", &nested_bytes),
+            flat,
+            nested_bytes,
+        }
+    }
+}
+
+/// The program, quiet and without a state, with these arguments.
+fn pipeline(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
+    command.args(["-q", "--progress", "never", "--state", "none"]).args(args).stdin(Stdio::null());
+    command
+}
+
+/// Seconds until all of these, started together, are done.
+fn together(commands: Vec<Command>) -> f64 {
+    let begun = Instant::now();
+    let running: Vec<_> = commands.into_iter().map(|mut c| c.spawn().expect("the program starts")).collect();
+    for mut child in running {
+        assert!(child.wait().expect("the program ends").success());
+    }
+    begun.elapsed().as_secs_f64()
+}
+
+fn timed(work: impl FnOnce()) -> f64 {
+    let begun = Instant::now();
+    work();
+    begun.elapsed().as_secs_f64()
+}
+
+/// What every program on this job must do at least: look at each byte of each line.
+fn validate(lines: &[u8]) {
+    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        black_box(serde_json::from_slice::<&RawValue>(line).expect("the corpus is valid"));
+    }
+}
+
+/// The engine without files: a sink of objects that keeps nothing.
+fn engine(memory: &Memory, batch_size: u64) {
+    let limits = Limits { batch_size, ..Limits::default() };
+    let settings = Settings { workers: 2, limits, ..Settings::default() };
+    Pipeline::new(memory, &recipe(), &Null::default()).settings(settings).run().expect("nothing can fail");
+}
+
+fn decode(mut reader: impl Read) {
+    let mut buffer = vec![0; 256 << 10];
+    while reader.read(&mut buffer).expect("the corpus is not damaged") > 0 {
+        black_box(&buffer);
+    }
+}
+
+fn speed(corpora: &Corpora, rounds: usize) {
+    let path = |path: &Path| path.display().to_string();
+    let (file, nested) = (path(&corpora.file), path(&corpora.nested));
+    let (gzip, zstd, out) = (path(&corpora.gzip), path(&corpora.zstd), path(&corpora.dir.join("out")));
+    let halves = corpora.halves.each_ref().map(|half| path(half));
+    let (flat, nested_len) = (corpora.flat.len() as u64, corpora.nested_bytes.len() as u64);
+    let one = |args: Vec<String>| -> Box<dyn Fn() -> f64> {
+        Box::new(move || together(vec![pipeline(&args.iter().map(String::as_str).collect::<Vec<_>>())]))
+    };
+    let null = |more: &[&str]| {
+        let args = more.iter().chain(&["-o", "/dev/null"]).map(ToString::to_string).collect();
+        one(args)
+    };
+    let to_dir = |more: &[&str]| -> Box<dyn Fn() -> f64> {
+        let args: Vec<String> = more.iter().chain(&["-o", &out]).map(ToString::to_string).collect();
+        let out = out.clone();
+        Box::new(move || {
+            let _ = fs::remove_dir_all(&out);
+            together(vec![pipeline(&args.iter().map(String::as_str).collect::<Vec<_>>())])
+        })
+    };
+    let alone = |half: &str| pipeline(&["-w", "1", "-o", "/dev/null", half]);
+    let memory = Memory(Arc::new(corpora.flat[..corpora.flat.len() / 4].to_vec()));
+    let quarter = memory.0.len() as u64;
+    let rows: Vec<Row> = vec![
+        ("validation loop in memory, one core (flat)", flat, Box::new(|| timed(|| validate(&corpora.flat)))),
+        ("flat, one worker, to /dev/null", flat, null(&["-w", "1", &file])),
+        (
+            "validation loop in memory, one core (nested)",
+            nested_len,
+            Box::new(|| timed(|| validate(&corpora.nested_bytes))),
+        ),
+        ("nested, one worker, to /dev/null", nested_len, null(&["-w", "1", &nested])),
+        ("flat, two workers, to /dev/null", flat, null(&["-w", "2", &file])),
+        ("two runs of one worker, half of the file each", flat, {
+            let halves = &halves;
+            Box::new(move || together(halves.iter().map(|half| alone(half)).collect()))
+        }),
+        (
+            "engine alone, memory to null sink, two workers",
+            quarter,
+            Box::new(|| timed(|| engine(&memory, 0))),
+        ),
+        ("engine alone, memory to null sink, -b 50", quarter, Box::new(|| timed(|| engine(&memory, 50)))),
+        ("gzip decoder alone", flat, {
+            Box::new(|| {
+                timed(|| {
+                    decode(flate2::read::MultiGzDecoder::new(
+                        fs::File::open(&corpora.gzip).expect("it is there"),
+                    ))
+                })
+            })
+        }),
+        ("flat.gz, two workers, to /dev/null", flat, null(&["-w", "2", &gzip])),
+        ("zstd decoder alone", flat, {
+            Box::new(|| {
+                timed(|| {
+                    decode(
+                        zstd::Decoder::new(fs::File::open(&corpora.zstd).expect("it is there"))
+                            .expect("zstd"),
+                    )
+                })
+            })
+        }),
+        ("flat.zst, two workers, to /dev/null", flat, null(&["-w", "2", &zstd])),
+        ("flat, two workers, to a directory", flat, to_dir(&["-w", "2", &file])),
+        ("flat, two workers, to a directory, gzip", flat, to_dir(&["-w", "2", "-z", "gzip", &file])),
+        ("flat, two workers, to a directory, zstd", flat, to_dir(&["-w", "2", "-z", "zstd", &file])),
+    ];
+    let mut variants: Vec<Variant> = rows
+        .into_iter()
+        .map(|(name, bytes, run)| Variant { name, bytes, run, seconds: Vec::new() })
+        .collect();
+    let goals = [
+        Goal { text: "one worker, flat", of: 1, against: 0, limit: Limit::AtLeastSpeed(0.8) },
+        Goal { text: "one worker, nested", of: 3, against: 2, limit: Limit::AtLeastSpeed(0.8) },
+        Goal { text: "two workers against two runs", of: 4, against: 5, limit: Limit::AtMostTime(1.15) },
+        Goal { text: "-b 50 against no limit", of: 7, against: 6, limit: Limit::AtMostTime(1.5) },
+        Goal { text: "gzip input against its decoder", of: 9, against: 8, limit: Limit::AtMostTime(1.1) },
+        Goal { text: "zstd input against its decoder", of: 11, against: 10, limit: Limit::AtMostTime(1.1) },
+    ];
+    for _ in 0..rounds {
+        for variant in &mut variants {
+            let seconds = (variant.run)();
+            variant.seconds.push(seconds);
+        }
+    }
+    println!("| what | MB/s, median | MB/s, best |\n|---|---|---|");
+    for variant in &variants {
+        let rate = |seconds: f64| variant.bytes as f64 / 1e6 / seconds;
+        let (median, best) = (median(variant.seconds.clone()), best(&variant.seconds));
+        println!("| {} | {:.0} | {:.0} |", variant.name, rate(median), rate(best));
+    }
+    println!("\n| goal | limit | median of ratios | ratio of the best |\n|---|---|---|---|");
+    for goal in &goals {
+        let (of, against) = (&variants[goal.of].seconds, &variants[goal.against].seconds);
+        let time = median(of.iter().zip(against).map(|(one, other)| one / other).collect());
+        let least = best(of) / best(against);
+        match goal.limit {
+            Limit::AtLeastSpeed(limit) => {
+                println!(
+                    "| {} | >= {limit}x the speed | {:.2}x | {:.2}x |",
+                    goal.text,
+                    1.0 / time,
+                    1.0 / least
+                );
+            }
+            Limit::AtMostTime(limit) => {
+                println!("| {} | <= {limit}x the time | {time:.2}x | {least:.2}x |", goal.text);
+            }
+        }
+    }
+}
+
+/// The least time: what others on the machine disturb least.
+fn best(numbers: &[f64]) -> f64 {
+    numbers.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
+/// Peak memory of runs over inputs of different size and form, as the program's own summary states it (VmHWM).
+fn memory(corpora: &Corpora, dir: &Path) {
+    let array = dir.join("array.json");
+    let mut bytes = b"[".to_vec();
+    bytes.extend(corpora.flat.iter().map(|byte| if *byte == b'\n' { b',' } else { *byte }));
+    *bytes.last_mut().expect("it begins with a bracket") = b']';
+    fs::write(&array, &bytes).expect("the corpus can be written");
+    drop(bytes);
+    let summary = dir.join("summary.json");
+    let mebibytes = |args: &[&str]| {
+        let to = format!("json={}", summary.display());
+        assert!(
+            pipeline(args)
+                .args(["-w", "2", "--summary", &to])
+                .status()
+                .expect("the program starts")
+                .success()
+        );
+        let text = fs::read_to_string(&summary).expect("the summary is there");
+        let value: serde_json::Value = serde_json::from_str(&text).expect("the summary is JSON");
+        value["peak_memory_bytes"].as_f64().unwrap_or(f64::NAN) / f64::from(1 << 20)
+    };
+    let text = |path: &Path| path.display().to_string();
+    let (file, half, array) = (text(&corpora.file), text(&corpora.halves[0]), text(&array));
+    let (gzip, zstd, nested) = (text(&corpora.gzip), text(&corpora.zstd), text(&corpora.nested));
+    let out = |name: &str| text(&dir.join(name));
+    println!("\n| peak memory, two workers | MiB (limit 64) |\n|---|---|");
+    let rows: Vec<(&str, Vec<String>)> = vec![
+        ("half of flat, to a directory", vec!["-o".into(), out("m1"), half]),
+        ("flat, to a directory", vec!["-o".into(), out("m2"), file.clone()]),
+        ("flat as one array on one line, to a directory", vec!["-o".into(), out("m3"), array]),
+        ("flat.gz, to a directory", vec!["-o".into(), out("m4"), gzip]),
+        ("flat.zst, to a directory, gzip", vec!["-o".into(), out("m5"), "-z".into(), "gzip".into(), zstd]),
+        ("flat and nested side by side, to a directory", vec!["-o".into(), out("m6"), file, nested]),
+    ];
+    for (name, args) in rows {
+        let peak = mebibytes(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        println!("| {name} | {peak:.0} |");
+    }
+}
+
+fn startup(rounds: usize) {
+    let version = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
+        command.arg("--version").stdout(Stdio::null());
+        together(vec![command])
+    };
+    let seconds: Vec<f64> = (0..rounds.max(20)).map(|_| version()).collect();
+    println!("\n`--version`: {:.1} ms (limit 10)", median(seconds) * 1e3);
+}

@@ -1,0 +1,465 @@
+//! The assembler: puts results back into order, cuts them into batches and parts, closes batches early.
+//!
+//! One thread. It gives a permit back as soon as it receives a result, in order or not. It selects over results,
+//! pressure and a tick: under pressure with nothing in flight no result would arrive to wake it. Where one
+//! lane's results stand in order, its partitions do too, so order is kept by lane.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, never, select, tick};
+use parking_lot::Mutex;
+
+use crate::batch::Batch;
+use crate::budget::Budget;
+use crate::commit::Note;
+use crate::config::{MaxRejected, OnReject};
+use crate::cut::Close;
+use crate::error::{Error, Intolerance, Result};
+use crate::ledger::{Content, CutBatch};
+use crate::lot::{Finished, Lot, Rest, Tools};
+use crate::metrics::Metrics;
+use crate::process::{Processed, SectionOut};
+use crate::read::{Event, Flows, Message};
+use crate::record::Partition;
+use crate::sink::{DeadLetters, Order, Shape};
+use crate::source::{Cuts, Flow, Mark};
+use crate::stop::Stop;
+use crate::write::Job;
+
+/// The assembler's surroundings.
+pub(crate) struct Assembly<'a> {
+    pub shape: Shape,
+    pub cuts: Cuts,
+    pub budget: &'a Arc<Budget>,
+    pub metrics: &'a Metrics,
+    pub stop: &'a Stop,
+    pub flows: &'a Flows,
+    /// Jobs that are queued or being done.
+    pub pending: &'a AtomicUsize,
+    /// How long a batch of a stream stays open.
+    pub batch_wait: Duration,
+    pub on_reject: OnReject,
+    pub max_rejected: Option<MaxRejected>,
+    /// How many partitions with planned ends may be fetched at a time.
+    pub slots: usize,
+    /// What went wrong with one partition while the run went on.
+    pub faults: &'a Mutex<Vec<Error>>,
+}
+
+/// The channels of the assembler. Dropping them is what ends writers and the commit thread.
+pub(crate) struct Ports {
+    pub results: Receiver<Message>,
+    pub permits: Sender<()>,
+    pub jobs: Sender<Job>,
+    pub notes: Sender<Note>,
+}
+
+/// How reading ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// All readers are done.
+    Complete,
+    /// Readers were stopped before their end.
+    Cut,
+}
+
+pub(crate) struct Assembler<'a> {
+    at: &'a Assembly<'a>,
+    tools: Tools,
+    ports: Ports,
+    lanes: Vec<LaneOrder>,
+    lots: HashMap<Partition, Lot>,
+    /// Partitions that were lost or revoked: what still arrives of them is dropped.
+    gone: HashSet<Partition>,
+    /// Partitions with planned ends that wait for a slot, with their lane.
+    waiting: VecDeque<(usize, Partition)>,
+    slots: usize,
+    open_lanes: usize,
+    seen: (u64, u64),
+    closed: bool,
+}
+
+/// Restores the order of one lane.
+#[derive(Default)]
+struct LaneOrder {
+    next: u64,
+    early: BTreeMap<u64, Event>,
+}
+
+impl LaneOrder {
+    /// Keeps an event; yields it, and those it was missing for, in order by [`LaneOrder::next`].
+    fn put(&mut self, seq: u64, event: Event) {
+        self.early.insert(seq, event);
+    }
+
+    fn next(&mut self) -> Option<Event> {
+        let event = self.early.remove(&self.next)?;
+        self.next += 1;
+        Some(event)
+    }
+}
+
+impl<'a> Assembler<'a> {
+    pub fn new(at: &'a Assembly<'a>, tools: Tools, ports: Ports, lanes: usize) -> Self {
+        Assembler {
+            at,
+            tools,
+            ports,
+            lanes: (0..lanes).map(|_| LaneOrder::default()).collect(),
+            lots: HashMap::new(),
+            gone: HashSet::new(),
+            waiting: VecDeque::new(),
+            slots: at.slots.max(1),
+            open_lanes: lanes,
+            seen: (0, 0),
+            closed: false,
+        }
+    }
+
+    /// Assembles until all readers are gone. Blocks.
+    ///
+    /// # Errors
+    /// A panic of a transform; [`Error::Stopped`] if writers or the commit thread are gone.
+    pub fn run(mut self) -> Result<Reading> {
+        let early = self.at.cuts == Cuts::Early && self.at.shape.order == Order::Any;
+        let wait = (self.at.batch_wait / 4).clamp(Duration::from_millis(10), Duration::from_secs(1));
+        let ticks = if early { tick(wait) } else { never() };
+        let results = self.ports.results.clone();
+        loop {
+            select! {
+                recv(results) -> message => match message {
+                    Ok(message) => self.receive(message)?,
+                    Err(_) => break,
+                },
+                recv(self.at.budget.pressure()) -> _ => self.relieve()?,
+                recv(ticks) -> _ => self.close_aged()?,
+            }
+        }
+        self.end()
+    }
+
+    fn receive(&mut self, message: Message) -> Result<()> {
+        // There is a place for every permit, so this never blocks; readers that are gone do not matter.
+        let _ = self.ports.permits.try_send(());
+        self.lanes[message.lane].put(message.seq, message.event);
+        while let Some(event) = self.lanes[message.lane].next() {
+            self.event(message.lane, event)?;
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, lane: usize, event: Event) -> Result<()> {
+        match event {
+            Event::Chunk(processed) => self.chunk(processed?),
+            Event::Assigned(partition, mark) => self.assigned(lane, partition, mark),
+            Event::Revoked(partition) => self.give_up(&partition, Note::Revoked),
+            Event::Lost(partition) => self.give_up(&partition, Note::Lost),
+            // Behind a refusal chunks are dropped, so nothing has come to its end.
+            Event::Ended(_) if self.closed => Ok(()),
+            Event::Ended(partition) => {
+                self.close_last(&partition)?;
+                self.note(Note::Ended(partition))
+            }
+            Event::Failed(partition, error) => {
+                self.at.faults.lock().push(error);
+                self.close_last(&partition)
+            }
+            Event::Done => {
+                self.open_lanes -= 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn assigned(&mut self, lane: usize, partition: Partition, mark: Option<Mark>) -> Result<()> {
+        let start = mark.as_ref().map_or(0, |mark| mark.watermark);
+        let mut lot = Lot::new(&partition, start);
+        lot.planned_until = mark.as_ref().and_then(|mark| mark.plan.last()).map(|planned| planned.end);
+        if lot.planned_until.is_some() {
+            self.take_slot(lane, &partition);
+        }
+        self.gone.remove(&partition);
+        self.lots.insert(partition.clone(), lot);
+        self.note(Note::Assigned(partition, start, mark))
+    }
+
+    fn take_slot(&mut self, lane: usize, partition: &Partition) {
+        if self.slots > 0 {
+            self.slots -= 1;
+        } else {
+            self.at.flows[lane].lock().push((partition.clone(), Flow::Pause));
+            self.waiting.push_back((lane, partition.clone()));
+        }
+    }
+
+    /// A partition has passed its planned ends, or is gone: the next may be fetched.
+    fn free_slot(&mut self) {
+        match self.waiting.pop_front() {
+            Some((lane, partition)) => self.at.flows[lane].lock().push((partition, Flow::Run)),
+            None => self.slots += 1,
+        }
+    }
+
+    fn chunk(&mut self, processed: Processed) -> Result<()> {
+        let partition = processed.partition.clone();
+        if self.closed || self.gone.contains(&partition) {
+            return Ok(());
+        }
+        self.at.metrics.rejected(&processed.rejects, &processed.samples);
+        if let Some(error) = self.refusal(&processed) {
+            return self.refuse(error);
+        }
+        let mut lot = match self.lots.remove(&partition) {
+            Some(lot) => lot,
+            None => {
+                self.note(Note::Assigned(partition.clone(), processed.start, None))?;
+                Lot::new(&partition, processed.start)
+            }
+        };
+        let mut out = Closed::default();
+        let (end, resume) = (processed.end, processed.resume);
+        for section in processed.sections {
+            self.section(&mut lot, section, &mut out)?;
+        }
+        lot.advance(end, resume);
+        if self.at.shape.order != Order::Any {
+            self.close(&mut lot, Close::Chunk, &mut out)?;
+        }
+        self.lots.insert(partition, lot);
+        self.flush(out)
+    }
+
+    fn section(&mut self, lot: &mut Lot, section: SectionOut, out: &mut Closed) -> Result<()> {
+        let cut = section.cut;
+        lot.add(section, &mut self.tools);
+        if cut.close != Close::Open {
+            return self.close(lot, cut.close, out);
+        }
+        self.parts(lot)
+    }
+
+    /// Queues what an open batch has beyond a part.
+    fn parts(&mut self, lot: &mut Lot) -> Result<()> {
+        let Some(size) = self.at.shape.part else { return Ok(()) };
+        while let Some(part) = lot.part(size) {
+            let upload = lot.upload();
+            upload.expect_part();
+            self.job(Job::Part(upload, part))?;
+        }
+        Ok(())
+    }
+
+    /// Closes the open batch of `lot`; the next starts where it ends.
+    fn close(&mut self, lot: &mut Lot, reason: Close, out: &mut Closed) -> Result<()> {
+        if lot.is_void() {
+            return Ok(());
+        }
+        self.parts(lot)?;
+        let Finished { batch, upload } = lot.close(reason, &mut self.tools);
+        if lot.planned_until.is_some_and(|end| batch.end >= end) {
+            lot.planned_until = None;
+            self.free_slot();
+        }
+        let content = if batch.counts.read > 0 { Content::Records } else { Content::Empty };
+        out.cuts.push(CutBatch {
+            start: batch.id.start,
+            end: batch.end,
+            line: batch.line,
+            resume: batch.resume.clone(),
+            first_time: batch.id.first_time,
+            opened_at: batch.id.opened_at,
+            content,
+        });
+        out.partition = Some(batch.id.partition.clone());
+        match upload {
+            Some(rest) => self.close_upload(rest, batch, out),
+            None if content == Content::Records => {
+                out.batches.push(batch);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Queues the last parts of an upload and its end. The ledger must know of the batch before its receipt.
+    fn close_upload(&mut self, rest: Rest, batch: Batch, out: &mut Closed) -> Result<()> {
+        self.flush(std::mem::take(out))?;
+        for part in rest.parts {
+            rest.upload.expect_part();
+            self.job(Job::Part(rest.upload.clone(), part))?;
+        }
+        self.job(Job::Close(rest.upload, Box::new(batch), rest.totals))
+    }
+
+    fn flush(&mut self, out: Closed) -> Result<()> {
+        let Some(partition) = out.partition else { return Ok(()) };
+        self.note(Note::Cut(partition, out.cuts))?;
+        if out.batches.is_empty() { Ok(()) } else { self.job(Job::Store(out.batches)) }
+    }
+
+    /// Closes what is open of a partition that is at its end.
+    fn close_last(&mut self, partition: &Partition) -> Result<()> {
+        let Some(mut lot) = self.lots.remove(partition) else { return Ok(()) };
+        if self.closed {
+            return Ok(());
+        }
+        let mut out = Closed::default();
+        self.close(&mut lot, Close::End, &mut out)?;
+        self.flush(out)?;
+        if lot.planned_until.is_some() {
+            self.free_slot();
+        }
+        Ok(())
+    }
+
+    /// Drops what is open of a partition that goes elsewhere.
+    fn give_up(&mut self, partition: &Partition, note: fn(Partition) -> Note) -> Result<()> {
+        self.waiting.retain(|(_, waiting)| waiting != partition);
+        if let Some(mut lot) = self.lots.remove(partition) {
+            if lot.planned_until.is_some() {
+                self.free_slot();
+            }
+            if let Some(upload) = lot.take_upload() {
+                self.job(Job::Abort(upload))?;
+            }
+        }
+        self.gone.insert(partition.clone());
+        self.note(note(partition.clone()))
+    }
+
+    /// Closes batches that were open for long enough.
+    fn close_aged(&mut self) -> Result<()> {
+        let wait = self.at.batch_wait;
+        let aged = |lot: &Lot| lot.planned_until.is_none() && lot.age().is_some_and(|age| age >= wait);
+        let aged: Vec<Partition> =
+            self.lots.iter().filter(|(_, lot)| aged(lot)).map(|(p, _)| p.clone()).collect();
+        aged.iter().try_for_each(|partition| self.close_early(partition, Close::Wait))
+    }
+
+    fn close_early(&mut self, partition: &Partition, reason: Close) -> Result<()> {
+        let Some(mut lot) = self.lots.remove(partition) else { return Ok(()) };
+        let mut out = Closed::default();
+        self.close(&mut lot, reason, &mut out)?;
+        self.lots.insert(partition.clone(), lot);
+        self.flush(out)
+    }
+
+    /// A reader waits for bytes. If little is in flight that would free some, closes the largest open batch that
+    /// may be closed; if none may and nothing is in flight, lets the reader overdraw.
+    fn relieve(&mut self) -> Result<()> {
+        let budget = self.at.budget;
+        let held: usize = self.lots.values().map(Lot::held).sum();
+        if budget.waiting() == 0 || budget.used().saturating_sub(held) > budget.limit() / 4 {
+            return Ok(());
+        }
+        if self.at.cuts == Cuts::Early {
+            let free = self.lots.iter().filter(|(_, lot)| lot.planned_until.is_none() && lot.held() > 0);
+            let largest = free.max_by_key(|(_, lot)| lot.held()).map(|(partition, _)| partition.clone());
+            if let Some(partition) = largest {
+                return self.close_early(&partition, Close::Pressure);
+            }
+        }
+        let idle = self.ports.permits.is_full() && self.at.pending.load(Ordering::Acquire) == 0;
+        if idle {
+            log::debug!(
+                "{held} bytes stand in open batches that may not be closed; going on beyond memory_limit"
+            );
+            budget.overdraw();
+        }
+        Ok(())
+    }
+
+    /// Why the run may not go on past this chunk, if so.
+    fn refusal(&mut self, processed: &Processed) -> Option<Error> {
+        let rejected: u64 = processed.sections.iter().map(|section| section.counts.rejected).sum();
+        let read: u64 = processed.sections.iter().map(|section| section.counts.read).sum();
+        self.seen = (self.seen.0 + read, self.seen.1 + rejected);
+        let refuse =
+            self.at.shape.dead_letters == DeadLetters::Refuse && self.at.on_reject == OnReject::DeadLetter;
+        if rejected > 0 && (refuse || self.at.on_reject == OnReject::Fail) {
+            let sample = processed.samples.first();
+            let what =
+                sample.map_or_else(String::new, |sample| format!("{}: {}", sample.place, sample.reason));
+            let because = match self.at.on_reject {
+                OnReject::Fail => Intolerance::Configured,
+                OnReject::DeadLetter | OnReject::Drop => Intolerance::NoPlace,
+            };
+            return Some(Error::Rejected { what, because });
+        }
+        too_many(self.at.max_rejected, self.seen, Certainty::SoFar)
+    }
+
+    /// Ends the run in order: what came before is stored, nothing behind it is.
+    fn refuse(&mut self, error: Error) -> Result<()> {
+        self.at.faults.lock().push(error);
+        self.closed = true;
+        for (_, mut lot) in self.lots.drain() {
+            drop(lot.take_upload());
+        }
+        self.at.stop.drain();
+        Ok(())
+    }
+
+    /// All readers are gone: closes open batches of streams, drops those of files that are not at their end.
+    fn end(mut self) -> Result<Reading> {
+        if self.at.stop.is_aborted() {
+            return Err(Error::Stopped);
+        }
+        let complete = self.open_lanes == 0 && !self.closed;
+        let reason = if complete { Close::End } else { Close::Drain };
+        if (complete || self.at.cuts == Cuts::Early) && !self.closed {
+            // A batch with planned ends ahead must end there and nowhere else: the next run does it.
+            let closable = self.lots.iter().filter(|(_, lot)| lot.planned_until.is_none());
+            let closable: Vec<Partition> = closable.map(|(partition, _)| partition.clone()).collect();
+            closable.iter().try_for_each(|partition| self.close_early(partition, reason))?;
+        }
+        if complete && let Some(error) = too_many(self.at.max_rejected, self.seen, Certainty::Final) {
+            self.at.faults.lock().push(error);
+        }
+        Ok(if complete { Reading::Complete } else { Reading::Cut })
+    }
+
+    fn job(&self, job: Job) -> Result<()> {
+        let waits = Instant::now();
+        self.at.pending.fetch_add(1, Ordering::AcqRel);
+        let sent = self.ports.jobs.send(job).map_err(|_| Error::Stopped);
+        Metrics::waited(&self.at.metrics.writer_waits, waits);
+        sent
+    }
+
+    fn note(&self, note: Note) -> Result<()> {
+        self.ports.notes.send(note).map_err(|_| Error::Stopped)
+    }
+}
+
+/// Batches closed while one chunk was taken.
+#[derive(Default)]
+struct Closed {
+    partition: Option<Partition>,
+    cuts: Vec<CutBatch>,
+    batches: Vec<Batch>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Certainty {
+    SoFar,
+    Final,
+}
+
+/// A share of a hundred means nothing before there were some records.
+const ENOUGH: u64 = 1000;
+
+fn too_many(limit: Option<MaxRejected>, seen: (u64, u64), certainty: Certainty) -> Option<Error> {
+    let (read, rejected) = seen;
+    let (over, limit) = match limit? {
+        MaxRejected::Count(count) => (rejected > count, count.to_string()),
+        MaxRejected::Percent(percent) => {
+            let enough = read >= ENOUGH || certainty == Certainty::Final;
+            (enough && rejected as f64 * 100.0 > percent * read as f64, format!("{percent}%"))
+        }
+    };
+    over.then_some(Error::TooManyRejected { rejected, read, limit })
+}

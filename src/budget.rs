@@ -1,0 +1,271 @@
+//! The byte budget: everything between read and stored is charged to it.
+//!
+//! Only readers wait for it, and whoever waits holds none of it ([`Budget::acquire`]); everyone else charges
+//! what it allocates without waiting ([`Lease::resize`]). A [`Lease`] gives its bytes back when it is dropped,
+//! so an error or a panic cannot leak budget. While a reader waits, the assembler is woken ([`Budget::pressure`])
+//! to close a batch: with nothing in flight no chunk would arrive to do so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, Result};
+use crate::stop::Stop;
+
+/// A number of bytes that may be between read and stored.
+pub struct Budget {
+    state: Mutex<State>,
+    freed: Condvar,
+    wake: Sender<()>,
+    pressure: Receiver<()>,
+    limit: usize,
+}
+
+#[derive(Default)]
+struct State {
+    used: usize,
+    peak: usize,
+    waiting: usize,
+    granted: usize,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes. It may be overdrawn by those who do not wait.
+    pub fn new(limit: usize) -> Arc<Self> {
+        let (wake, pressure) = bounded(1);
+        Arc::new(Budget { state: Mutex::default(), freed: Condvar::new(), wake, pressure, limit })
+    }
+
+    /// Takes `bytes`. Blocks until they are free, or until the run is stopped. The caller must hold no lease.
+    /// A request above the limit is granted when nothing else is out.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] when the run is drained or aborted.
+    pub fn acquire(self: &Arc<Self>, bytes: usize, stop: &Stop) -> Result<Lease> {
+        let mut state = self.state.lock();
+        if !self.fits(&state, bytes) {
+            state.waiting += 1;
+            let granted = loop {
+                if !stop.is_running() {
+                    break false;
+                }
+                let _ = self.wake.try_send(());
+                // The time limit only repeats the wake-up: what frees bytes notifies.
+                let _ = self.freed.wait_for(&mut state, Duration::from_millis(100));
+                if self.fits(&state, bytes) {
+                    break true;
+                }
+                if state.granted > 0 {
+                    state.granted -= 1;
+                    break true;
+                }
+            };
+            state.waiting -= 1;
+            if !granted {
+                return Err(Error::Stopped);
+            }
+        }
+        state.used += bytes;
+        state.peak = state.peak.max(state.used);
+        drop(state);
+        Ok(Lease { budget: Some(self.clone()), bytes })
+    }
+
+    fn fits(&self, state: &State, bytes: usize) -> bool {
+        state.used == 0 || state.used + bytes <= self.limit
+    }
+
+    /// Charges `bytes` without waiting, beyond the limit if need be.
+    pub fn charge(self: &Arc<Self>, bytes: usize) -> Lease {
+        let mut lease = Lease { budget: Some(self.clone()), bytes: 0 };
+        lease.resize(bytes);
+        lease
+    }
+
+    /// Lets one reader that waits go on beyond the limit: nothing is in flight, nothing may be closed, so nothing
+    /// would ever be freed. Costs memory instead of a hang.
+    pub fn overdraw(&self) {
+        let mut state = self.state.lock();
+        if state.waiting > state.granted {
+            state.granted += 1;
+            self.freed.notify_one();
+        }
+    }
+
+    /// Receives a message when a reader waits for bytes.
+    pub fn pressure(&self) -> &Receiver<()> {
+        &self.pressure
+    }
+
+    /// How many readers wait.
+    pub fn waiting(&self) -> usize {
+        self.state.lock().waiting
+    }
+
+    /// Bytes that are out now.
+    pub fn used(&self) -> usize {
+        self.state.lock().used
+    }
+
+    /// The most bytes that were out at once.
+    pub fn peak(&self) -> usize {
+        self.state.lock().peak
+    }
+
+    /// Bytes that may be out before readers wait.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Wakes all who wait, so that they see a stop.
+    pub fn notify(&self) {
+        self.freed.notify_all();
+    }
+
+    fn change(&self, from: usize, to: usize) {
+        let mut state = self.state.lock();
+        state.used = state.used - from + to;
+        state.peak = state.peak.max(state.used);
+        if to < from && state.waiting > 0 {
+            self.freed.notify_all();
+        }
+    }
+}
+
+/// Bytes taken from a [`Budget`]. Given back on drop. The default lease holds nothing, of no budget.
+#[derive(Default)]
+pub struct Lease {
+    budget: Option<Arc<Budget>>,
+    bytes: usize,
+}
+
+impl Lease {
+    /// Holds `bytes` from now on; never waits.
+    pub fn resize(&mut self, bytes: usize) {
+        if let Some(budget) = &self.budget
+            && bytes != self.bytes
+        {
+            budget.change(self.bytes, bytes);
+        }
+        self.bytes = bytes;
+    }
+
+    /// A lease of `bytes` of these, or of all there are.
+    pub fn split(&mut self, bytes: usize) -> Lease {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Lease { budget: self.budget.clone(), bytes }
+    }
+
+    /// How many bytes it holds.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.resize(0);
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lease({})", self.bytes)
+    }
+}
+
+/// Byte buffers that keep their memory for the next use. Holds a bounded number of bounded size: what is
+/// larger, or one too many, is freed.
+#[derive(Debug)]
+pub struct Recycler {
+    idle: Mutex<Vec<Vec<u8>>>,
+    keep: usize,
+    largest: usize,
+}
+
+impl Recycler {
+    /// Keeps up to `keep` buffers of up to `largest` bytes each.
+    pub fn new(keep: usize, largest: usize) -> Arc<Self> {
+        Arc::new(Recycler { idle: Mutex::default(), keep, largest })
+    }
+
+    /// An empty buffer, used before if there is one.
+    pub fn take(&self) -> Vec<u8> {
+        self.idle.lock().pop().unwrap_or_default()
+    }
+
+    /// Keeps a buffer for the next use.
+    pub fn give(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() == 0 || buffer.capacity() > self.largest {
+            return;
+        }
+        buffer.clear();
+        let mut idle = self.idle.lock();
+        if idle.len() < self.keep {
+            idle.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_gives_back_what_it_holds() {
+        let budget = Budget::new(100);
+        let mut lease = budget.acquire(60, &Stop::new()).unwrap();
+        lease.resize(150);
+        assert_eq!((budget.used(), budget.peak()), (150, 150));
+        drop(lease);
+        assert_eq!((budget.used(), budget.peak()), (0, 150));
+    }
+
+    #[test]
+    fn a_request_above_the_limit_is_granted_alone() {
+        let budget = Budget::new(10);
+        assert_eq!(budget.acquire(1000, &Stop::new()).unwrap().bytes(), 1000);
+    }
+
+    #[test]
+    fn who_waits_wakes_the_assembler_and_gets_what_is_freed() {
+        let budget = Budget::new(100);
+        let stop = Stop::new();
+        let first = budget.acquire(80, &stop).unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| budget.acquire(50, &stop).map(|lease| lease.bytes()));
+            budget.pressure().recv().unwrap();
+            assert_eq!(budget.waiting(), 1);
+            drop(first);
+            assert_eq!(second.join().unwrap().unwrap(), 50);
+        });
+    }
+
+    #[test]
+    fn a_stop_ends_the_wait() {
+        let budget = Budget::new(100);
+        let stop = Stop::new();
+        let _all = budget.acquire(100, &stop).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| budget.acquire(1, &stop).is_err());
+            budget.pressure().recv().unwrap();
+            stop.drain();
+            budget.notify();
+            assert!(waiting.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_recycler_is_bounded() {
+        let recycler = Recycler::new(1, 64);
+        recycler.give(Vec::with_capacity(65));
+        assert_eq!(recycler.take().capacity(), 0);
+        recycler.give(Vec::with_capacity(32));
+        recycler.give(Vec::with_capacity(48));
+        assert!(recycler.take().capacity() >= 32);
+        assert_eq!(recycler.take().capacity(), 0);
+    }
+}

@@ -1,0 +1,227 @@
+//! `--check`: tries what a run needs and runs nothing. Every finding is a line; nothing is created or changed.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use pipeline::config::nearest::did_you_mean;
+use pipeline::config::{Config, Place, StateAt};
+use rustix::fs::{Access, access};
+
+/// What was found out about one thing that a run needs.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was tried: `input a.json`, `output out`.
+    pub what: String,
+    /// What came of it.
+    pub verdict: Verdict,
+}
+
+/// What came of trying something.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It can be used.
+    Fine,
+    /// It is not there, or not what it should be: wrong use.
+    Wrong(String),
+    /// It is there, and the system refuses it.
+    Refused(String),
+}
+
+impl Finding {
+    /// The finding as a line.
+    pub fn line(&self) -> String {
+        match &self.verdict {
+            Verdict::Fine => format!("ok       {}\n", self.what),
+            Verdict::Wrong(why) => format!("wrong    {}: {why}\n", self.what),
+            Verdict::Refused(why) => format!("refused  {}: {why}\n", self.what),
+        }
+    }
+}
+
+/// What a check that found this exits with.
+pub fn exit_code(findings: &[Finding]) -> u8 {
+    let any = |wanted: fn(&Verdict) -> bool| findings.iter().any(|it| wanted(&it.verdict));
+    match () {
+        () if any(|verdict| matches!(verdict, Verdict::Wrong(_))) => 2,
+        () if any(|verdict| matches!(verdict, Verdict::Refused(_))) => 4,
+        () => 0,
+    }
+}
+
+/// Tries inputs, output, dead letters and state.
+pub fn run(config: &Config) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = config.input.files.iter().map(|file| input(file)).collect();
+    findings.push(output(&config.output.to));
+    if let Some(dir) = &config.output.dead_letter {
+        findings.push(directory("dead letters", dir));
+    }
+    if let StateAt::Dir(dir) = &config.processing.state {
+        findings.push(directory("state", dir));
+    }
+    findings
+}
+
+/// The first input that is not there, as one line. A run asks before it starts: a wrong name is wrong use.
+pub fn missing_input(config: &Config) -> Option<String> {
+    config.input.files.iter().filter(|file| *file != "-").find_map(|file| {
+        let error = fs::metadata(file).err()?;
+        (is_missing(&error)).then(|| format!("input {file}: {}", not_there(file)))
+    })
+}
+
+fn input(file: &str) -> Finding {
+    let what = format!("input {file}");
+    if file == "-" {
+        return Finding { what: "input - (standard input)".into(), verdict: Verdict::Fine };
+    }
+    let tried = match fs::metadata(file) {
+        Ok(found) if found.is_dir() => fs::read_dir(file).map(drop),
+        // Opening a FIFO would wait for its writer.
+        Ok(found) if !found.is_file() => access(file, Access::READ_OK).map_err(io::Error::from),
+        Ok(_) => fs::File::open(file).map(drop),
+        Err(error) => Err(error),
+    };
+    Finding { what, verdict: verdict(tried, || not_there(file)) }
+}
+
+fn output(to: &Place) -> Finding {
+    match to {
+        Place::Stdout => Finding { what: "output - (stdout)".into(), verdict: Verdict::Fine },
+        Place::Dir(dir) => directory("output", dir),
+        Place::File(path) => {
+            let what = format!("output {}", path.display());
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let target = match fs::metadata(path) {
+                Ok(found) if !found.is_file() => path.as_path(),
+                _ => parent.unwrap_or(Path::new(".")),
+            };
+            Finding { what, verdict: writable(target) }
+        }
+    }
+}
+
+fn directory(name: &str, dir: &Path) -> Finding {
+    Finding { what: format!("{name} {}", dir.display()), verdict: writable(dir) }
+}
+
+/// Whether something can be written at `path`, or created in the nearest directory above it that exists.
+fn writable(path: &Path) -> Verdict {
+    let mut at: PathBuf = path.to_path_buf();
+    while is_missing_path(&at) {
+        match at.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => at = parent.to_path_buf(),
+            _ => at = PathBuf::from("."),
+        }
+    }
+    if at != path && !at.is_dir() {
+        return Verdict::Wrong(format!("{} is no directory", at.display()));
+    }
+    let rights = if at.is_dir() { Access::WRITE_OK | Access::EXEC_OK } else { Access::WRITE_OK };
+    verdict(access(&at, rights).map_err(io::Error::from), || "it is not there".into())
+}
+
+fn is_missing_path(path: &Path) -> bool {
+    path != Path::new(".")
+        && path != Path::new("/")
+        && fs::metadata(path).is_err_and(|error| is_missing(&error))
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput
+    )
+}
+
+fn verdict(tried: io::Result<()>, missing: impl Fn() -> String) -> Verdict {
+    match tried {
+        Ok(()) => Verdict::Fine,
+        Err(error) if is_missing(&error) => Verdict::Wrong(missing()),
+        Err(error) => Verdict::Refused(error.to_string()),
+    }
+}
+
+/// `no such file or directory`, with the nearest name that is there.
+fn not_there(file: &str) -> String {
+    let path = Path::new(file);
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = fs::read_dir(parent).into_iter().flatten().take(1000);
+    let names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let near = did_you_mean(name, names.iter().map(String::as_str));
+    format!("no such file or directory{near}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A directory that is gone when the test is.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("pipeline-check-{name}-{}", std::process::id()));
+            fs::create_dir_all(&dir).unwrap();
+            Dir(dir)
+        }
+
+        fn path(&self, name: &str) -> String {
+            self.0.join(name).to_str().unwrap().to_owned()
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn everything_that_is_there_is_fine_and_nothing_is_created() {
+        let dir = Dir::new("fine");
+        fs::write(dir.path("a.json"), "1").unwrap();
+        let out = dir.path("new/out");
+        let config =
+            Config::new(vec![dir.path("a.json"), dir.path(""), "-".into()], Place::Dir((&out).into()));
+        let findings = run(&config);
+        assert!(findings.iter().all(|it| it.verdict == Verdict::Fine), "{findings:?}");
+        assert_eq!((findings.len(), exit_code(&findings)), (4, 0));
+        assert_eq!(findings[0].line(), format!("ok       input {}\n", dir.path("a.json")));
+        assert!(!Path::new(&out).exists());
+    }
+
+    #[test]
+    fn a_missing_input_is_wrong_use_with_the_nearest_name() {
+        let dir = Dir::new("missing");
+        fs::write(dir.path("data1.json"), "1").unwrap();
+        let config = Config::new(vec![dir.path("daat1.json")], Place::Stdout);
+        let findings = run(&config);
+        assert_eq!(exit_code(&findings), 2);
+        let line = missing_input(&config).unwrap();
+        assert!(line.ends_with("no such file or directory; did you mean data1.json?"), "{line}");
+        assert_eq!(missing_input(&Config::new(vec!["-".into()], Place::Stdout)), None);
+    }
+
+    #[test]
+    fn an_output_below_a_file_is_wrong() {
+        let dir = Dir::new("below");
+        fs::write(dir.path("f"), "1").unwrap();
+        let findings = run(&Config::new(vec!["-".into()], Place::Dir(dir.path("f/out").into())));
+        assert_eq!(exit_code(&findings), 2, "{findings:?}");
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_refused() {
+        let dir = Dir::new("refused");
+        fs::write(dir.path("a"), "1").unwrap();
+        fs::set_permissions(dir.path("a"), fs::Permissions::from_mode(0o000)).unwrap();
+        if fs::File::open(dir.path("a")).is_ok() {
+            return eprintln!("skipped: this user may read everything");
+        }
+        let findings = run(&Config::new(vec![dir.path("a")], Place::Stdout));
+        assert_eq!(exit_code(&findings), 4, "{findings:?}");
+    }
+}

@@ -1,0 +1,127 @@
+//! The man page, made from the table of options and the table of configuration keys.
+
+use std::fmt::Write;
+
+use super::help::{ABOUT, EXAMPLES, EXIT_CODES, USAGE};
+use super::table::{Group, shown};
+use pipeline::config::key::{Default, KEYS};
+
+/// `pipeline.1`.
+pub fn page() -> String {
+    let mut out = format!(
+        ".TH PIPELINE 1 \"\" \"pipeline {}\" \"User Commands\"\n.SH NAME\npipeline \\- {}\n.SH SYNOPSIS\n{}\n",
+        env!("CARGO_PKG_VERSION"),
+        escape("moves JSON records from files to directories, files and stdout"),
+        escape(USAGE),
+    );
+    let _ = writeln!(out, ".SH DESCRIPTION\n{}", escape(ABOUT));
+    out.push_str(&escape(
+        "Inputs are files, directories (with everything in them, sorted) and - for standard input; gzip and zstd \
+         are recognised. Options may stand before, between or after inputs; -- ends them.\n",
+    ));
+    options(&mut out);
+    configuration(&mut out);
+    environment(&mut out);
+    out.push_str(".SH EXIT STATUS\n");
+    for (code, meaning) in EXIT_CODES {
+        item(&mut out, &bold(code), meaning);
+    }
+    out.push_str(".SH EXAMPLES\n");
+    for (command, what) in EXAMPLES {
+        item(&mut out, &bold(command), what);
+    }
+    out
+}
+
+fn options(out: &mut String) {
+    out.push_str(".SH OPTIONS\n");
+    for group in Group::SHOWN {
+        let _ = writeln!(out, ".SS {}", escape(group.title()));
+        for option in shown().filter(|option| option.group == group) {
+            let short =
+                option.short.map_or_else(String::new, |short| format!("{}, ", bold(&format!("-{short}"))));
+            let value = option.value.map_or_else(String::new, |value| format!(" \\fI{}\\fR", escape(value)));
+            let key = option.key.map_or_else(String::new, |key| format!(" (configuration: {key})"));
+            item(
+                out,
+                &format!("{short}{}{value}", bold(&format!("--{}", option.long))),
+                &format!("{}{key}", option.help),
+            );
+        }
+    }
+}
+
+fn configuration(out: &mut String) {
+    out.push_str(".SH CONFIGURATION\n");
+    out.push_str(&escape(
+        "Flags come before --set, --set before the environment, that before the file, and the file before the \
+         defaults. Each key has an environment variable PIPELINE_<SECTION>__<KEY>; with _FILE behind it, the value \
+         is read from a file.\n",
+    ));
+    for key in KEYS {
+        let default = match key.default {
+            Default::Is(text) => format!("default: {text}"),
+            Default::Absent(_, meaning) => format!("default: {meaning}"),
+        };
+        item(out, &bold(&key.path()), &format!("{} ({default})", key.help));
+    }
+}
+
+fn environment(out: &mut String) {
+    out.push_str(".SH ENVIRONMENT\n");
+    item(out, &bold("PIPELINE_CONFIG"), "the configuration file, where --config names none");
+    item(
+        out,
+        &bold("RUST_LOG"),
+        "what is logged, by module, where no flag and no PIPELINE_LOG__LEVEL says it",
+    );
+    item(out, &bold("NO_COLOR"), "no colours in log lines, if it is not empty");
+}
+
+fn item(out: &mut String, name: &str, text: &str) {
+    let _ = writeln!(out, ".TP\n{name}\n{}", escape(text));
+}
+
+fn bold(text: &str) -> String {
+    format!("\\fB{}\\fR", escape(text))
+}
+
+/// Text that roff takes as text: no commands at the beginning of a line, no hyphens instead of dashes.
+fn escape(text: &str) -> String {
+    let escaped = text.replace('\\', "\\e").replace('-', "\\-").replace('…', "...");
+    if escaped.starts_with(['.', '\'']) { format!("\\&{escaped}") } else { escaped }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn the_page_has_every_option_and_every_key() {
+        let page = page();
+        for option in shown() {
+            assert!(page.contains(&bold(&format!("--{}", option.long))), "{}", option.long);
+        }
+        for key in KEYS {
+            assert!(page.contains(&bold(&key.path())), "{}", key.path());
+        }
+    }
+
+    #[test]
+    fn man_renders_it_without_a_warning() {
+        let path = std::env::temp_dir().join(format!("pipeline-man-{}.1", std::process::id()));
+        std::fs::write(&path, page()).unwrap();
+        let rendered =
+            Command::new("man").args(["--warnings", "-l"]).arg(&path).env("MANWIDTH", "100").output();
+        std::fs::remove_file(&path).unwrap();
+        let Ok(rendered) = rendered else { return eprintln!("skipped: no man here") };
+        if rendered.status.code() == Some(127) {
+            return eprintln!("skipped: no man here");
+        }
+        let text = String::from_utf8_lossy(&rendered.stdout);
+        let warnings = String::from_utf8_lossy(&rendered.stderr);
+        assert!(rendered.status.success() && text.contains("SYNOPSIS"), "{text} {warnings}");
+        assert_eq!(warnings, "");
+    }
+}

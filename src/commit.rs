@@ -1,0 +1,293 @@
+//! The commit thread: keeps the ledgers, and stores marks in groups.
+//!
+//! It only receives; it never sends to readers, assembler or writers, so nobody it waits for can wait for it.
+//! Writers that must not publish before an end is planned look at the ledgers under a condition variable
+//! ([`Ledgers::wait_planned`]). A mark is stored only for what is published.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use parking_lot::{Condvar, Mutex};
+
+use crate::batch::Receipt;
+use crate::cut::Close;
+use crate::error::{Error, Result, Retry};
+use crate::ledger::{CutBatch, Gap, Ledger, Request};
+use crate::metrics::Metrics;
+use crate::record::Partition;
+use crate::retry::Policy;
+use crate::source::{Mark, Marks};
+use crate::stop::Stop;
+use crate::write::retry;
+
+/// What the commit thread is told.
+pub(crate) enum Note {
+    /// A partition begins at a position, with what an earlier run did of it.
+    Assigned(Partition, u64, Option<Mark>),
+    /// Batches were cut. Comes before their receipts.
+    Cut(Partition, Vec<CutBatch>),
+    /// Batches are durable.
+    Published(Vec<(Receipt, Close)>),
+    /// No more batches will be cut: the partition is at its end.
+    Ended(Partition),
+    /// The partition goes to another reader once what is cut is published.
+    Revoked(Partition),
+    /// The partition is gone: nothing more of it is committed.
+    Lost(Partition),
+}
+
+/// The ledgers of all partitions, shared with the writers.
+#[derive(Default)]
+pub(crate) struct Ledgers {
+    table: Mutex<Table>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Table {
+    open: HashMap<Partition, Ledger>,
+    lost: HashSet<Partition>,
+}
+
+/// What becomes of a batch that was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Its end is planned.
+    Publish,
+    /// Its partition is lost: it must not be published.
+    Drop,
+}
+
+impl Ledgers {
+    /// Blocks until it is known whether the batch that ends at `end` may be published.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] if the run is aborted.
+    pub fn wait_planned(&self, partition: &Partition, end: u64, stop: &Stop) -> Result<Verdict> {
+        let mut table = self.table.lock();
+        loop {
+            if stop.is_aborted() {
+                return Err(Error::Stopped);
+            }
+            if table.lost.contains(partition) {
+                return Ok(Verdict::Drop);
+            }
+            // A writer may be ahead of the note that assigns the partition.
+            if table.open.get(partition).is_some_and(|ledger| ledger.is_planned(end)) {
+                return Ok(Verdict::Publish);
+            }
+            let _ = self.changed.wait_for(&mut table, Duration::from_millis(100));
+        }
+    }
+}
+
+/// What ends a partition.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Ended,
+    Revoked,
+}
+
+/// The commit thread's state.
+pub(crate) struct Commit<'a> {
+    pub marks: &'a dyn Marks,
+    pub ledgers: &'a Ledgers,
+    pub metrics: &'a Metrics,
+    pub stop: &'a Stop,
+    pub retry: Policy,
+    /// At most so often marks are stored, where nothing waits for them.
+    pub interval: Duration,
+    dirty: HashSet<Partition>,
+    endings: HashMap<Partition, Ending>,
+    due: Instant,
+}
+
+impl<'a> Commit<'a> {
+    pub fn new(marks: &'a dyn Marks, ledgers: &'a Ledgers, metrics: &'a Metrics, stop: &'a Stop) -> Self {
+        Commit {
+            marks,
+            ledgers,
+            metrics,
+            stop,
+            retry: Policy::default(),
+            interval: Duration::from_millis(500),
+            dirty: HashSet::new(),
+            endings: HashMap::new(),
+            due: Instant::now(),
+        }
+    }
+
+    /// Receives until all who send are gone; then stores the last marks. Blocks.
+    ///
+    /// # Errors
+    /// If marks cannot be stored, or the engine broke the order of batches.
+    pub fn run(&mut self, notes: &Receiver<Note>) -> Result<()> {
+        loop {
+            let note = if self.dirty.is_empty() {
+                notes.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                notes.recv_deadline(self.due)
+            };
+            match note {
+                Ok(note) => self.apply(note)?,
+                Err(RecvTimeoutError::Timeout) => self.flush()?,
+                Err(RecvTimeoutError::Disconnected) => return self.flush(),
+            }
+            while let Ok(note) = notes.try_recv() {
+                self.apply(note)?;
+            }
+            if !self.dirty.is_empty() && (self.marks.plans() || Instant::now() >= self.due) {
+                self.flush()?;
+            }
+        }
+    }
+
+    fn apply(&mut self, note: Note) -> Result<()> {
+        match note {
+            Note::Assigned(partition, start, mark) => self.assigned(partition, start, mark),
+            Note::Cut(partition, cuts) => self.cut(&partition, cuts)?,
+            Note::Published(receipts) => self.published(&receipts)?,
+            Note::Ended(partition) => self.ending(partition, Ending::Ended),
+            Note::Revoked(partition) => self.ending(partition, Ending::Revoked),
+            Note::Lost(partition) => {
+                self.dirty.remove(&partition);
+                self.endings.remove(&partition);
+                let mut table = self.ledgers.table.lock();
+                table.open.remove(&partition);
+                table.lost.insert(partition);
+                self.ledgers.changed.notify_all();
+            }
+        }
+        Ok(())
+    }
+
+    fn assigned(&mut self, partition: Partition, start: u64, mark: Option<Mark>) {
+        let ledger = mark.map_or_else(
+            || Ledger::new(start, 0, 0, []),
+            |mark| Ledger::new(start, mark.line, mark.rejected, mark.plan),
+        );
+        self.metrics.begun(&partition, start);
+        let mut table = self.ledgers.table.lock();
+        table.lost.remove(&partition);
+        table.open.insert(partition, ledger);
+    }
+
+    fn ending(&mut self, partition: Partition, ending: Ending) {
+        self.dirty.insert(partition.clone());
+        self.endings.insert(partition, ending);
+    }
+
+    fn cut(&mut self, partition: &Partition, cuts: Vec<CutBatch>) -> Result<()> {
+        let mut table = self.ledgers.table.lock();
+        let Some(ledger) = table.open.get_mut(partition) else { return Ok(()) };
+        for cut in cuts {
+            ledger.cut(cut).map_err(|gap| broken(partition, &gap))?;
+        }
+        if self.marks.plans() || ledger.has_moved() {
+            self.dirty.insert(partition.clone());
+        }
+        Ok(())
+    }
+
+    fn published(&mut self, receipts: &[(Receipt, Close)]) -> Result<()> {
+        self.metrics.published(receipts);
+        let mut table = self.ledgers.table.lock();
+        for (receipt, _) in receipts {
+            let partition = &receipt.id.partition;
+            if let Some(ledger) = table.open.get_mut(partition) {
+                let published = ledger.publish(receipt.id.start, receipt.counts.rejected);
+                published.map_err(|gap| broken(partition, &gap))?;
+                if !self.dirty.contains(partition) {
+                    self.dirty.insert(partition.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores the marks of all partitions that changed, and tells the ledgers.
+    fn flush(&mut self) -> Result<()> {
+        if self.dirty.is_empty() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let requests = self.requests();
+        let marks: Vec<Mark> =
+            requests.iter().map(|(partition, request)| self.mark(partition, request)).collect();
+        let what = || format!("store the marks of {} partitions", marks.len());
+        let stored = retry(self.retry, self.stop, self.metrics, &what, || self.marks.store(&marks));
+        self.settle(&requests, stored.is_ok());
+        stored?;
+        for mark in &marks {
+            self.metrics.moved(&mark.partition, mark.watermark, mark.ended);
+        }
+        self.end_partitions();
+        // A state of 100,000 files takes a while to write: never more than one part in twenty of the time.
+        self.due = Instant::now() + self.interval.max(begun.elapsed() * 20);
+        Ok(())
+    }
+
+    fn requests(&mut self) -> Vec<(Partition, Request)> {
+        let plans = self.marks.plans();
+        let mut table = self.ledgers.table.lock();
+        let dirty = self.dirty.drain();
+        dirty
+            .filter_map(|partition| {
+                let ledger = table.open.get_mut(&partition)?;
+                let request = if plans { ledger.request() } else { ledger.snapshot() };
+                Some((partition, request))
+            })
+            .collect()
+    }
+
+    fn mark(&self, partition: &Partition, request: &Request) -> Mark {
+        Mark {
+            partition: partition.clone(),
+            watermark: request.watermark,
+            line: request.line,
+            resume: request.resume.clone(),
+            plan: request.plan.clone(),
+            rejected: request.rejected,
+            ended: self.is_over(partition, Ending::Ended),
+        }
+    }
+
+    fn is_over(&self, partition: &Partition, ending: Ending) -> bool {
+        self.endings.get(partition) == Some(&ending)
+            && self.ledgers.table.lock().open.get(partition).is_some_and(|ledger| ledger.open() == 0)
+    }
+
+    fn settle(&self, requests: &[(Partition, Request)], stored: bool) {
+        let mut table = self.ledgers.table.lock();
+        for (partition, request) in requests {
+            match table.open.get_mut(partition) {
+                Some(ledger) if stored => ledger.acknowledge(request),
+                Some(ledger) => ledger.refuse(),
+                None => {}
+            }
+        }
+        self.ledgers.changed.notify_all();
+    }
+
+    /// Forgets partitions of which nothing is in flight any more.
+    fn end_partitions(&mut self) {
+        let mut table = self.ledgers.table.lock();
+        let marks = self.marks;
+        self.endings.retain(|partition, ending| {
+            let open = table.open.get(partition).is_some_and(|ledger| ledger.open() > 0);
+            if !open {
+                table.open.remove(partition);
+                if *ending == Ending::Revoked {
+                    marks.released(partition);
+                }
+            }
+            open
+        });
+    }
+}
+
+fn broken(partition: &Partition, gap: &Gap) -> Error {
+    let found = format!("a batch at {} where {} was expected", gap.found, gap.expected);
+    Error::other(format!("internal error: the ledger of {partition} was told of"), Retry::Permanent, found)
+}

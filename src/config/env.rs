@@ -1,0 +1,137 @@
+//! The environment as a layer of settings: `PIPELINE_<SECTION>__<KEY>`, with `_FILE` behind it from a file.
+//!
+//! The environment is a parameter, and so is reading a file: nothing here touches the process.
+
+use super::key::{KEYS, Key};
+use super::nearest::did_you_mean;
+use super::setting::{Layer, Origin, Setting};
+
+/// The variable that names the configuration file.
+pub const CONFIG: &str = "PIPELINE_CONFIG";
+
+/// The settings among the variables, and everything that is wrong with them: unknown variables, files that cannot
+/// be read, and a key that is set both ways. Other variables are
+/// nobody's business, but one that begins with `PIPELINE_` and sets nothing is a typo.
+pub fn parse(variables: &[(String, String)], read: &dyn Fn(&str) -> std::io::Result<String>) -> Layer {
+    let mut layer = Layer::default();
+    for (name, value) in variables.iter().filter(|(name, _)| name.starts_with("PIPELINE_")) {
+        if name == CONFIG || is_service_link(name) {
+            continue;
+        }
+        match setting(name, value, read) {
+            Ok(setting) if layer.settings.iter().any(|other| std::ptr::eq(other.key, setting.key)) => {
+                let variable = setting.key.variable();
+                layer
+                    .problems
+                    .push(format!("{variable} and {variable}_FILE are both set; expected one of them"));
+            }
+            Ok(setting) => layer.settings.push(setting),
+            Err(problem) => layer.problems.push(problem),
+        }
+    }
+    layer
+}
+
+fn setting(
+    name: &str,
+    value: &str,
+    read: &dyn Fn(&str) -> std::io::Result<String>,
+) -> Result<Setting, String> {
+    if let Some(key) = find(name) {
+        return Ok(Setting { key, value: key.read(value), origin: Origin::Env(name.into()) });
+    }
+    let Some(key) = name.strip_suffix("_FILE").and_then(find) else {
+        let mut names: Vec<String> = KEYS.iter().map(Key::variable).collect();
+        names.push(CONFIG.into());
+        let mut meant = did_you_mean(name, names.iter().map(String::as_str));
+        if meant.is_empty() {
+            meant = "; expected PIPELINE_CONFIG or PIPELINE_<SECTION>__<KEY>".into();
+        }
+        return Err(format!("unknown environment variable {name}{meant}"));
+    };
+    let text = read(value).map_err(|error| format!("{name}: cannot read {value}: {error}"))?;
+    let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+    Ok(Setting { key, value: key.read(text), origin: Origin::EnvFile(name.into()) })
+}
+
+fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.variable() == name)
+}
+
+/// Kubernetes gives every pod variables for each service of its namespace. One that is called `pipeline`, or
+/// `pipeline-kafka`, must not keep a job from running: `PIPELINE_PORT_80_TCP_ADDR`, `PIPELINE_SERVICE_HOST`.
+fn is_service_link(name: &str) -> bool {
+    let words: Vec<&str> = name.split('_').skip(1).collect();
+    let Some(at) = words.iter().position(|word| *word == "PORT" || *word == "SERVICE") else { return false };
+    let rest = &words[at + 1..];
+    let is_link = match words[at] {
+        "SERVICE" => matches!(rest.first(), Some(&("HOST" | "PORT"))),
+        _ => rest.is_empty() || (rest.len() >= 2 && rest[0].bytes().all(|b| b.is_ascii_digit())),
+    };
+    is_link && !name.contains("__")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(variables: &[(&str, &str)]) -> Result<Vec<Setting>, Vec<String>> {
+        let variables: Vec<_> = variables.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
+        parse(&variables, &|path| match path {
+            "/secret" => Ok("7\n".into()),
+            _ => Err(std::io::ErrorKind::NotFound.into()),
+        })
+        .checked()
+    }
+
+    #[test]
+    fn every_key_has_its_variable() {
+        for key in KEYS {
+            let settings = run(&[(&key.variable(), "x")]).unwrap();
+            assert!(std::ptr::eq(settings[0].key, key), "{}", key.path());
+        }
+    }
+
+    #[test]
+    fn a_value_may_stand_in_a_file() {
+        let settings = run(&[("PIPELINE_PROCESSING__WORKERS_FILE", "/secret")]).unwrap();
+        assert_eq!(settings[0].value.to_string(), "\"7\"");
+        assert_eq!(settings[0].origin.to_string(), "environment PIPELINE_PROCESSING__WORKERS_FILE");
+        let problems = run(&[("PIPELINE_PROCESSING__WORKERS_FILE", "/none")]).unwrap_err();
+        assert!(
+            problems[0].starts_with("PIPELINE_PROCESSING__WORKERS_FILE: cannot read /none:"),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn unknown_variables_are_told_with_the_nearest() {
+        assert_eq!(
+            run(&[("PIPELINE_PROCESSING__WORKRS", "2")]).unwrap_err(),
+            ["unknown environment variable PIPELINE_PROCESSING__WORKRS; \
+              did you mean PIPELINE_PROCESSING__WORKERS?"]
+        );
+        assert!(run(&[("PIPELINE_WORKERS", "2")]).is_err());
+        assert!(run(&[("PIPELINE_CONFIG", "x"), ("HOME", "/"), ("PIPELINE", "1")]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn both_ways_at_once_are_refused() {
+        let both = [("PIPELINE_PROCESSING__WORKERS", "1"), ("PIPELINE_PROCESSING__WORKERS_FILE", "/secret")];
+        assert!(run(&both).unwrap_err()[0].contains("both set"));
+    }
+
+    #[test]
+    fn service_links_are_no_settings() {
+        for name in [
+            "PIPELINE_SERVICE_HOST",
+            "PIPELINE_SERVICE_PORT_HTTP",
+            "PIPELINE_PORT",
+            "PIPELINE_PORT_80_TCP",
+            "PIPELINE_KAFKA_PORT_9092_TCP_ADDR",
+        ] {
+            assert!(run(&[(name, "tcp://10.0.0.1:80")]).unwrap().is_empty(), "{name}");
+        }
+        assert!(run(&[("PIPELINE_PORT_X", "1")]).is_err());
+    }
+}

@@ -1,0 +1,259 @@
+//! The validated configuration of a run. Raw settings become this once; nothing behind it checks again.
+//!
+//! The types here are always there and have defaults, so that an embedder fills in only what differs. With the
+//! feature `cli` come the settings of a user: `key` is the one table of keys; `file`, `env` and the
+//! flags are layers of settings over its defaults; `resolve` makes the [`Config`] of them and
+//! `show` prints it with where each value came from.
+//!
+//! The table takes the place of serde shapes: one line a key gives the check for unknown keys, line and column of
+//! wrong values, the environment variable, `--set`, `--print-config` and the shipped `config.toml`, so none of
+//! them can be forgotten when a key is added.
+
+#[cfg(feature = "cli")]
+pub mod unit;
+#[cfg(feature = "cli")]
+pub mod setting;
+#[cfg(feature = "cli")]
+pub mod key;
+#[cfg(feature = "cli")]
+pub mod nearest;
+#[cfg(feature = "cli")]
+pub mod file;
+#[cfg(feature = "cli")]
+pub mod env;
+#[cfg(feature = "cli")]
+pub mod place;
+#[cfg(feature = "cli")]
+pub mod resolve;
+#[cfg(feature = "cli")]
+pub mod show;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::codec::Codec;
+use crate::retry::Policy;
+
+/// What is to be done, checked and with every default filled in.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// `[processing]`: how it runs.
+    pub processing: Processing,
+    /// `[input]`: what is read.
+    pub input: Input,
+    /// `[output]`: where it goes and as what.
+    pub output: Output,
+}
+
+/// How a run is done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Processing {
+    /// Threads of the pool.
+    pub workers: NonZeroUsize,
+    /// Records in a batch; 0: no limit by count.
+    pub batch_size: u64,
+    /// Bytes of records in a batch.
+    pub batch_bytes: u64,
+    /// How long a batch of a stream stays open; `None`: the output's default.
+    pub batch_wait: Option<Duration>,
+    /// Bytes between read and stored.
+    pub memory_limit: usize,
+    /// Limit of one request to a service.
+    pub timeout: Duration,
+    /// Retries of transient failures.
+    pub retry: Policy,
+    /// What becomes of rejected records.
+    pub on_reject: OnReject,
+    /// How many rejected records end the run.
+    pub max_rejected: Option<MaxRejected>,
+    /// Where the state is kept.
+    pub state: StateAt,
+    /// Begin again.
+    pub fresh: bool,
+    /// Take every Nth input: index and count.
+    pub shard: Option<(u32, u32)>,
+    /// Stop after so many records.
+    pub limit: Option<u64>,
+    /// What envelopes call this machine; `None`: the host's name.
+    pub processed_by: Option<String>,
+}
+
+/// What is read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Input {
+    /// Files, directories and `-`, as they were given.
+    pub files: Vec<String>,
+    /// What is in them.
+    pub format: Format,
+    /// The longest record; longer ones are rejected without being held in memory.
+    pub max_record_bytes: u64,
+    /// The inputs are dead letters: their payloads are the records.
+    pub replay: bool,
+}
+
+/// Where the output goes and as what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output {
+    /// Where.
+    pub to: Place,
+    /// Compression.
+    pub codec: Codec,
+    /// What is put around a record.
+    pub envelope: EnvelopeKind,
+    /// Where rejected records go; `None`: the sink's own place, if it has one.
+    pub dead_letter: Option<PathBuf>,
+    /// Whether files and directories are synced before they count as stored.
+    pub fsync: bool,
+}
+
+impl Config {
+    /// These inputs to this place, everything else as it is by default.
+    pub fn new(files: Vec<String>, to: Place) -> Self {
+        Config {
+            processing: Processing::default(),
+            input: Input { files, ..Input::default() },
+            output: Output { to, ..Output::default() },
+        }
+    }
+}
+
+impl Default for Processing {
+    fn default() -> Self {
+        let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Processing {
+            workers,
+            batch_size: 0,
+            batch_bytes: 64 << 20,
+            batch_wait: None,
+            memory_limit: memory_for_files(workers),
+            timeout: Duration::from_secs(30),
+            retry: Policy::default(),
+            on_reject: OnReject::default(),
+            max_rejected: None,
+            state: StateAt::default(),
+            fresh: false,
+            shard: None,
+            limit: None,
+            processed_by: None,
+        }
+    }
+}
+
+/// The default `memory_limit` of file sources: the larger of 48 MiB and 8 MiB a worker.
+pub fn memory_for_files(workers: NonZeroUsize) -> usize {
+    workers.get().saturating_mul(8 << 20).max(48 << 20)
+}
+
+impl Default for Input {
+    fn default() -> Self {
+        Input { files: Vec::new(), format: Format::default(), max_record_bytes: 16 << 20, replay: false }
+    }
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Output {
+            to: Place::Dir(PathBuf::from("out")),
+            codec: Codec::None,
+            envelope: EnvelopeKind::default(),
+            dead_letter: None,
+            fsync: true,
+        }
+    }
+}
+
+/// A kind of output and its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A directory: one file a batch.
+    Dir(PathBuf),
+    /// One file, named at the end of the run; or a device, which is written as it is.
+    File(PathBuf),
+    /// Standard output.
+    Stdout,
+}
+
+/// What is in an input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Found out from the first 64 KiB.
+    #[default]
+    Auto,
+    /// One JSON value a line.
+    Ndjson,
+    /// One array, or concatenated or pretty-printed values.
+    Json,
+    /// Lines of text.
+    Text,
+}
+
+/// What is put around a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EnvelopeKind {
+    /// The project's own: message_id, source, processed_at, processed_by, metadata, data.
+    #[default]
+    Default,
+    /// Nothing: bare records.
+    None,
+    /// CloudEvents 1.0, JSON format.
+    CloudEvents,
+}
+
+/// What becomes of rejected records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnReject {
+    /// They are kept as dead letters; where there is no place for them, the run ends.
+    #[default]
+    DeadLetter,
+    /// The run ends.
+    Fail,
+    /// They are counted and dropped.
+    Drop,
+}
+
+/// How many rejected records end the run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MaxRejected {
+    /// More than so many.
+    Count(u64),
+    /// More than so many of a hundred read.
+    Percent(f64),
+}
+
+/// Where the state is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StateAt {
+    /// Beside the output, where there is such a place; else nowhere.
+    #[default]
+    Output,
+    /// Nowhere.
+    None,
+    /// In this directory.
+    Dir(PathBuf),
+}
+
+/// What is logged and how. The library only logs; the program installs the logger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Nothing below this level.
+    pub level: log::LevelFilter,
+    /// Lines of text or of JSON.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { level: log::LevelFilter::Warn, format: LogFormat::Text }
+    }
+}
+
+/// What log lines are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,207 @@
+//! Which kind of place an output names: a directory, a file or stdout, and how it is compressed.
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use super::Place;
+use crate::codec::Codec;
+
+const NAMES: [&str; 4] = [".ndjson", ".jsonl", ".json", ".txt"];
+
+/// What is expected of an output.
+pub const EXPECTED: &str =
+    "a directory, a file (.ndjson, .jsonl, .json or .txt, with .gz or .zst) or - (stdout)";
+
+/// The place that `text` names. Looks at the file system only for what exists already: a device, a FIFO or a
+/// directory is what it is, whatever its name.
+///
+/// # Errors
+/// One sentence on what was expected.
+pub fn parse(text: &str) -> Result<Place, String> {
+    if text.is_empty() {
+        return Err(format!("expected {EXPECTED}, not an empty name"));
+    }
+    if text == "-" {
+        return Ok(Place::Stdout);
+    }
+    if let Some(kind) = foreign(text) {
+        return Err(format!("this build cannot write to {kind} yet; it writes to {EXPECTED}"));
+    }
+    let path = PathBuf::from(text);
+    match fs::metadata(&path).map(|found| found.file_type()) {
+        Ok(kind) if kind.is_dir() => Ok(Place::Dir(path)),
+        Ok(kind) if is_stream(kind) => Ok(Place::File(path)),
+        Ok(_) if extension(text).is_none() => {
+            Err(format!("{text} is a file and its name is not one of an output file; expected {EXPECTED}"))
+        }
+        _ if extension(text).is_some() => Ok(Place::File(path)),
+        _ => Ok(Place::Dir(path)),
+    }
+}
+
+fn is_stream(kind: fs::FileType) -> bool {
+    kind.is_char_device() || kind.is_block_device() || kind.is_fifo()
+}
+
+/// `s3` of `s3://bucket`, `kafka` of `kafka:topic`: places that are no path.
+pub fn foreign(text: &str) -> Option<&str> {
+    if text.starts_with("kafka:") {
+        return Some("kafka");
+    }
+    let (scheme, _) = text.split_once("://")?;
+    let is_scheme = !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+');
+    is_scheme.then_some(scheme)
+}
+
+/// The compression extension of a name that means a file: `""`, `".gz"`, `".zst"`.
+fn extension(text: &str) -> Option<&'static str> {
+    [".gz", ".zst", ""].into_iter().find(|compressed| {
+        text.strip_suffix(compressed).is_some_and(|name| {
+            let name = Path::new(name).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            !text.ends_with('/') && NAMES.iter().any(|end| name.ends_with(end) && name.len() > end.len())
+        })
+    })
+}
+
+/// How an output is compressed: as asked for, else as its name says.
+///
+/// # Errors
+/// The name says one thing and the setting another.
+pub fn codec(to: &Place, asked: Option<Codec>) -> Result<Codec, String> {
+    let Place::File(path) = to else { return Ok(asked.unwrap_or_default()) };
+    let text = path.to_string_lossy();
+    let Some(named) = extension(&text) else { return Ok(asked.unwrap_or_default()) };
+    let by_name = match named {
+        ".gz" => Codec::Gzip(1),
+        ".zst" => Codec::Zstd(1),
+        _ => Codec::None,
+    };
+    match asked {
+        None => Ok(by_name),
+        Some(asked) if asked.extension() == named => Ok(asked),
+        Some(asked) => Err(format!(
+            "the output {text} is named {} and the compression asked for is {}; expected a name that ends in {}",
+            name_of(by_name),
+            name_of(asked),
+            match asked.extension() {
+                "" => "no .gz or .zst",
+                other => other,
+            }
+        )),
+    }
+}
+
+/// `none`, `gzip:1`, `zstd:3`: what `--compress` takes.
+pub fn show_codec(codec: Codec) -> String {
+    match codec {
+        Codec::None => "none".into(),
+        Codec::Gzip(level) => format!("gzip:{level}"),
+        Codec::Zstd(level) => format!("zstd:{level}"),
+    }
+}
+
+fn name_of(codec: Codec) -> &'static str {
+    match codec {
+        Codec::None => "uncompressed",
+        Codec::Gzip(_) => "gzip",
+        Codec::Zstd(_) => "zstd",
+    }
+}
+
+/// Reads `none`, `gzip`, `zstd`, each with `:LEVEL` where it has levels; level 1 unless told otherwise.
+pub fn parse_codec(text: &str) -> Option<Codec> {
+    let (name, level) = match text.split_once(':') {
+        Some((name, level)) => (name, Some(level.parse::<i32>().ok()?)),
+        None => (text, None),
+    };
+    match (name, level) {
+        ("none", None) => Some(Codec::None),
+        ("gzip" | "gz", level) => {
+            u32::try_from(level.unwrap_or(1)).ok().filter(|level| *level <= 9).map(Codec::Gzip)
+        }
+        ("zstd" | "zst", level) => {
+            Some(level.unwrap_or(1)).filter(|level| (-7..=19).contains(level)).map(Codec::Zstd)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn file(text: &str, expected: Codec) {
+        let to = parse(text).unwrap();
+        assert_eq!(to, Place::File(PathBuf::from(text)));
+        assert_eq!(codec(&to, None), Ok(expected), "{text}");
+    }
+
+    #[test]
+    fn names_of_files_mean_files() {
+        file("result.ndjson", Codec::None);
+        file("/no/such/a.jsonl", Codec::None);
+        file("a.json.gz", Codec::Gzip(1));
+        file("a.txt.zst", Codec::Zstd(1));
+        file("/dev/null", Codec::None);
+    }
+
+    #[test]
+    fn everything_else_is_a_directory_or_stdout() {
+        for text in ["out", "./out", "a.json/", ".json", "a.csv", "a.gz", "dir.d", "none"] {
+            assert_eq!(parse(text), Ok(Place::Dir(PathBuf::from(text))), "{text}");
+        }
+        assert_eq!(parse("-"), Ok(Place::Stdout));
+    }
+
+    #[test]
+    fn an_existing_directory_is_one_whatever_its_name() {
+        let dir = std::env::temp_dir().join(format!("pipeline-place-{}.json", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        assert_eq!(parse(dir.to_str().unwrap()), Ok(Place::Dir(dir.clone())));
+        fs::remove_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn places_that_this_build_cannot_reach_say_so() {
+        for (text, kind) in [("s3://bucket/x", "s3"), ("kafka:topic", "kafka"), ("gs://b/a.json", "gs")] {
+            let error = parse(text).unwrap_err();
+            assert!(
+                error.contains(&format!("cannot write to {kind} yet; it writes to a directory")),
+                "{error}"
+            );
+        }
+        assert!(parse("").is_err());
+        assert_eq!(foreign("a/b:c"), None);
+    }
+
+    #[test]
+    fn a_name_and_a_compression_that_contradict_are_refused() {
+        let to = parse("a.ndjson.gz").unwrap();
+        assert_eq!(codec(&to, Some(Codec::Gzip(6))), Ok(Codec::Gzip(6)));
+        assert!(codec(&to, Some(Codec::Zstd(1))).unwrap_err().contains("ends in .zst"));
+        assert!(codec(&to, Some(Codec::None)).unwrap_err().contains("no .gz or .zst"));
+        assert!(codec(&parse("a.json").unwrap(), Some(Codec::Gzip(1))).is_err());
+        assert_eq!(codec(&Place::Stdout, Some(Codec::Gzip(1))), Ok(Codec::Gzip(1)));
+        assert_eq!(codec(&Place::File("/dev/null".into()), Some(Codec::Zstd(1))), Ok(Codec::Zstd(1)));
+    }
+
+    #[test]
+    fn codecs_have_levels() {
+        for (text, expected) in [
+            ("none", Some(Codec::None)),
+            ("gzip", Some(Codec::Gzip(1))),
+            ("gzip:9", Some(Codec::Gzip(9))),
+            ("zstd:-5", Some(Codec::Zstd(-5))),
+            ("zstd", Some(Codec::Zstd(1))),
+            ("gzip:10", None),
+            ("zstd:20", None),
+            ("none:1", None),
+            ("gzip:", None),
+            ("lz4", None),
+        ] {
+            assert_eq!(parse_codec(text), expected, "{text}");
+        }
+    }
+}

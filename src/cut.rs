@@ -1,0 +1,276 @@
+//! Where batches and compressed blocks end. Pure: a function of the records since the batch's start, of the
+//! settings, and of ends that were planned before; the time is a parameter.
+//!
+//! A *block* is the unit of compression: it closes at the first record that brings it to [`Limits::block_bytes`]
+//! or [`Limits::block_records`], counted from the block's start, which is the batch's start or the previous
+//! block's end. A chunk may only end where a block or a batch ends (or its partition does), so blocks never
+//! span chunks, and the same batch read again from its start falls into the same blocks.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::record::Partition;
+use crate::source::Planned;
+
+/// Why a batch was closed. Counted in the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Close {
+    /// Not closed: the batch goes on in the next chunk.
+    Open,
+    /// `batch_size` records.
+    Count,
+    /// `batch_bytes`.
+    Bytes,
+    /// `batch_wait` is over.
+    Wait,
+    /// The memory was needed.
+    Pressure,
+    /// An end that an earlier run had planned.
+    Planned,
+    /// The partition ended.
+    End,
+    /// The run was stopped.
+    Drain,
+    /// The sink keeps order and takes what there is.
+    Chunk,
+}
+
+impl Close {
+    /// The name that metrics and the summary carry.
+    pub fn name(self) -> &'static str {
+        match self {
+            Close::Open => "open",
+            Close::Count => "count",
+            Close::Bytes => "bytes",
+            Close::Wait => "wait",
+            Close::Pressure => "pressure",
+            Close::Planned => "planned",
+            Close::End => "end",
+            Close::Drain => "drain",
+            Close::Chunk => "chunk",
+        }
+    }
+}
+
+/// What bounds batches and blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Records in a batch; 0: no limit by count.
+    pub batch_size: u64,
+    /// Bytes of records in a batch; 0: no limit by bytes.
+    pub batch_bytes: u64,
+    /// Bytes of records after which a block closes.
+    pub block_bytes: u64,
+    /// Records after which a block closes: bounds what many tiny records grow to.
+    pub block_records: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { batch_size: 0, batch_bytes: 64 << 20, block_bytes: 256 << 10, block_records: 4096 }
+    }
+}
+
+/// What follows from one more record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The block goes on.
+    More,
+    /// The block ends behind this record, the batch goes on.
+    Block,
+    /// The batch ends behind this record, and so does the block.
+    Cut(Close),
+}
+
+/// Cuts one partition. It outlives the chunks.
+#[derive(Clone, Debug)]
+pub struct Cutter {
+    limits: Limits,
+    batch_records: u64,
+    batch_bytes: u64,
+    block_records: u64,
+    block_bytes: u64,
+    planned: VecDeque<Planned>,
+    fixed_time: Option<i64>,
+    opened_at: i64,
+}
+
+impl Cutter {
+    /// A cutter at the start of a batch. `planned` are ends that override every other reason, ascending;
+    /// `fixed_time` is what every batch's `opened_at` is, where it does not depend on a clock.
+    pub fn new(
+        limits: Limits,
+        planned: impl IntoIterator<Item = Planned>,
+        fixed_time: Option<i64>,
+        now: i64,
+    ) -> Self {
+        let planned: VecDeque<Planned> = planned.into_iter().collect();
+        let mut cutter = Cutter {
+            limits,
+            batch_records: 0,
+            batch_bytes: 0,
+            block_records: 0,
+            block_bytes: 0,
+            planned,
+            fixed_time,
+            opened_at: now,
+        };
+        cutter.open(now);
+        cutter
+    }
+
+    /// `opened_at` of the open batch.
+    pub fn opened_at(&self) -> i64 {
+        self.opened_at
+    }
+
+    /// The next end that was planned before, if any.
+    pub fn planned(&self) -> Option<u64> {
+        self.planned.front().map(|planned| planned.end)
+    }
+
+    /// Passes the next planned end if it is at or before `position`, although no record ended there.
+    pub fn pass_planned(&mut self, position: u64) -> Option<u64> {
+        let planned = self.planned.pop_front_if(|planned| planned.end <= position)?;
+        let now = self.opened_at;
+        self.open(now);
+        Some(planned.end)
+    }
+
+    /// The time at which batches that are opened from now on are opened.
+    pub fn set_now(&mut self, now: i64) {
+        if self.batch_records == 0 && self.planned.is_empty() && self.fixed_time.is_none() {
+            self.opened_at = now;
+        }
+    }
+
+    /// Counts one record that ends at position `end` and has `len` bytes.
+    #[inline]
+    pub fn step(&mut self, end: u64, len: u32) -> Step {
+        self.batch_records += 1;
+        self.block_records += 1;
+        self.batch_bytes += u64::from(len);
+        self.block_bytes += u64::from(len);
+        if !self.planned.is_empty() {
+            return self.step_planned(end);
+        }
+        if self.batch_records == self.limits.batch_size {
+            return self.cut(Close::Count);
+        }
+        if self.limits.batch_bytes > 0 && self.batch_bytes >= self.limits.batch_bytes {
+            return self.cut(Close::Bytes);
+        }
+        self.block()
+    }
+
+    /// Ends the block behind the last record.
+    pub(crate) fn close_block(&mut self) {
+        (self.block_bytes, self.block_records) = (0, 0);
+    }
+
+    #[inline]
+    fn block(&mut self) -> Step {
+        if self.block_bytes >= self.limits.block_bytes || self.block_records >= self.limits.block_records {
+            (self.block_bytes, self.block_records) = (0, 0);
+            return Step::Block;
+        }
+        Step::More
+    }
+
+    fn step_planned(&mut self, end: u64) -> Step {
+        match self.planned.front() {
+            Some(planned) if end >= planned.end => {
+                self.planned.pop_front();
+                self.cut(Close::Planned)
+            }
+            _ => self.block(),
+        }
+    }
+
+    fn cut(&mut self, close: Close) -> Step {
+        let now = self.opened_at;
+        self.open(now);
+        Step::Cut(close)
+    }
+
+    fn open(&mut self, now: i64) {
+        (self.batch_records, self.batch_bytes, self.block_records, self.block_bytes) = (0, 0, 0, 0);
+        self.opened_at = match (self.fixed_time, self.planned.front()) {
+            (_, Some(planned)) => planned.opened_at,
+            (Some(time), None) => time,
+            (None, None) => now,
+        };
+    }
+}
+
+/// The cutters of one reader's partitions. Travels in the chunk while the reader fills it.
+#[derive(Default)]
+pub struct Cutters(Option<Box<Table>>);
+
+struct Table {
+    limits: Limits,
+    now: i64,
+    cutters: HashMap<Partition, Cutter>,
+    current: Option<(Partition, Cutter)>,
+}
+
+impl Cutters {
+    /// No partition yet.
+    pub(crate) fn new(limits: Limits) -> Self {
+        Cutters(Some(Box::new(Table { limits, now: 0, cutters: HashMap::new(), current: None })))
+    }
+
+    fn table(&mut self) -> &mut Table {
+        // A chunk that an embedder made by hand, in a test of its reader, has the default limits.
+        self.0.get_or_insert_with(|| {
+            Box::new(Table { limits: Limits::default(), now: 0, cutters: HashMap::new(), current: None })
+        })
+    }
+
+    pub(crate) fn set_now(&mut self, now: i64) {
+        self.table().now = now;
+    }
+
+    pub(crate) fn limits(&mut self) -> Limits {
+        self.table().limits
+    }
+
+    /// A partition that was assigned: it may have planned ends.
+    pub(crate) fn assign(&mut self, partition: &Partition, planned: &[Planned]) {
+        let table = self.table();
+        let cutter =
+            Cutter::new(table.limits, planned.iter().cloned(), partition.identity().opened_at, table.now);
+        table.cutters.insert(partition.clone(), cutter);
+    }
+
+    /// A partition that ended or was given up.
+    pub(crate) fn remove(&mut self, partition: &Partition) {
+        let table = self.table();
+        table.cutters.remove(partition);
+        if table.current.as_ref().is_some_and(|(current, _)| current == partition) {
+            table.current = None;
+        }
+    }
+
+    /// Makes `partition` the one that [`Cutters::current`] cuts; returns its open batch's `opened_at`.
+    pub(crate) fn begin(&mut self, partition: &Partition) -> i64 {
+        let table = self.table();
+        if table.current.as_ref().is_none_or(|(current, _)| current != partition) {
+            if let Some((old, cutter)) = table.current.take() {
+                table.cutters.insert(old, cutter);
+            }
+            let cutter = table
+                .cutters
+                .remove(partition)
+                .unwrap_or_else(|| Cutter::new(table.limits, [], partition.identity().opened_at, table.now));
+            table.current = Some((partition.clone(), cutter));
+        }
+        let (_, cutter) = table.current.as_mut().expect("set just above");
+        cutter.set_now(table.now);
+        cutter.opened_at()
+    }
+
+    #[inline]
+    pub(crate) fn current(&mut self) -> &mut Cutter {
+        &mut self.0.as_mut().and_then(|table| table.current.as_mut()).expect("start comes before push").1
+    }
+}

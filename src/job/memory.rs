@@ -1,0 +1,258 @@
+//! What a file run remembers: joins the inputs ([`FileInput`]) and the [`State`] beside the output, where both
+//! can be remembered. Pipes and stdin cannot be read twice, so nothing is remembered of them; neither is there a
+//! state with `--state none`, `--limit`, or an output that is one stream. There, objects of the same names that
+//! exist already are an error, because nobody knows whether they would be replaced by the same records.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::sink::dir::place::is_absent;
+use crate::source::file::FileInput;
+use crate::source::file::identity::{Fingerprint, compare, fingerprint};
+use crate::source::{Forget, Mark, Marks, Same};
+use crate::state::{Fresh, Identify, Leftovers, Outcome, State, StateOptions};
+
+/// What memory is opened with.
+pub(super) struct Remember {
+    /// The state's directory, if there is one.
+    pub state: Option<PathBuf>,
+    /// Where objects of earlier runs may stand.
+    pub leftovers: Option<Leftovers>,
+    /// What decides which bytes a batch has.
+    pub settings: Vec<(&'static str, String)>,
+    /// What envelopes call this machine.
+    pub processed_by: String,
+    /// Milliseconds since the epoch.
+    pub now: i64,
+    /// Whether the run begins again.
+    pub fresh: bool,
+}
+
+/// What a run remembers of earlier ones.
+pub(super) struct Memory {
+    remember: Remember,
+    state: Option<(Arc<State>, Outcome)>,
+    /// Inputs that the state knows.
+    known: Vec<String>,
+    /// Inputs that nothing is remembered of.
+    passing: Vec<String>,
+}
+
+impl Memory {
+    /// Looks at what earlier runs did. Changes nothing but the lock.
+    ///
+    /// # Errors
+    /// If this run cannot go on where the earlier ones stopped.
+    pub(super) fn open(remember: Remember, inputs: &[FileInput]) -> Result<Self> {
+        let name = |input: &FileInput| input.partition.name().to_owned();
+        let (known, passing): (Vec<_>, Vec<_>) =
+            inputs.iter().partition(|input| input.size.is_some() && remember.state.is_some());
+        let paths = known.iter().filter_map(|input| Some((name(input), Seen::new(input)?))).collect();
+        let (known, passing): (Vec<_>, Vec<_>) =
+            (known.into_iter().map(name).collect(), passing.into_iter().map(name).collect());
+        let state = match &remember.state {
+            Some(dir) if !known.is_empty() => Some(open_state(&remember, dir.clone(), Paths(paths), &known)?),
+            _ => None,
+        };
+        let memory = Memory { remember, state, known, passing };
+        memory.check_passing()?;
+        Ok(memory)
+    }
+
+    /// Objects of inputs that nothing is remembered of must not be there already.
+    fn check_passing(&self) -> Result<()> {
+        let Some(leftovers) = &self.remember.leftovers else { return Ok(()) };
+        if self.remember.fresh {
+            return Ok(());
+        }
+        let found = leftovers.existing(self.passing.iter().map(String::as_str))?;
+        match found.first() {
+            Some(path) => Err(Error::Changed {
+                what: format!(
+                    "{} is there already, and nothing is remembered of how it was made",
+                    path.display()
+                ),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// How many records were rejected, if everything is stored already.
+    pub(super) fn nothing_to_do(&self) -> Option<u64> {
+        match &self.state {
+            Some((_, Outcome::NothingToDo { rejected })) if self.passing.is_empty() => Some(*rejected),
+            _ => None,
+        }
+    }
+
+    /// Makes the run's start durable, and deletes what a fresh run replaces.
+    pub(super) fn begin(&self) -> Result<()> {
+        if let Some((state, outcome)) = &self.state {
+            state.begin(self.known.iter().map(String::as_str), outcome)?;
+            if let Outcome::Resume(resume) = outcome {
+                log::info!(
+                    "going on where the last run stopped: {} inputs done, {} begun, {} new, {} grown",
+                    resume.done,
+                    resume.open,
+                    resume.new,
+                    resume.grown.len()
+                );
+            }
+        }
+        if let Some(leftovers) = self.remember.leftovers.as_ref().filter(|_| self.remember.fresh) {
+            leftovers.remove(self.passing.iter().map(String::as_str))?;
+        }
+        Ok(())
+    }
+
+    /// The start that batches of this input carry.
+    pub(super) fn started_at(&self, name: &str) -> i64 {
+        self.state.as_ref().map_or(self.remember.now, |(state, _)| state.started_at_of(name))
+    }
+
+    /// What envelopes call this machine.
+    pub(super) fn processed_by(&self) -> String {
+        self.state
+            .as_ref()
+            .map_or_else(|| self.remember.processed_by.clone(), |(state, _)| state.processed_by())
+    }
+
+    /// Where marks are stored.
+    pub(super) fn marks(&self) -> Arc<dyn Marks> {
+        match &self.state {
+            Some((state, _)) => {
+                Arc::new(Known { state: state.clone(), known: self.known.iter().cloned().collect() })
+            }
+            None => Arc::new(Forget),
+        }
+    }
+}
+
+fn open_state(
+    remember: &Remember,
+    dir: PathBuf,
+    paths: Paths,
+    known: &[String],
+) -> Result<(Arc<State>, Outcome)> {
+    let settings =
+        remember.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    let output = output_of(&dir, remember.leftovers.as_ref())?;
+    let state = State::open(StateOptions {
+        dir,
+        settings,
+        output,
+        source: "file",
+        processed_by: remember.processed_by.clone(),
+        now_ms: remember.now,
+        fresh: if remember.fresh { Fresh::Yes } else { Fresh::No },
+        identify: Arc::new(paths),
+        leftovers: remember.leftovers.clone(),
+    })?;
+    let outcome = state.outcome(known.iter().map(String::as_str))?;
+    Ok((Arc::new(state), outcome))
+}
+
+/// What the state calls its output. Not as it was written: `out` is another directory in another place.
+fn output_of(dir: &Path, leftovers: Option<&Leftovers>) -> Result<String> {
+    let Some(leftovers) = leftovers else { return Ok("a stream".to_owned()) };
+    let real = |path: &Path| fs::canonicalize(path).map_err(|error| Error::io("find", path, error));
+    fs::create_dir_all(dir).map_err(|error| Error::io("create the directory", dir, error))?;
+    let stored = real(&leftovers.stored)?;
+    Ok(match real(dir)?.starts_with(&stored) {
+        // The state stands inside its output: the output may be moved with it.
+        true => "here".to_owned(),
+        false => stored.display().to_string(),
+    })
+}
+
+/// Where the inputs are, by name, and what they were when the run began.
+struct Paths(HashMap<String, Seen>);
+
+/// What an input was when the run began. A mark must not be stored with the fingerprint of what another file, or
+/// other bytes, have made of it meanwhile: the next run would take those for the ones that were read.
+struct Seen {
+    path: PathBuf,
+    len: u64,
+    modified: Option<SystemTime>,
+    /// Hash of its beginning, and how many bytes that is.
+    head: OnceLock<(String, u64)>,
+}
+
+impl Seen {
+    fn new(input: &FileInput) -> Option<Self> {
+        let (path, len) = (input.path.clone()?, input.size?);
+        let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
+        Some(Seen { path, len, modified, head: OnceLock::new() })
+    }
+
+    /// Whether bytes that were there may be others now. A file that has grown may still be the same in front.
+    fn is_disturbed(&self) -> bool {
+        fs::metadata(&self.path).map_or(true, |now| {
+            now.len() < self.len || (now.len() == self.len && now.modified().ok() != self.modified)
+        })
+    }
+
+    /// Its fingerprint as far as `watermark`; one that fits no file if it was disturbed.
+    fn fingerprint(&self, watermark: u64) -> Result<Fingerprint> {
+        let mut print = match fingerprint(&self.path, Some(watermark), self.len) {
+            // It was removed while it was read, and that is no fault: it was open.
+            Err(Error::Io { source, .. }) if is_absent(&source) => Fingerprint::default(),
+            print => print?,
+        };
+        if self.is_disturbed() {
+            print.block = "changed while it was read".into();
+        }
+        let head = self.head.get_or_init(|| (print.head.clone(), print.head_len));
+        (print.len, (print.head, print.head_len)) = (self.len, head.clone());
+        Ok(print)
+    }
+}
+
+impl Identify for Paths {
+    fn identify(&self, partition: &str, watermark: u64) -> Result<Option<Value>> {
+        let Some(seen) = self.0.get(partition) else { return Ok(None) };
+        Ok(serde_json::to_value(seen.fingerprint(watermark)?).ok())
+    }
+
+    fn compare(&self, partition: &str, watermark: u64, old: &Value) -> Result<Same> {
+        let Some(seen) = self.0.get(partition) else { return Ok(Same::Unchanged) };
+        match serde_json::from_value::<Fingerprint>(old.clone()) {
+            Ok(old) => {
+                let same = compare(&old, watermark, &seen.path)?;
+                let _ = seen.head.set((old.head, old.head_len));
+                Ok(same)
+            }
+            Err(error) => {
+                Ok(Same::Changed { what: format!("the state's identity of {partition} is damaged: {error}") })
+            }
+        }
+    }
+}
+
+/// The marks of inputs that the state knows.
+struct Known {
+    state: Arc<State>,
+    known: std::collections::HashSet<String>,
+}
+
+impl Marks for Known {
+    fn load(&self, partition: &str) -> Result<Option<Mark>> {
+        if self.known.contains(partition) { self.state.load(partition) } else { Ok(None) }
+    }
+
+    fn store(&self, marks: &[Mark]) -> Result<()> {
+        let known = |mark: &&Mark| self.known.contains(mark.partition.name());
+        let marks: Vec<Mark> = marks.iter().filter(known).cloned().collect();
+        if marks.is_empty() { Ok(()) } else { self.state.store(&marks) }
+    }
+
+    fn finished(&self) -> Result<()> {
+        self.state.finished()
+    }
+}

@@ -1,0 +1,84 @@
+//! What a run tells while it goes on and at its end: [`Reporter`] makes snapshots and the summary of the metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::metrics::Metrics;
+use crate::progress::Snapshot;
+use crate::summary::{Outcome, PartitionRange, RejectedRecord, Summary};
+
+/// Makes snapshots and the summary.
+pub(super) struct Reporter<'a> {
+    size: Option<u64>,
+    consumed: Arc<AtomicU64>,
+    observe: &'a (dyn Fn(&Snapshot) + Sync),
+    waits: Mutex<(u64, u64)>,
+}
+
+impl<'a> Reporter<'a> {
+    pub(super) fn new(
+        size: Option<u64>,
+        consumed: Arc<AtomicU64>,
+        observe: &'a (dyn Fn(&Snapshot) + Sync),
+    ) -> Self {
+        Reporter { size, consumed, observe, waits: Mutex::default() }
+    }
+
+    /// Tells the observer how far the run is.
+    pub(super) fn tick(&self, metrics: &Metrics) {
+        let (records_read, records_stored, records_rejected, batches) = metrics.counts();
+        let mut waits = self.waits.lock();
+        let (stage, now) = metrics.limiting(*waits);
+        *waits = now;
+        (self.observe)(&Snapshot {
+            elapsed: metrics.started().elapsed(),
+            bytes_done: self.consumed.load(Ordering::Relaxed),
+            bytes_known: self.size,
+            records_read,
+            records_stored,
+            records_rejected,
+            batches,
+            limiting: stage.name(),
+        });
+    }
+
+    /// What the run did.
+    pub(super) fn summary(&self, metrics: &Metrics, outcome: Outcome) -> Summary {
+        let totals = metrics.totals();
+        let partition = |(name, range): (String, crate::metrics::Range)| PartitionRange {
+            name,
+            start: range.start,
+            end: range.end,
+            records: range.read,
+            ended: range.ended,
+        };
+        let sample =
+            |sample: crate::transform::Sample| RejectedRecord { place: sample.place, reason: sample.reason };
+        Summary {
+            outcome,
+            records_read: totals.read,
+            records_stored: totals.stored,
+            records_rejected: totals.rejected,
+            rejected: totals.rejects.iter().map(|(kind, count)| (kind.name().into(), *count)).collect(),
+            bytes_in: self.consumed.load(Ordering::Relaxed),
+            bytes_out: totals.bytes_stored,
+            batches: totals.batches,
+            seconds: metrics.started().elapsed().as_secs_f64(),
+            peak_memory_bytes: peak_memory(),
+            close_reasons: totals.closes.iter().map(|(close, count)| (close.name().into(), *count)).collect(),
+            partitions: totals.partitions.into_iter().map(partition).collect(),
+            samples: totals.samples.into_iter().map(sample).collect(),
+            ..Summary::default()
+        }
+        .with_rates()
+    }
+}
+
+/// The most memory that the process has held at once, in bytes, where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}

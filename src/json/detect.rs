@@ -1,0 +1,46 @@
+//! Which syntax an input has, from its first bytes.
+
+use serde_json::value::RawValue;
+
+use crate::config::Format;
+
+use super::{MARK, Tail, is_white, skip_white};
+
+/// How records stand in an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syntax {
+    /// One JSON value a line.
+    Lines,
+    /// One array, whose elements are the records.
+    Array,
+    /// Values one after another, over as many lines as they like.
+    Values,
+    /// Lines of text.
+    Text,
+}
+
+/// The syntax of an input that begins with `head`; [`Tail::Last`] if that is all of it.
+///
+/// `auto` takes a first byte `[` for one array (NDJSON of arrays must be asked for), then NDJSON if any line that
+/// begins in column 0 is a complete value, then concatenated values.
+pub fn detect(format: Format, head: &[u8], tail: Tail) -> Syntax {
+    let head = head.strip_prefix(MARK).unwrap_or(head);
+    let array = head.get(skip_white(head, 0)) == Some(&b'[');
+    match format {
+        Format::Ndjson => Syntax::Lines,
+        Format::Text => Syntax::Text,
+        Format::Auto | Format::Json if array => Syntax::Array,
+        Format::Json => Syntax::Values,
+        Format::Auto if any_line_is_a_value(head, tail) => Syntax::Lines,
+        // Nothing but white space says nothing: lines are the cheapest way to go on looking.
+        Format::Auto if skip_white(head, 0) == head.len() => Syntax::Lines,
+        Format::Auto => Syntax::Values,
+    }
+}
+
+fn any_line_is_a_value(head: &[u8], tail: Tail) -> bool {
+    head.split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| line.ends_with(b"\n") || tail == Tail::Last)
+        .filter(|line| line.first().is_some_and(|byte| !is_white(*byte)))
+        .any(|line| serde_json::from_slice::<&RawValue>(line).is_ok())
+}

@@ -1,0 +1,60 @@
+//! Lines: NDJSON, where blank lines are no records, and text, where every line is one.
+
+use super::{Cursor, Found, Span, Tail, is_white};
+
+#[derive(Clone, Debug)]
+pub(super) struct Lines {
+    blank: Blank,
+    longest: usize,
+}
+
+/// What a line without anything but white space is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blank {
+    Skip,
+    Record,
+}
+
+impl Lines {
+    pub(super) fn json(longest: usize) -> Self {
+        Lines { blank: Blank::Skip, longest }
+    }
+
+    pub(super) fn text(longest: usize) -> Self {
+        Lines { blank: Blank::Record, longest }
+    }
+
+    #[inline]
+    pub(super) fn next(&mut self, cursor: &mut Cursor, bytes: &[u8], tail: Tail) -> Found {
+        loop {
+            let begin = cursor.begin;
+            let (stop, next) = match memchr::memchr(b'\n', &bytes[cursor.at..]) {
+                Some(offset) => (cursor.at + offset, cursor.at + offset + 1),
+                None => {
+                    cursor.at = bytes.len();
+                    if tail == Tail::Open || begin == bytes.len() {
+                        return Found::Nothing;
+                    }
+                    (bytes.len(), bytes.len())
+                }
+            };
+            (cursor.at, cursor.begin) = (next, next);
+            let line = &bytes[begin..stop];
+            if self.blank == Blank::Record || !self.is_blank(line) {
+                let end = if line.ends_with(b"\r") { stop - 1 } else { stop };
+                return Found::Record(Span { begin, end, stop, next });
+            }
+        }
+    }
+
+    /// A line of nothing but white space. A longer one than a record may be is not asked: if it came in pieces,
+    /// it was taken for a record before its end was seen.
+    #[inline]
+    fn is_blank(&self, line: &[u8]) -> bool {
+        match line.first() {
+            None => true,
+            Some(byte) if *byte > b' ' => false,
+            Some(_) => line.len() <= self.longest && line.iter().all(|byte| is_white(*byte)),
+        }
+    }
+}

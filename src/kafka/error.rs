@@ -1,0 +1,219 @@
+//! [`Error`]: what fails between this client and its brokers, with the broker and the request it belongs to.
+//!
+//! Whether another try can help is decided in one method, [`Error::retry`]. What a broker says about one topic
+//! or partition is a [`Code`] in an answer, not an error of the connection: the layer that asked decides.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::code::Code;
+use super::connection::address::Address;
+use super::wire::frame::FrameFault;
+use crate::error::Retry;
+
+/// Result with the client's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A broker and what was asked of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Host and port.
+    pub broker: Arc<Address>,
+    /// The request's name.
+    pub api: &'static str,
+    /// The request's version; -1 before there are requests.
+    pub version: i16,
+}
+
+/// Why a broker could not be asked, or gave no answer.
+#[non_exhaustive]
+#[derive(Debug)]
+pub enum Error {
+    /// The settings contradict each other, or name something that is not there.
+    Config(String),
+    /// The host has no address.
+    Resolve {
+        /// Host and port.
+        broker: Arc<Address>,
+        /// The cause.
+        source: io::Error,
+    },
+    /// No address of the host took the connection.
+    Connect {
+        /// Host and port.
+        broker: Arc<Address>,
+        /// Each address that was tried, and what it said.
+        tried: String,
+        /// The last cause.
+        source: io::Error,
+    },
+    /// TLS could not be set up, by certificates or protocol.
+    Tls {
+        /// Host and port.
+        broker: Arc<Address>,
+        /// The cause.
+        source: rustls::Error,
+    },
+    /// The broker refuses the user, or could not prove that it knows the password.
+    Authenticate {
+        /// Host and port.
+        broker: Arc<Address>,
+        /// The SASL mechanism.
+        mechanism: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The broker closed the connection, or the network failed.
+    Io {
+        /// What was asked.
+        call: Call,
+        /// The cause.
+        source: io::Error,
+    },
+    /// No answer came in time. Whether the broker did what was asked is not known.
+    Timeout {
+        /// What was asked.
+        call: Call,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// Bytes came that are no answer; the connection was closed.
+    Frame {
+        /// What was asked.
+        call: Call,
+        /// What is wrong with them.
+        fault: FrameFault,
+    },
+    /// Broker and client have no version of a request in common.
+    Version {
+        /// Host and port.
+        broker: Arc<Address>,
+        /// The request's name.
+        api: &'static str,
+        /// The client's versions.
+        ours: (i16, i16),
+        /// The broker's versions; `None` if it does not have the request at all.
+        theirs: Option<(i16, i16)>,
+    },
+    /// The broker refuses the whole request.
+    Refused {
+        /// What was asked.
+        call: Call,
+        /// Why.
+        code: Code,
+    },
+    /// The connection was closed before, by an error or from outside.
+    Closed {
+        /// Host and port.
+        broker: Arc<Address>,
+    },
+    /// The client was shut down from another thread.
+    HungUp,
+}
+
+impl Error {
+    /// Whether another try, on a new connection, can help: the one place where this is decided.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Error::Refused { code, .. } => code.retry(),
+            Error::Resolve { .. }
+            | Error::Connect { .. }
+            | Error::Io { .. }
+            | Error::Timeout { .. }
+            | Error::Closed { .. } => Retry::Transient,
+            // A cut-off or swapped answer is the network's fault; a size or a version is not, nor a request
+            // that cannot be encoded.
+            Error::Frame { fault: FrameFault::Correlation { .. } | FrameFault::Malformed { .. }, .. } => {
+                Retry::Transient
+            }
+            Error::Config(_)
+            | Error::Tls { .. }
+            | Error::Authenticate { .. }
+            | Error::Frame { .. }
+            | Error::Version { .. }
+            | Error::HungUp => Retry::Permanent,
+        }
+    }
+
+    /// Whether it may have been done although no answer came.
+    pub fn is_ambiguous(&self) -> bool {
+        matches!(self, Error::Io { .. } | Error::Timeout { .. } | Error::Frame { .. })
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.version {
+            0.. => write!(f, "{} v{} to {}", self.api, self.version, self.broker),
+            _ => write!(f, "{} with {}", self.api, self.broker),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Config(text) => f.write_str(text),
+            Error::Resolve { broker, source } => write!(f, "cannot find the address of {broker}: {source}"),
+            Error::Connect { broker, tried, .. } => write!(f, "cannot connect to {broker}: {tried}"),
+            Error::Tls { broker, source } => {
+                write!(f, "TLS with {broker} failed: {source}{}", advice(source))
+            }
+            Error::Authenticate { broker, mechanism, reason } => {
+                write!(f, "{broker} refused {mechanism} authentication: {reason}")
+            }
+            Error::Io { call, source } => write!(f, "{call} failed: {source}"),
+            Error::Timeout { call, after } => write!(f, "{call}: no answer within {after:?}"),
+            Error::Frame { call, fault } => write!(f, "{call}: {fault}"),
+            Error::Version { broker, api, ours, theirs: Some(theirs) } => write!(
+                f,
+                "{broker} has {api} v{} to v{}, this program v{} to v{}",
+                theirs.0, theirs.1, ours.0, ours.1
+            ),
+            Error::Version { broker, api, .. } => write!(f, "{broker} does not have {api}"),
+            Error::Refused { call, code } => write!(f, "{call} was refused: {code}"),
+            Error::Closed { broker } => write!(f, "the connection to {broker} is closed"),
+            Error::HungUp => f.write_str("the client was shut down"),
+        }
+    }
+}
+
+/// What to do about a TLS error, where it can be known.
+fn advice(error: &rustls::Error) -> &'static str {
+    use rustls::CertificateError as Bad;
+    match error {
+        rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => {
+            "; kafka.tls.ca names the authority's certificate where the system does not know it"
+        }
+        rustls::Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
+            "; the certificate is for another host name"
+        }
+        rustls::Error::InvalidMessage(_) => "; does this port speak TLS?",
+        rustls::Error::AlertReceived(_) => "; does the broker ask for a client certificate?",
+        _ => "",
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Resolve { source, .. } | Error::Connect { source, .. } | Error::Io { source, .. } => {
+                source.source()
+            }
+            Error::Tls { source, .. } => source.source(),
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for crate::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Config(text) => crate::Error::Usage(text),
+            Error::HungUp => crate::Error::Stopped,
+            error => crate::Error::other("kafka", error.retry(), error),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The open batch of one partition: collects pieces, frames them, gives parts away.
+//!
+//! A small piece of a large buffer is copied out, so that it does not pin the whole.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::batch::{Batch, BatchId, Body, Buffer, Counts, Piece};
+use crate::budget::{Budget, Recycler};
+use crate::codec::{Codec, Encoder, Framer};
+use crate::cut::Close;
+use crate::process::{Block, SectionOut};
+use crate::record::Partition;
+use crate::sink::{Framing, Part, Stream, Totals};
+use crate::write::OpenUpload;
+
+/// Small blocks are compressed together once there are so many bytes of them.
+const RUN: usize = 64 << 10;
+
+/// What lots need to frame and copy.
+pub(crate) struct Tools {
+    pub codec: Codec,
+    pub framing: Framing,
+    pub budget: Arc<Budget>,
+    pub checksums: bool,
+    pub buffers: Arc<Recycler>,
+    pub encoder: Encoder,
+}
+
+/// The open batch of one partition.
+pub(crate) struct Lot {
+    partition: Partition,
+    start: u64,
+    end: u64,
+    line: u64,
+    resume: Option<Arc<[u8]>>,
+    first_time: Option<i64>,
+    opened_at: Option<i64>,
+    counts: Counts,
+    stored: Strand,
+    failed: Strand,
+    upload: Option<Arc<OpenUpload>>,
+    since: Option<Instant>,
+    /// The last end that an earlier owner planned: until it is passed, the batch may not be closed early.
+    pub planned_until: Option<u64>,
+}
+
+/// One of the two streams of an open batch.
+#[derive(Default)]
+struct Strand {
+    framer: Option<Framer>,
+    body: Body,
+    held: usize,
+    raw: Vec<u8>,
+    offset: u64,
+    index: u32,
+    crc: u32,
+}
+
+impl Lot {
+    pub fn new(partition: &Partition, start: u64) -> Self {
+        Lot {
+            partition: partition.clone(),
+            start,
+            end: start,
+            line: 0,
+            resume: None,
+            first_time: None,
+            opened_at: None,
+            counts: Counts::default(),
+            stored: Strand::default(),
+            failed: Strand::default(),
+            upload: None,
+            since: None,
+            planned_until: None,
+        }
+    }
+
+    /// Whether there is nothing to close, not even a range without records.
+    pub fn is_void(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Bytes of memory that wait here.
+    pub fn held(&self) -> usize {
+        self.stored.held + self.failed.held + self.stored.raw.len() + self.failed.raw.len()
+    }
+
+    /// How long ago the first record came.
+    pub fn age(&self) -> Option<Duration> {
+        self.since.map(|since| since.elapsed())
+    }
+
+    /// Takes the output of one section.
+    pub fn add(&mut self, section: SectionOut, tools: &mut Tools) {
+        self.end = section.cut.end.max(self.end);
+        self.line = section.cut.line;
+        self.counts += section.counts;
+        if section.counts.read > 0 {
+            self.since.get_or_insert_with(Instant::now);
+            self.opened_at.get_or_insert(section.opened_at);
+            self.first_time = self.first_time.or(section.first_time);
+        }
+        let open = section.cut.close == Close::Open;
+        for (strand, block) in [(&mut self.stored, section.stored), (&mut self.failed, section.failed)] {
+            if let Some(block) = block {
+                strand.push(if open { block.compact(tools) } else { block }, tools);
+            }
+        }
+    }
+
+    /// The chunk is taken up to `end`.
+    pub fn advance(&mut self, end: u64, resume: Option<Arc<[u8]>>) {
+        self.end = self.end.max(end);
+        self.resume = resume;
+    }
+
+    /// The next part, if `size` bytes of a stream are there.
+    pub fn part(&mut self, size: usize) -> Option<Part> {
+        if self.stored.body.len() >= size as u64 {
+            return Some(self.stored.part(Stream::Stored));
+        }
+        (self.failed.body.len() >= size as u64).then(|| self.failed.part(Stream::Failed))
+    }
+
+    /// The upload that parts of this batch go to.
+    pub fn upload(&mut self) -> Arc<OpenUpload> {
+        let id = self.id();
+        self.upload.get_or_insert_with(|| OpenUpload::new(id)).clone()
+    }
+
+    /// Gives up the upload, if one was begun.
+    pub fn take_upload(&mut self) -> Option<Arc<OpenUpload>> {
+        self.upload.take()
+    }
+
+    fn id(&self) -> BatchId {
+        BatchId {
+            partition: self.partition.clone(),
+            start: self.start,
+            first_time: self.first_time.unwrap_or(0),
+            opened_at: self.opened_at.unwrap_or(0),
+        }
+    }
+
+    /// Closes the batch; the next begins at its end.
+    pub fn close(&mut self, reason: Close, tools: &mut Tools) -> Finished {
+        let (id, upload) = (self.id(), self.upload.take());
+        let mut next = Lot::new(&self.partition, self.end);
+        (next.end, next.line, next.planned_until) = (self.end, self.line, self.planned_until);
+        let mut this = std::mem::replace(self, next);
+        this.stored.finish(tools);
+        this.failed.finish(tools);
+        let upload = upload.map(|upload| (upload, last_parts(&mut this.stored, &mut this.failed)));
+        let batch = Batch {
+            id,
+            end: this.end,
+            line: this.line,
+            resume: this.resume,
+            counts: this.counts,
+            close: reason,
+            stored: this.stored.body,
+            failed: this.failed.body,
+        };
+        Finished { batch, upload: upload.map(|(upload, (parts, totals))| Rest { upload, parts, totals }) }
+    }
+}
+
+/// A closed batch.
+pub(crate) struct Finished {
+    pub batch: Batch,
+    /// Where it was begun to be stored in parts, and what is left to store; else it is all in the batch.
+    pub upload: Option<Rest>,
+}
+
+/// What is left of a batch that is stored in parts.
+pub(crate) struct Rest {
+    pub upload: Arc<OpenUpload>,
+    pub parts: Vec<Part>,
+    pub totals: Totals,
+}
+
+fn last_parts(stored: &mut Strand, failed: &mut Strand) -> (Vec<Part>, Totals) {
+    let mut parts = Vec::new();
+    for (strand, stream) in [(&mut *failed, Stream::Failed), (&mut *stored, Stream::Stored)] {
+        if !strand.body.is_empty() {
+            parts.push(Part { last: true, ..strand.part(stream) });
+        }
+    }
+    (parts, Totals { stored: stored.offset, stored_crc32c: stored.crc, failed: failed.offset })
+}
+
+impl Strand {
+    fn push(&mut self, block: Block, tools: &mut Tools) {
+        match block {
+            Block::Raw(piece) => {
+                self.raw.extend_from_slice(piece.bytes());
+                if self.raw.len() >= RUN {
+                    self.flush(tools);
+                }
+            }
+            Block::Encoded(piece) => {
+                self.flush(tools);
+                self.frame(piece, tools);
+            }
+        }
+    }
+
+    /// Compresses the small blocks that wait.
+    fn flush(&mut self, tools: &mut Tools) {
+        if self.raw.is_empty() {
+            return;
+        }
+        let raw = std::mem::take(&mut self.raw);
+        let mut bytes = tools.buffers.take();
+        let raw_crc = tools.encoder.encode(&raw, &mut bytes);
+        let mut piece = tools.piece(bytes);
+        (piece.raw_len, piece.raw_crc) = (raw.len() as u64, raw_crc);
+        self.frame(piece, tools);
+        self.raw = raw;
+        self.raw.clear();
+    }
+
+    fn frame(&mut self, piece: Piece, tools: &Tools) {
+        self.held += piece.pinned();
+        match tools.framing {
+            Framing::Stream => self.body.push(piece),
+            Framing::Batch => {
+                let framer = self.framer.get_or_insert_with(|| Framer::new(tools.codec));
+                framer.push(piece, &mut self.body);
+            }
+        }
+    }
+
+    fn finish(&mut self, tools: &mut Tools) {
+        self.flush(tools);
+        if let Some(framer) = self.framer.take() {
+            framer.finish(&mut self.body);
+        }
+    }
+
+    fn part(&mut self, stream: Stream) -> Part {
+        let body = std::mem::take(&mut self.body);
+        self.held = 0;
+        let (index, offset) = (self.index, self.offset);
+        self.index += 1;
+        self.offset += body.len();
+        self.crc = if index == 0 {
+            body.crc32c()
+        } else {
+            crc32c::crc32c_combine(self.crc, body.crc32c(), body.len() as usize)
+        };
+        Part { stream, index, offset, body, last: false }
+    }
+}
+
+impl Tools {
+    /// A piece with a buffer of its own, charged to the budget.
+    fn piece(&self, bytes: Vec<u8>) -> Piece {
+        let (len, lease) = (bytes.len(), self.budget.charge(bytes.capacity()));
+        let buffer = Arc::new(Buffer { bytes, lease, home: Some(self.buffers.clone()) });
+        let mut piece = Piece::new(&buffer, 0..len);
+        if self.checksums {
+            piece.crc32c = crc32c::crc32c(piece.bytes());
+        }
+        piece
+    }
+}
+
+impl Block {
+    /// Copies a small piece out of a large buffer.
+    fn compact(self, tools: &Tools) -> Block {
+        match self {
+            Block::Encoded(piece) if piece.len() * 4 < piece.pinned() => {
+                let mut copy = tools.piece(piece.bytes().to_vec());
+                (copy.raw_len, copy.raw_crc) = (piece.raw_len, piece.raw_crc);
+                Block::Encoded(copy)
+            }
+            other => other,
+        }
+    }
+}

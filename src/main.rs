@@ -1,0 +1,159 @@
+//! The command line program: parse the arguments, set up logging and signals, run, map the result to an exit
+//! code. Everything else is the library's; what belongs to a terminal or a process is here.
+
+mod cli;
+mod check;
+mod logging;
+mod screen;
+mod signal;
+mod finish;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::thread;
+
+use pipeline::error::Retry;
+use pipeline::job;
+use pipeline::stop::Stop;
+use pipeline::summary::Summary;
+use pipeline::{Error, Result};
+
+use cli::{Ambient, Chatter, Invocation, Mode, Request, SummaryTo};
+use finish::{Finish, Rejects, chain};
+use screen::{Progress, Screen};
+
+fn main() -> ExitCode {
+    let code = match arguments().and_then(|args| cli::parse(&args, &Ambient::process)) {
+        Ok(Request::Print(text)) => print(&text),
+        Ok(Request::Run(invocation)) if invocation.mode == Mode::Check => check(&invocation),
+        Ok(Request::Run(invocation)) => perform(&invocation),
+        Err(problems) => {
+            problems.iter().for_each(|problem| complain(problem, None));
+            2
+        }
+    };
+    ExitCode::from(code)
+}
+
+/// The arguments without the program's name.
+fn arguments() -> Result<Vec<String>, Vec<String>> {
+    let text = |arg: std::ffi::OsString| {
+        arg.into_string().map_err(|arg| vec![format!("argument {arg:?}: expected text in UTF-8")])
+    };
+    std::env::args_os().skip(1).map(text).collect()
+}
+
+/// Runs, and says what came of it.
+fn perform(invocation: &Invocation) -> u8 {
+    if let Some(problem) = check::missing_input(&invocation.config) {
+        complain(&problem, None);
+        return 2;
+    }
+    if let Some(problem) = unwritable_summary(&invocation.summary) {
+        complain(&problem, None);
+        return 2;
+    }
+    let screen = Screen::new();
+    logging::install(invocation.log, invocation.log_filter.as_deref(), &screen);
+    let stop = Stop::new();
+    let (watch, signals, caught) = match signal::install(stop.clone()) {
+        Ok(installed) => installed,
+        Err(error) => {
+            complain(&format!("cannot take over signals: {error}"), None);
+            return 1;
+        }
+    };
+    let progress = Progress::new(invocation.progress, invocation.chatter, &screen);
+    let finish = thread::scope(|scope| {
+        let watching = thread::Builder::new().name("signals".into()).spawn_scoped(scope, || watch.run());
+        let finish = match watching {
+            Ok(_) => run(invocation, &stop, &progress),
+            Err(error) => Err(Error::other("cannot start a thread", Retry::Transient, error)).into(),
+        };
+        signals.close();
+        finish
+    });
+    progress.finish();
+    conclude(invocation, &finish, caught.exit_code())
+}
+
+/// What keeps the summary from being written, looked at before a run that may take hours.
+fn unwritable_summary(to: &SummaryTo) -> Option<String> {
+    let SummaryTo::JsonFile(path) = to else { return None };
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    file.err().map(|error| format!("--summary: cannot write {}: {error}", path.display()))
+}
+
+/// Lets the library do it. The observer draws.
+fn run(invocation: &Invocation, stop: &Stop, progress: &Progress) -> Finish {
+    let mode = if invocation.mode == Mode::DryRun { job::Mode::Rehearse } else { job::Mode::Store };
+    let done = job::run(&invocation.config, mode, stop, &|snapshot| progress.tick(snapshot));
+    Finish { summary: done.summary, error: done.error }
+}
+
+/// Writes the summary and the error, in this order: the error is what must be read.
+fn conclude(invocation: &Invocation, finish: &Finish, signal: Option<u8>) -> u8 {
+    let summary = match invocation.summary {
+        SummaryTo::JsonFile(_) => finish.summary.as_ref(),
+        SummaryTo::Text | SummaryTo::Json => finish.told(),
+    };
+    let reported = summary.map_or(Ok(()), |summary| report(invocation, summary));
+    if let Some(error) = finish.complaint() {
+        complain(&chain(error), error.hint());
+    }
+    let rejects = if invocation.rejects_ok { Rejects::AreFine } else { Rejects::Count };
+    match (finish.exit_code(rejects, signal), reported) {
+        (0, Err(error)) => {
+            complain(&chain(&error), error.hint());
+            1
+        }
+        (code, _) => code,
+    }
+}
+
+/// Writes the summary where it was asked for.
+fn report(invocation: &Invocation, summary: &Summary) -> Result<()> {
+    match &invocation.summary {
+        SummaryTo::JsonFile(path) => {
+            std::fs::write(path, summary.json() + "\n").map_err(|error| Error::io("write", path, error))?;
+        }
+        SummaryTo::Json => say(&(summary.json() + "\n")),
+        SummaryTo::Text if invocation.chatter == Chatter::Normal => say(&summary.text()),
+        SummaryTo::Text => {}
+    }
+    Ok(())
+}
+
+/// `--check`: a line for each thing that a run needs, on stdout.
+fn check(invocation: &Invocation) -> u8 {
+    let findings = check::run(&invocation.config);
+    let lines: String = findings.iter().map(check::Finding::line).collect();
+    let printed = print(&format!("ok       configuration\n{lines}"));
+    printed.max(check::exit_code(&findings))
+}
+
+/// Prints on stdout. A closed pipe is the reader's choice, not a failure.
+fn print(text: &str) -> u8 {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => 0,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(error) => {
+            complain(&format!("cannot write to stdout: {error}"), None);
+            1
+        }
+    }
+}
+
+/// An error on stderr: one line, and one for what to do about it.
+fn complain(problem: &str, hint: Option<&str>) {
+    say(&format!("pipeline: {}\n", problem.replace(['\n', '\r'], " ")));
+    if let Some(hint) = hint {
+        say(&format!("hint: {hint}\n"));
+    }
+}
+
+/// Text on stderr. If that is closed, there is nobody to tell.
+fn say(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}

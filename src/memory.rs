@@ -1,0 +1,178 @@
+//! The memory plan of a run: how many chunks may be in flight, how many bytes may wait. Checked before the
+//! start, with the arithmetic in the message.
+//!
+//! | share | bytes |
+//! |---|---|
+//! | carry | each reader keeps up to one chunk that it has read but not yet handed on |
+//! | recycled | idle chunks and output buffers |
+//! | flow | everything else between read and stored: chunks, outputs, parts |
+//!
+//! Block sizes are not part of the plan: compressed output must not depend on memory or workers.
+
+use crate::cut::Limits;
+use crate::error::{Error, Result};
+use crate::pipeline::Settings;
+use crate::sink::{Framing, Order, Shape};
+
+/// Object stores take no smaller parts, so a slot is never counted for less.
+const SLOT: usize = 5 << 20;
+/// A chunk and what it becomes: the envelope doubles small records.
+const GROWTH: usize = 3;
+
+/// How the memory of a run is divided.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Plan {
+    /// Readers side by side.
+    pub readers: usize,
+    /// Chunks in flight between readers and assembler.
+    pub permits: usize,
+    /// Jobs that wait for a writer.
+    pub queue: usize,
+    /// The flow budget.
+    pub flow: usize,
+    /// Partitions with planned ends that are fetched at a time.
+    pub slots: usize,
+    /// Bytes taken before a chunk is filled.
+    pub chunk_bytes: usize,
+    /// Larger buffers are not kept for the next use.
+    pub largest: usize,
+    /// What bounds batches and blocks.
+    pub limits: Limits,
+}
+
+impl Plan {
+    /// Divides `settings.memory_limit`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it is too little.
+    pub fn new(settings: &Settings, shape: &Shape, workers: usize) -> Result<Plan> {
+        let chunk_bytes = 2 * settings.limits.block_bytes as usize;
+        let most = 4 * workers + 2;
+        let wanted = if shape.order == Order::Total { 1 } else { workers };
+        let plans = (1..=most).rev().map(|permits| Division { chunk_bytes, permits, readers: wanted });
+        let fitting = |division: &Division| division.need(shape) <= settings.memory_limit;
+        let least = Division { chunk_bytes, permits: 1, readers: 1 };
+        let division = plans
+            .chain([least])
+            .find(fitting)
+            .ok_or_else(|| too_little(settings.memory_limit, shape, &least))?;
+        Ok(division.plan(settings, shape))
+    }
+}
+
+/// A way to divide the memory.
+#[derive(Clone, Copy)]
+struct Division {
+    chunk_bytes: usize,
+    permits: usize,
+    readers: usize,
+}
+
+impl Division {
+    fn carry(&self) -> usize {
+        self.readers * self.chunk_bytes
+    }
+
+    fn recycled(&self) -> usize {
+        (self.permits + self.readers) * self.chunk_bytes + (self.permits + 2) * 2 * self.chunk_bytes
+    }
+
+    fn chunks(&self) -> usize {
+        (self.permits + self.readers) * GROWTH * self.chunk_bytes
+    }
+
+    fn need(&self, shape: &Shape) -> usize {
+        self.carry() + self.recycled() + self.chunks() + parts(shape)
+    }
+
+    fn plan(self, settings: &Settings, shape: &Shape) -> Plan {
+        let flow = settings.memory_limit - self.carry() - self.recycled();
+        let slots = (flow / 2 / shape.part.unwrap_or(0).max(SLOT)).max(1);
+        let readers = if shape.part.is_some() { self.readers.min(slots) } else { self.readers };
+        let mut limits = settings.limits;
+        if shape.framing == Framing::Stream {
+            // One stream has no objects: cuts would only make more and smaller writes.
+            (limits.batch_size, limits.batch_bytes) = (0, 0);
+        }
+        if shape.part.is_none() && shape.order == Order::Any {
+            // Whole batches stand in memory: all open ones together take at most a quarter of it.
+            let most = (flow / 4 / readers) as u64;
+            limits.batch_bytes = if limits.batch_bytes == 0 { most } else { limits.batch_bytes.min(most) };
+        }
+        Plan {
+            readers,
+            permits: self.permits,
+            queue: shape.writers.max(1),
+            flow,
+            slots,
+            chunk_bytes: self.chunk_bytes,
+            largest: 4 * self.chunk_bytes,
+            limits,
+        }
+    }
+}
+
+/// Parts that are queued or being written.
+fn parts(shape: &Shape) -> usize {
+    2 * shape.writers.max(1) * shape.part.unwrap_or(0)
+}
+
+fn too_little(limit: usize, shape: &Shape, least: &Division) -> Error {
+    let kib = |bytes: usize| bytes.div_ceil(1024);
+    Error::Usage(format!(
+        "memory_limit is {} KiB, but at least {} KiB are needed: {} for reading, {} for recycled buffers, {} for chunks \
+         in flight, {} for parts of {} writers",
+        kib(limit),
+        kib(least.need(shape)),
+        kib(least.carry()),
+        kib(least.recycled()),
+        kib(least.chunks()),
+        kib(parts(shape)),
+        shape.writers,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(part: Option<usize>, order: Order) -> Shape {
+        Shape { writers: 2, order, part, ..Shape::default() }
+    }
+
+    #[test]
+    fn the_default_for_two_workers_has_all_permits_and_readers() {
+        let settings = Settings { memory_limit: 48 << 20, ..Settings::default() };
+        let plan = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), 2).unwrap();
+        assert_eq!((plan.readers, plan.permits, plan.flow), (2, 10, 29 << 20));
+        assert!(plan.slots * SLOT <= plan.flow / 2);
+    }
+
+    #[test]
+    fn the_default_of_many_workers_keeps_them_busy() {
+        for workers in [1usize, 3, 8, 64, 256] {
+            let memory_limit = (48 << 20).max(workers * (8 << 20));
+            let settings = Settings { memory_limit, ..Settings::default() };
+            let plan = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), workers).unwrap();
+            assert!(plan.permits > workers, "{workers} workers, {} permits", plan.permits);
+        }
+    }
+
+    #[test]
+    fn less_memory_is_fewer_chunks_in_flight_and_then_an_error_with_the_arithmetic() {
+        let settings = Settings { memory_limit: 10 << 20, ..Settings::default() };
+        let plan = Plan::new(&settings, &shape(None, Order::Total), 4).unwrap();
+        assert!(plan.permits < 8);
+        let settings = Settings { memory_limit: 1 << 20, ..Settings::default() };
+        let error = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), 4).unwrap_err();
+        assert!(error.to_string().contains("memory_limit is 1024 KiB, but at least"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn whole_batches_in_memory_are_bounded_by_it() {
+        let settings = Settings { memory_limit: 48 << 20, ..Settings::default() };
+        let plan = Plan::new(&settings, &shape(None, Order::Any), 2).unwrap();
+        assert!(plan.limits.batch_bytes as usize * plan.readers <= plan.flow / 4);
+    }
+}

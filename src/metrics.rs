@@ -1,0 +1,189 @@
+//! What a run counts. Records, bytes and batches count when they are durable, never before.
+//!
+//! Written by the engine's threads with relaxed atomics, a few per chunk; read by progress, summary and status.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::batch::Receipt;
+use crate::cut::Close;
+use crate::record::{Partition, RejectKind};
+use crate::transform::Sample;
+
+/// How many partitions are listed one by one; the rest only counts in the sums.
+const LISTED: usize = 1000;
+/// How many rejected records are shown.
+const SAMPLES: usize = 3;
+
+/// Counters of one run.
+pub struct Metrics {
+    started: Instant,
+    /// Records that readers have handed on, durable or not.
+    pub seen: AtomicU64,
+    /// Retries of sinks and marks.
+    pub retries: AtomicU64,
+    /// Nanoseconds that readers have waited for bytes or permits.
+    pub reader_waits: AtomicU64,
+    /// Nanoseconds that the assembler has waited for writers.
+    pub writer_waits: AtomicU64,
+    /// The most bytes that were between read and stored at once; set when the run is over.
+    pub peak_bytes: AtomicU64,
+    totals: Mutex<Totals>,
+}
+
+/// Sums over everything that is durable.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Records read, and stored or rejected for good.
+    pub read: u64,
+    /// Outputs stored.
+    pub stored: u64,
+    /// Records rejected.
+    pub rejected: u64,
+    /// Rejected records by kind.
+    pub rejects: BTreeMap<RejectKind, u64>,
+    /// Bytes of records read.
+    pub bytes_read: u64,
+    /// Bytes stored, dead letters included.
+    pub bytes_stored: u64,
+    /// Batches published.
+    pub batches: u64,
+    /// Batches by the reason they were closed for.
+    pub closes: BTreeMap<Close, u64>,
+    /// What was done of each partition, by name; at most a thousand are listed.
+    pub partitions: BTreeMap<String, Range>,
+    /// How many partitions there were.
+    pub partition_count: u64,
+    /// The first rejected records.
+    pub samples: Vec<Sample>,
+}
+
+/// What was done of one partition in this run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// The position it started at.
+    pub start: u64,
+    /// Everything before this is stored.
+    pub end: u64,
+    /// Records read.
+    pub read: u64,
+    /// Records rejected.
+    pub rejected: u64,
+    /// Whether it was read and stored to its end.
+    pub ended: bool,
+}
+
+/// The stage that the others wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The source.
+    Read,
+    /// The pool.
+    Process,
+    /// The sink.
+    Write,
+}
+
+impl Stage {
+    /// The name that logs and progress carry.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Read => "read",
+            Stage::Process => "process",
+            Stage::Write => "write",
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics {
+            started: Instant::now(),
+            seen: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            reader_waits: AtomicU64::new(0),
+            writer_waits: AtomicU64::new(0),
+            peak_bytes: AtomicU64::new(0),
+            totals: Mutex::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// When the run began.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The sums so far.
+    pub fn totals(&self) -> Totals {
+        self.totals.lock().clone()
+    }
+
+    /// Records read, stored and rejected, and batches: for callers that ask often.
+    pub fn counts(&self) -> (u64, u64, u64, u64) {
+        let totals = self.totals.lock();
+        (totals.read, totals.stored, totals.rejected, totals.batches)
+    }
+
+    /// The stage that the others wait for, judged by who has waited since `earlier` (reader and writer waits).
+    pub fn limiting(&self, earlier: (u64, u64)) -> (Stage, (u64, u64)) {
+        let now = (self.reader_waits.load(Ordering::Relaxed), self.writer_waits.load(Ordering::Relaxed));
+        let (reader, writer) = (now.0.saturating_sub(earlier.0), now.1.saturating_sub(earlier.1));
+        let stage = match (reader, writer) {
+            (reader, writer) if writer > reader / 2 && writer > 0 => Stage::Write,
+            (0, _) => Stage::Read,
+            _ => Stage::Process,
+        };
+        (stage, now)
+    }
+
+    pub(crate) fn begun(&self, partition: &Partition, start: u64) {
+        let mut totals = self.totals.lock();
+        totals.partition_count += 1;
+        if totals.partitions.len() < LISTED {
+            let range = Range { start, end: start, ..Range::default() };
+            totals.partitions.insert(partition.name().into(), range);
+        }
+    }
+
+    pub(crate) fn published(&self, receipts: &[(Receipt, Close)]) {
+        let mut totals = self.totals.lock();
+        for (receipt, close) in receipts {
+            totals.read += receipt.counts.read;
+            totals.stored += receipt.counts.stored;
+            totals.rejected += receipt.counts.rejected;
+            totals.bytes_read += receipt.counts.bytes_read;
+            totals.bytes_stored += receipt.bytes;
+            totals.batches += 1;
+            *totals.closes.entry(*close).or_default() += 1;
+            if let Some(range) = totals.partitions.get_mut(receipt.id.partition.name()) {
+                range.read += receipt.counts.read;
+                range.rejected += receipt.counts.rejected;
+            }
+        }
+    }
+
+    pub(crate) fn moved(&self, partition: &Partition, watermark: u64, ended: bool) {
+        if let Some(range) = self.totals.lock().partitions.get_mut(partition.name()) {
+            range.end = watermark;
+            range.ended = ended;
+        }
+    }
+
+    pub(crate) fn rejected(&self, rejects: &[(RejectKind, u64)], samples: &[Sample]) {
+        let mut totals = self.totals.lock();
+        for (kind, count) in rejects {
+            *totals.rejects.entry(*kind).or_default() += count;
+        }
+        let room = SAMPLES.saturating_sub(totals.samples.len());
+        totals.samples.extend(samples.iter().take(room).cloned());
+    }
+
+    pub(crate) fn waited(counter: &AtomicU64, since: Instant) {
+        counter.fetch_add(since.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    }
+}

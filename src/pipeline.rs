@@ -1,0 +1,388 @@
+//! The engine: [`Pipeline`] puts a source, a program and a sink together, and [`Pipeline::run`] runs them.
+//!
+//! Read this first. `run` is one picture: it computes the memory plan, makes the channels, starts the threads
+//! and joins them. Every channel is bounded and carries chunks or jobs, never records; the normal end is
+//! disconnection, from readers to writers to the commit thread; a failed `send` means that downstream is gone
+//! and the cause is elsewhere.
+//!
+//! ```text
+//!  read-N ──spawn─▶ pool ──chunk─▶ assemble ──job─▶ write-N ──receipt─▶ commit
+//!    ▲ budget, permits               │ └──────────────cuts────────────────▶ │
+//!    └───────────────────────────────┘                                marks.store
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::assemble::{Assembler, Assembly, Ports, Reading};
+use crate::budget::{Budget, Recycler};
+use crate::codec::{Codec, Encoder};
+use crate::commit::{Commit, Ledgers, Note};
+use crate::config::{MaxRejected, OnReject};
+use crate::cut::Limits;
+use crate::error::{Error, Result};
+use crate::lot::Tools;
+use crate::memory::Plan;
+use crate::metrics::Metrics;
+use crate::process::{Chunks, Shop};
+use crate::read::{Flows, Lane, Readers};
+use crate::retry::Policy;
+use crate::sink::{Order, Sink};
+use crate::source::{Forget, Marks, Source, Start};
+use crate::stage::{Cause, Stages};
+use crate::stop::Stop;
+use crate::transform::Program;
+use crate::write::{Job, Writers};
+
+/// How a run is done.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Threads of the pool, if it is the run's own.
+    pub workers: usize,
+    /// What bounds batches and blocks.
+    pub limits: Limits,
+    /// How long a batch of a stream stays open.
+    pub batch_wait: Duration,
+    /// Bytes between read and stored.
+    pub memory_limit: usize,
+    /// Retries of sinks and marks.
+    pub retry: Policy,
+    /// Compression of the output.
+    pub codec: Codec,
+    /// What becomes of rejected records.
+    pub on_reject: OnReject,
+    /// How many rejected records end the run.
+    pub max_rejected: Option<MaxRejected>,
+    /// At most so often marks are stored, where nothing waits for them.
+    pub commit_interval: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        Settings {
+            workers,
+            limits: Limits::default(),
+            batch_wait: Duration::from_secs(10),
+            memory_limit: (48 << 20).max(workers * (8 << 20)),
+            retry: Policy::default(),
+            codec: Codec::None,
+            on_reject: OnReject::default(),
+            max_rejected: None,
+            commit_interval: Duration::from_millis(500),
+        }
+    }
+}
+
+/// How a run came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Everything that the source had is stored.
+    Finished,
+    /// It was stopped: everything that was taken is stored, or will be read again.
+    Drained,
+}
+
+/// Called now and then while a run goes on, from a thread of its own.
+pub type Observe<'a> = &'a (dyn Fn(&Metrics) + Sync);
+
+/// A source, a program and a sink, ready to run.
+pub struct Pipeline<'a> {
+    source: &'a dyn Source,
+    program: &'a dyn Program,
+    sink: &'a dyn Sink,
+    settings: Settings,
+    marks: Option<Arc<dyn Marks>>,
+    pool: Option<&'a ThreadPool>,
+    stop: Stop,
+    metrics: Arc<Metrics>,
+    observe: Option<(Duration, Observe<'a>)>,
+}
+
+impl<'a> Pipeline<'a> {
+    /// A pipeline with default [`Settings`], a pool of its own, and no memory of earlier runs unless the source
+    /// has one.
+    pub fn new(source: &'a dyn Source, program: &'a dyn Program, sink: &'a dyn Sink) -> Self {
+        Pipeline {
+            source,
+            program,
+            sink,
+            settings: Settings::default(),
+            marks: None,
+            pool: None,
+            stop: Stop::new(),
+            metrics: Arc::default(),
+            observe: None,
+        }
+    }
+
+    /// Replaces the settings.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Where it is remembered what is done, for sources that do not remember it themselves.
+    pub fn marks(mut self, marks: Arc<dyn Marks>) -> Self {
+        self.marks = Some(marks);
+        self
+    }
+
+    /// Runs in the caller's pool. [`Pipeline::run`] must not be called from one of its workers.
+    pub fn pool(mut self, pool: &'a ThreadPool) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
+    /// Lets the caller stop the run.
+    pub fn stop(mut self, stop: &Stop) -> Self {
+        self.stop = stop.clone();
+        self
+    }
+
+    /// Calls `observe` every `interval`, and once at the end, from a thread of its own.
+    pub fn observe(mut self, interval: Duration, observe: Observe<'a>) -> Self {
+        self.observe = Some((interval, observe));
+        self
+    }
+
+    /// What the run counts; stays valid behind its end, also if it failed.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
+    }
+
+    /// Runs until the source is done or the run is stopped. Blocks.
+    ///
+    /// # Errors
+    /// The first cause, if a stage failed: everything that was published before is committed. If only single
+    /// partitions failed or records were refused, the rest is stored first.
+    pub fn run(self) -> Result<End> {
+        if self.pool.is_some_and(|pool| pool.current_thread_index().is_some()) {
+            return Err(Error::OwnPool);
+        }
+        let own;
+        let pool = match self.pool {
+            Some(pool) => pool,
+            None => {
+                own = own_pool(self.settings.workers)?;
+                &own
+            }
+        };
+        let marks = self.source.marks().or_else(|| self.marks.clone()).unwrap_or_else(|| Arc::new(Forget));
+        Run::new(&self, pool, &*marks)?.run()
+    }
+}
+
+fn own_pool(workers: usize) -> Result<ThreadPool> {
+    let builder =
+        ThreadPoolBuilder::new().num_threads(workers.max(1)).thread_name(|index| format!("work-{index}"));
+    builder
+        .build()
+        .map_err(|error| Error::other("cannot start the thread pool", crate::error::Retry::Permanent, error))
+}
+
+/// One run: what its threads share, outliving them all.
+struct Run<'a> {
+    pipe: &'a Pipeline<'a>,
+    pool: &'a ThreadPool,
+    marks: &'a dyn Marks,
+    plan: Plan,
+    budget: Arc<Budget>,
+    buffers: Arc<Recycler>,
+    ledgers: Ledgers,
+    flows: Flows,
+    pending: AtomicUsize,
+    faults: Mutex<Vec<Error>>,
+    cause: Cause,
+}
+
+impl<'a> Run<'a> {
+    fn new(pipe: &'a Pipeline<'a>, pool: &'a ThreadPool, marks: &'a dyn Marks) -> Result<Self> {
+        let workers = pool.current_num_threads();
+        let plan = Plan::new(&pipe.settings, &pipe.sink.shape(), workers)?;
+        let budget = Budget::new(plan.flow);
+        let freed = budget.clone();
+        pipe.stop.on_change(move || freed.notify());
+        let flows = (0..plan.readers).map(|_| Mutex::default()).collect();
+        Ok(Run {
+            pipe,
+            pool,
+            marks,
+            buffers: Recycler::new(plan.permits + 2, plan.largest),
+            plan,
+            budget,
+            ledgers: Ledgers::default(),
+            flows,
+            pending: AtomicUsize::new(0),
+            faults: Mutex::default(),
+            cause: Cause::default(),
+        })
+    }
+
+    fn run(self) -> Result<End> {
+        let (pipe, plan) = (self.pipe, &self.plan);
+        let start = Start { marks: self.marks, readers: plan.readers, stop: &pipe.stop };
+        let readers = pipe.source.open(&start)?;
+        let chunks = Chunks::new(plan.permits + readers.len(), plan.largest);
+        let shop = self.shop(&chunks);
+        let assembly = self.assembly();
+        let (free, permits) = full(plan.permits);
+        let shared = self.readers(&shop, &permits);
+        let (this, reading) = (&self, &Mutex::new(Reading::Cut));
+        self.pool.in_place_scope(|pool| {
+            std::thread::scope(|scope| {
+                let stages = Stages { scope, cause: &self.cause, stop: &pipe.stop };
+                let (results, received) = bounded(plan.permits);
+                let (jobs, todo) = bounded(plan.queue);
+                let (notes, noted) = bounded(plan.queue + plan.permits);
+                let (over, ended) = bounded(0);
+                let ports = Ports { results: received, permits: free, jobs, notes: notes.clone() };
+                let assembler = Assembler::new(&assembly, this.tools(), ports, readers.len());
+                for (index, reader) in readers.into_iter().enumerate() {
+                    let (lane, shared) = (Lane { index, results: results.clone(), pool }, &shared);
+                    stages.spawn(format!("read-{index}"), move || shared.run(reader, &lane));
+                }
+                drop(results);
+                stages.spawn("assemble", move || {
+                    *reading.lock() = assembler.run()?;
+                    Ok(())
+                });
+                this.spawn_writers(&stages, &todo, &notes);
+                drop((todo, notes));
+                stages.spawn("commit", move || this.commit(&noted, reading, over));
+                this.spawn_observer(&stages, ended);
+            });
+        });
+        let reading = *reading.lock();
+        self.result(reading)
+    }
+
+    fn shop<'s>(&'s self, chunks: &'s Chunks) -> Shop<'s> {
+        let (pipe, shape) = (self.pipe, self.pipe.sink.shape());
+        let mut shop = Shop::new(pipe.program, pipe.settings.codec, self.buffers.clone(), chunks);
+        shop.checksums = shape.checksums;
+        shop.cuts = pipe.source.cuts();
+        shop
+    }
+
+    fn readers<'s>(&'s self, shop: &'s Shop<'s>, permits: &'s Receiver<()>) -> Readers<'s> {
+        Readers {
+            shop,
+            budget: &self.budget,
+            permits,
+            flows: &self.flows,
+            stop: &self.pipe.stop,
+            metrics: &self.pipe.metrics,
+            limits: self.plan.limits,
+            chunk_bytes: self.plan.chunk_bytes,
+        }
+    }
+
+    fn assembly(&self) -> Assembly<'_> {
+        let (pipe, settings) = (self.pipe, &self.pipe.settings);
+        Assembly {
+            shape: pipe.sink.shape(),
+            cuts: pipe.source.cuts(),
+            budget: &self.budget,
+            metrics: &pipe.metrics,
+            stop: &pipe.stop,
+            flows: &self.flows,
+            pending: &self.pending,
+            batch_wait: settings.batch_wait,
+            on_reject: settings.on_reject,
+            max_rejected: settings.max_rejected,
+            slots: self.plan.slots,
+            faults: &self.faults,
+        }
+    }
+
+    fn tools(&self) -> Tools {
+        let (shape, codec) = (self.pipe.sink.shape(), self.pipe.settings.codec);
+        Tools {
+            codec,
+            framing: shape.framing,
+            budget: self.budget.clone(),
+            checksums: shape.checksums,
+            buffers: self.buffers.clone(),
+            encoder: Encoder::new(codec),
+        }
+    }
+
+    fn spawn_writers<'s>(&'s self, stages: &Stages<'s, '_>, todo: &Receiver<Job>, notes: &Sender<Note>) {
+        let shape = self.pipe.sink.shape();
+        let count = if shape.order == Order::Any { shape.writers.max(1) } else { 1 };
+        for index in 0..count {
+            let (todo, notes) = (todo.clone(), notes.clone());
+            stages.spawn(format!("write-{index}"), move || self.writers().run(&todo, &notes));
+        }
+    }
+
+    fn writers(&self) -> Writers<'_> {
+        let pipe = self.pipe;
+        Writers {
+            sink: pipe.sink,
+            stop: &pipe.stop,
+            retry: pipe.settings.retry,
+            metrics: &pipe.metrics,
+            planned: self.marks.plans().then_some(&self.ledgers),
+            pending: &self.pending,
+        }
+    }
+
+    /// The commit thread; it is the last to end, so it also finishes the run. Dropping `over` ends the observer.
+    fn commit(&self, notes: &Receiver<Note>, reading: &Mutex<Reading>, over: Sender<()>) -> Result<()> {
+        let (pipe, settings) = (self.pipe, &self.pipe.settings);
+        let mut commit = Commit::new(self.marks, &self.ledgers, &pipe.metrics, &pipe.stop);
+        (commit.retry, commit.interval) = (settings.retry, settings.commit_interval);
+        commit.run(notes)?;
+        let damaged_only = self.faults.lock().iter().all(|fault| matches!(fault, Error::Damaged { .. }));
+        if *reading.lock() == Reading::Complete && !pipe.stop.is_aborted() && damaged_only {
+            pipe.sink.finish()?;
+            if self.faults.lock().is_empty() {
+                self.marks.finished()?;
+            }
+        }
+        drop(over);
+        Ok(())
+    }
+
+    fn spawn_observer<'s>(&'s self, stages: &Stages<'s, '_>, ended: Receiver<()>) {
+        let Some((interval, observe)) = self.pipe.observe else { return };
+        stages.spawn("observe", move || {
+            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(interval) {
+                observe(&self.pipe.metrics);
+            }
+            observe(&self.pipe.metrics);
+            Ok(())
+        });
+    }
+
+    fn result(self, reading: Reading) -> Result<End> {
+        self.pipe.metrics.peak_bytes.store(self.budget.peak() as u64, Ordering::Relaxed);
+        if let Some(cause) = self.cause.take() {
+            return Err(cause);
+        }
+        if let Some(fault) = self.faults.into_inner().into_iter().next() {
+            return Err(fault);
+        }
+        match reading {
+            _ if self.pipe.stop.is_aborted() => Err(Error::Stopped),
+            Reading::Complete => Ok(End::Finished),
+            Reading::Cut => Ok(End::Drained),
+        }
+    }
+}
+
+/// A channel that is full of permits: receiving takes one, sending gives it back.
+fn full(permits: usize) -> (Sender<()>, Receiver<()>) {
+    let (free, taken) = bounded(permits);
+    for _ in 0..permits {
+        let _ = free.try_send(());
+    }
+    (free, taken)
+}

@@ -1,0 +1,236 @@
+//! What one pool task does: a chunk in, encoded output out. Nothing here blocks.
+//!
+//! The program runs once for each section (the records of one batch), then the section is compressed as one
+//! block. A task always answers, even if a transform panics ([`run`]): otherwise its place in the order and its
+//! permit would be lost and the run would hang.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::batch::{Buffer, Counts, Piece};
+use crate::budget::{Lease, Recycler};
+use crate::codec::{Codec, Encoder};
+use crate::cut::Close;
+use crate::error::Result;
+use crate::record::{Chunk, Cut, Partition, RejectKind, Section};
+use crate::source::Cuts;
+use crate::stage::panicked;
+use crate::transform::{Out, Program, Sample};
+
+/// Sections below this many bytes that neither begin nor end a block are left for the assembler to compress
+/// together: frames of a few KiB are a quarter larger.
+const SMALL: usize = 64 << 10;
+
+/// A chunk's output.
+pub(crate) struct Processed {
+    pub partition: Partition,
+    pub start: u64,
+    pub end: u64,
+    pub sections: Vec<SectionOut>,
+    pub resume: Option<Arc<[u8]>>,
+    pub samples: Vec<Sample>,
+    pub rejects: Vec<(RejectKind, u64)>,
+}
+
+/// One section's output: what one batch takes from the chunk.
+pub(crate) struct SectionOut {
+    pub cut: Cut,
+    pub opened_at: i64,
+    pub first_time: Option<i64>,
+    pub counts: Counts,
+    pub stored: Option<Block>,
+    pub failed: Option<Block>,
+}
+
+/// A piece, compressed or still to be compressed.
+pub(crate) enum Block {
+    /// Ready for the container.
+    Encoded(Piece),
+    /// Too small to compress alone.
+    Raw(Piece),
+}
+
+/// What tasks share.
+pub(crate) struct Shop<'a> {
+    pub program: &'a dyn Program,
+    pub codec: Codec,
+    pub checksums: bool,
+    pub cuts: Cuts,
+    pub buffers: Arc<Recycler>,
+    pub chunks: &'a Chunks,
+    idle: Mutex<Vec<Bench>>,
+}
+
+/// A worker's tools, used again and again.
+struct Bench {
+    out: Out,
+    encoder: Encoder,
+    stored: Vec<u8>,
+    failed: Vec<u8>,
+}
+
+/// Chunks that keep their buffers for the next use.
+pub(crate) struct Chunks {
+    #[allow(clippy::vec_box, reason = "chunks travel as boxes: a pointer moves, not three hundred bytes")]
+    idle: Mutex<Vec<Box<Chunk>>>,
+    keep: usize,
+    largest: usize,
+}
+
+impl Chunks {
+    pub fn new(keep: usize, largest: usize) -> Self {
+        Chunks { idle: Mutex::default(), keep, largest }
+    }
+
+    pub fn take(&self) -> Box<Chunk> {
+        self.idle.lock().pop().unwrap_or_default()
+    }
+
+    pub fn give(&self, mut chunk: Box<Chunk>) {
+        chunk.clear();
+        chunk.lease = Lease::default();
+        let mut idle = self.idle.lock();
+        if chunk.bytes.capacity() <= self.largest && idle.len() < self.keep {
+            idle.push(chunk);
+        }
+    }
+}
+
+/// A span of the output of one section.
+#[derive(Clone, Copy)]
+struct Span {
+    from: usize,
+    to: usize,
+    raw_len: u64,
+    raw_crc: u32,
+    raw: bool,
+}
+
+impl<'a> Shop<'a> {
+    pub fn new(program: &'a dyn Program, codec: Codec, buffers: Arc<Recycler>, chunks: &'a Chunks) -> Self {
+        Shop { program, codec, checksums: false, cuts: Cuts::Fixed, buffers, chunks, idle: Mutex::default() }
+    }
+
+    /// Processes a chunk; a panic of the program becomes an error.
+    pub fn run(&self, chunk: Box<Chunk>) -> Result<Processed> {
+        catch_unwind(AssertUnwindSafe(|| self.process(chunk))).map_err(|panic| {
+            let thread = std::thread::current();
+            panicked(thread.name().unwrap_or("worker"), &*panic)
+        })
+    }
+
+    fn process(&self, mut chunk: Box<Chunk>) -> Processed {
+        let idle = self.idle.lock().pop();
+        let mut bench = idle.unwrap_or_else(|| Bench::new(self.codec));
+        let mut spans = Vec::with_capacity(chunk.cuts.len() + 1);
+        let mut sections = Vec::with_capacity(chunk.cuts.len() + 1);
+        for section in chunk.sections() {
+            let span = self.section(&section, &chunk, &mut bench);
+            sections.push(SectionOut {
+                cut: section.cut(),
+                opened_at: section.opened_at(),
+                first_time: section.first_time(),
+                counts: std::mem::take(&mut bench.out.counts),
+                stored: None,
+                failed: None,
+            });
+            spans.push(span);
+        }
+        let partition = chunk.partition.clone().expect("a chunk that is processed was started");
+        let mut processed = Processed {
+            partition,
+            start: chunk.start,
+            end: chunk.end,
+            sections,
+            resume: chunk.resume.take(),
+            samples: std::mem::take(&mut bench.out.samples),
+            rejects: std::mem::take(&mut bench.out.rejects),
+        };
+        let lease = std::mem::take(&mut chunk.lease);
+        self.chunks.give(chunk);
+        self.pieces(&mut processed, &spans, &mut bench, lease);
+        self.idle.lock().push(bench);
+        processed
+    }
+
+    fn section(&self, section: &Section<'_>, chunk: &Chunk, bench: &mut Bench) -> [Span; 2] {
+        let before = (bench.out.stored.len(), bench.out.failed.len());
+        self.program.run(section, &mut bench.out);
+        let block_end = chunk.block_end || section.cut().close != Close::Open;
+        let whole = self.cuts == Cuts::Fixed || block_end;
+        let codec = self.codec;
+        let Bench { out, encoder, stored, failed } = bench;
+        [
+            encode(codec, whole, &mut out.stored, before.0, (encoder, stored)),
+            encode(codec, whole, &mut out.failed, before.1, (encoder, failed)),
+        ]
+    }
+
+    /// Turns the bench's buffers into pieces, and takes new buffers for the next chunk.
+    fn pieces(&self, processed: &mut Processed, spans: &[[Span; 2]], bench: &mut Bench, mut lease: Lease) {
+        let stored =
+            self.buffer(if self.codec == Codec::None { &mut bench.out.stored } else { &mut bench.stored });
+        let failed =
+            self.buffer(if self.codec == Codec::None { &mut bench.out.failed } else { &mut bench.failed });
+        bench.out.stored.clear();
+        bench.out.failed.clear();
+        lease.resize(stored.capacity() + failed.capacity());
+        let failed_lease = lease.split(failed.capacity());
+        let home = Some(self.buffers.clone());
+        let stored = Arc::new(Buffer { bytes: stored, lease, home: home.clone() });
+        let failed = Arc::new(Buffer { bytes: failed, lease: failed_lease, home });
+        for (section, [first, second]) in processed.sections.iter_mut().zip(spans) {
+            section.stored = self.block(&stored, *first);
+            section.failed = self.block(&failed, *second);
+        }
+    }
+
+    fn buffer(&self, used: &mut Vec<u8>) -> Vec<u8> {
+        if used.is_empty() { Vec::new() } else { std::mem::replace(used, self.buffers.take()) }
+    }
+
+    fn block(&self, buffer: &Arc<Buffer>, span: Span) -> Option<Block> {
+        if span.from == span.to {
+            return None;
+        }
+        let mut piece = Piece::new(buffer, span.from..span.to);
+        (piece.raw_len, piece.raw_crc) = (span.raw_len, span.raw_crc);
+        if self.checksums {
+            piece.crc32c = crc32c::crc32c(piece.bytes());
+        }
+        Some(if span.raw { Block::Raw(piece) } else { Block::Encoded(piece) })
+    }
+}
+
+impl Bench {
+    fn new(codec: Codec) -> Self {
+        Bench { out: Out::default(), encoder: Encoder::new(codec), stored: Vec::new(), failed: Vec::new() }
+    }
+}
+
+/// Encodes what stands in `raw` from `from` on. Small parts of a block are passed on as they are.
+fn encode(
+    codec: Codec,
+    whole: bool,
+    raw: &mut Vec<u8>,
+    from: usize,
+    tools: (&mut Encoder, &mut Vec<u8>),
+) -> Span {
+    let (encoder, out) = tools;
+    let raw_len = (raw.len() - from) as u64;
+    if codec == Codec::None || raw_len == 0 {
+        return Span { from, to: raw.len(), raw_len, raw_crc: 0, raw: false };
+    }
+    let at = out.len();
+    let small = !whole && raw.len() - from < SMALL;
+    let raw_crc = if small {
+        out.extend_from_slice(&raw[from..]);
+        0
+    } else {
+        encoder.encode(&raw[from..], out)
+    };
+    raw.truncate(from);
+    Span { from: at, to: out.len(), raw_len, raw_crc, raw: small }
+}

@@ -1,0 +1,181 @@
+//! The reader loop: flow budget, fill, permit, spawn. One thread a reader.
+//!
+//! A reader waits for bytes while it holds none, and for a permit, which the assembler gives back when it
+//! receives a task's result. The results channel has as many places as there are permits, so a task never blocks
+//! when it sends. There is no channel between readers and pool: tasks from outside the pool start in the order
+//! in which they were spawned, so the oldest chunk always runs.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use parking_lot::Mutex;
+
+use crate::budget::Budget;
+use crate::cut::{Cutters, Limits};
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::process::{Processed, Shop};
+use crate::record::{Chunk, Partition};
+use crate::source::{Flow, Mark, Read, Reader};
+use crate::stop::Stop;
+
+/// What a reader sends to the assembler, by way of the pool or directly. Numbered within its lane.
+pub(crate) struct Message {
+    pub lane: usize,
+    pub seq: u64,
+    pub event: Event,
+}
+
+/// What happened in a lane.
+pub(crate) enum Event {
+    Chunk(Result<Processed>),
+    Assigned(Partition, Option<Mark>),
+    Revoked(Partition),
+    Lost(Partition),
+    Ended(Partition),
+    Failed(Partition, Error),
+    Done,
+}
+
+/// Partitions that the assembler wants paused or resumed, by lane.
+pub(crate) type Flows = Vec<Mutex<Vec<(Partition, Flow)>>>;
+
+/// What readers share.
+pub(crate) struct Readers<'a> {
+    pub shop: &'a Shop<'a>,
+    pub budget: &'a Arc<Budget>,
+    pub permits: &'a Receiver<()>,
+    pub flows: &'a Flows,
+    pub stop: &'a Stop,
+    pub metrics: &'a Metrics,
+    pub limits: Limits,
+    /// Bytes taken before a chunk is filled.
+    pub chunk_bytes: usize,
+}
+
+/// One reader's side of the engine.
+pub(crate) struct Lane<'s, 'scope> {
+    pub index: usize,
+    pub results: Sender<Message>,
+    pub pool: &'s rayon::Scope<'scope>,
+}
+
+impl<'scope> Readers<'scope> {
+    /// Reads until the reader is done or the run is stopped. Blocks.
+    ///
+    /// # Errors
+    /// What the reader returns.
+    pub fn run(&'scope self, mut reader: Box<dyn Reader>, lane: &Lane<'_, 'scope>) -> Result<()> {
+        let mut cutters = Cutters::new(self.limits);
+        let mut seq = 0;
+        while self.stop.is_running() {
+            for (partition, flow) in self.flows[lane.index].lock().drain(..) {
+                reader.pause(&partition, flow);
+            }
+            let waits = Instant::now();
+            let Ok(lease) = self.budget.acquire(self.chunk_bytes, self.stop) else { break };
+            Metrics::waited(&self.metrics.reader_waits, waits);
+            let mut chunk = self.shop.chunks.take();
+            chunk.lease = lease;
+            chunk.cutters = cutters;
+            chunk.cutters.set_now(now());
+            let read = reader.read(&mut chunk)?;
+            cutters = std::mem::take(&mut chunk.cutters);
+            let Some(event) = self.event(read, chunk, &mut cutters, lane, seq)? else { continue };
+            seq += 1;
+            if let Some(event) = event {
+                let done = matches!(event, Event::Done);
+                self.send(lane, seq - 1, event)?;
+                if done {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `None`: nothing happened. `Some(None)`: a chunk was spawned under this number.
+    fn event(
+        &'scope self,
+        read: Read,
+        chunk: Box<Chunk>,
+        cutters: &mut Cutters,
+        lane: &Lane<'_, 'scope>,
+        seq: u64,
+    ) -> Result<Option<Option<Event>>> {
+        if let Read::Chunk = read {
+            self.spawn(chunk, lane, seq)?;
+            return Ok(Some(None));
+        }
+        self.shop.chunks.give(chunk);
+        let event = match read {
+            Read::Chunk | Read::Idle => return Ok(None),
+            // A reader that sees the stop is done too, but its partitions are not at their end.
+            Read::Done if !self.stop.is_running() => return Ok(None),
+            Read::Assigned(partition, mark) => {
+                cutters.assign(&partition, mark.as_ref().map_or(&[], |mark| &mark.plan));
+                Event::Assigned(partition, mark)
+            }
+            Read::Revoked(partition) => {
+                cutters.remove(&partition);
+                Event::Revoked(partition)
+            }
+            Read::Lost(partition) => {
+                cutters.remove(&partition);
+                Event::Lost(partition)
+            }
+            Read::Ended(partition) => {
+                cutters.remove(&partition);
+                Event::Ended(partition)
+            }
+            Read::Failed(partition, error) => {
+                cutters.remove(&partition);
+                Event::Failed(partition, error)
+            }
+            Read::Done => Event::Done,
+        };
+        Ok(Some(Some(event)))
+    }
+
+    fn spawn(&'scope self, mut chunk: Box<Chunk>, lane: &Lane<'_, 'scope>, seq: u64) -> Result<()> {
+        chunk
+            .lease
+            .resize(chunk.bytes.capacity() + chunk.entries.capacity() * size_of::<crate::record::Entry>());
+        self.metrics.seen.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        self.permit()?;
+        let (index, results) = (lane.index, lane.results.clone());
+        lane.pool.spawn(move |_| {
+            let event = Event::Chunk(self.shop.run(chunk));
+            // Fails only when the assembler is gone: the cause is elsewhere.
+            let _ = results.send(Message { lane: index, seq, event });
+        });
+        Ok(())
+    }
+
+    fn send(&self, lane: &Lane<'_, '_>, seq: u64, event: Event) -> Result<()> {
+        self.permit()?;
+        lane.results.send(Message { lane: lane.index, seq, event }).map_err(|_| Error::Stopped)
+    }
+
+    /// Blocks until a permit is free.
+    fn permit(&self) -> Result<()> {
+        let waits = Instant::now();
+        loop {
+            match self.permits.recv_timeout(Duration::from_millis(100)) {
+                Ok(()) => {
+                    Metrics::waited(&self.metrics.reader_waits, waits);
+                    return Ok(());
+                }
+                Err(RecvTimeoutError::Timeout) if !self.stop.is_aborted() => {}
+                Err(_) => return Err(Error::Stopped),
+            }
+        }
+    }
+}
+
+/// Milliseconds since the epoch: the only clock that batches of streams are opened by.
+pub(crate) fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}

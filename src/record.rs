@@ -1,0 +1,527 @@
+//! Records as they are read: [`Partition`], [`Chunk`] and [`Record`]. Plain data, no IO, no clock.
+//!
+//! A [`Chunk`] is one recycled buffer with the boundaries of its records: readers fill it, the pool turns it
+//! into output. It also carries the *cuts*, where a batch ends, and the *blocks*, where a compressed run ends.
+//! Both depend only on the records since the batch's start and on the settings ([`crate::cut`]), never on how
+//! much one `read` returned, so a batch that is done again comes out with the same bytes.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::budget::Lease;
+use crate::cut::{Close, Cutters, Step};
+
+/// One independently ordered stream of a source: a file, a topic-partition, an endpoint. Cheap to clone.
+#[derive(Clone)]
+pub struct Partition(Arc<Identity>);
+
+/// What a [`Partition`] is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    /// The kind of source: `file`, `kafka`, `http`. The first part of every message id.
+    pub source: &'static str,
+    /// The name, unique within the source: a normalised path, `topic-0`, host and path.
+    pub name: String,
+    /// Members of the envelope's `metadata` object that are the same for every record, as JSON text without
+    /// braces: `"path":"data1.json"`.
+    pub metadata: String,
+    /// The metadata member that holds a record's position: `offset`.
+    pub position: &'static str,
+    /// Milliseconds since the epoch that stand for "now" in every batch of this partition, where they do not
+    /// depend on the batch: the persisted start of the run for files. `None`: the time the batch was opened.
+    pub opened_at: Option<i64>,
+    /// Which tenancy of the partition this is; 0 where partitions never change hands.
+    pub epoch: u64,
+}
+
+impl Partition {
+    /// A partition from its parts.
+    pub fn new(identity: Identity) -> Self {
+        Partition(Arc::new(identity))
+    }
+
+    /// A partition of an embedder's source: `name` must be unique within `source`.
+    pub fn named(source: &'static str, name: impl Into<String>) -> Self {
+        let name = name.into();
+        let metadata = format!("\"name\":{}", serde_json::Value::String(name.clone()));
+        Partition::new(Identity { source, name, metadata, position: "position", ..Identity::default() })
+    }
+
+    /// Its parts.
+    pub fn identity(&self) -> &Identity {
+        &self.0
+    }
+
+    /// The name, unique within the source.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The kind of source.
+    pub fn source(&self) -> &'static str {
+        self.0.source
+    }
+}
+
+impl PartialEq for Partition {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.0.epoch == other.0.epoch
+                && self.0.source == other.0.source
+                && self.0.name == other.0.name)
+    }
+}
+
+impl Eq for Partition {}
+
+impl Hash for Partition {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name.hash(state);
+        self.0.epoch.hash(state);
+    }
+}
+
+impl fmt::Debug for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.0.source, self.0.name)
+    }
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.name)
+    }
+}
+
+/// What the bytes of a record are meant to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Payload {
+    /// One JSON value (RFC 8259), not yet validated.
+    #[default]
+    Json,
+    /// One line of text; it becomes a JSON string.
+    Text,
+}
+
+/// Where one record stands in its chunk and in its partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Its position in the partition.
+    pub position: u64,
+    /// The first byte in the chunk's buffer.
+    pub at: u32,
+    /// How many bytes it has.
+    pub len: u32,
+    /// The position after it is `position + span`: 1 for offsets, the length with its line ending for bytes.
+    pub span: u32,
+    /// Index into the chunk's extras, plus one; 0 for none.
+    pub extra: u32,
+}
+
+impl Entry {
+    /// The position after this record.
+    pub fn end(&self) -> u64 {
+        self.position + u64::from(self.span)
+    }
+}
+
+/// What only some sources know of a record: its key, time and headers. Ranges are into the chunk's buffer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extra {
+    /// Milliseconds since the epoch.
+    pub time: Option<i64>,
+    /// The key, where there is one.
+    pub key: Option<Range<u32>>,
+    /// Names and values of the headers, in order, duplicates kept.
+    pub headers: Vec<(Range<u32>, Option<Range<u32>>)>,
+}
+
+/// A batch ends behind entry `entry - 1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Index of the first entry behind the cut.
+    pub entry: u32,
+    /// The position at which the batch ends.
+    pub end: u64,
+    /// Number of the line that begins at `end`; 0 where lines are not counted.
+    pub line: u64,
+    /// Why it was cut.
+    pub close: Close,
+    /// `opened_at` of the batch that begins here.
+    pub opened_at: i64,
+}
+
+/// Whether a chunk takes more records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Room {
+    /// It takes more.
+    More,
+    /// It is complete: return it. (Going on costs the guarantee that a batch done again has the same bytes.)
+    Full,
+}
+
+/// Why a record is not stored but becomes a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Which kind of fault, from a closed list.
+    pub kind: RejectKind,
+    /// What is wrong, for people.
+    pub message: String,
+    /// How many bytes the record has, where only its beginning was kept.
+    pub length: Option<u64>,
+    /// Where in the value, as an RFC 6901 pointer, if known.
+    pub pointer: Option<String>,
+}
+
+impl Rejection {
+    /// A rejection of this kind, with a message for people.
+    pub fn new(kind: RejectKind, message: impl Into<String>) -> Self {
+        Rejection { kind, message: message.into(), length: None, pointer: None }
+    }
+}
+
+/// The closed list of reasons why a record is rejected.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RejectKind {
+    /// Not one JSON value by RFC 8259.
+    InvalidJson,
+    /// Not UTF-8.
+    InvalidUtf8,
+    /// Longer than `max_record_bytes`.
+    TooLarge,
+    /// The input ended inside the record.
+    Incomplete,
+    /// A transform rejected it.
+    Transform,
+    /// What a transform made of it is not valid, or too large.
+    Output,
+    /// It does not match the schema.
+    Schema,
+}
+
+impl RejectKind {
+    /// The name that dead letters and metrics carry.
+    pub fn name(self) -> &'static str {
+        match self {
+            RejectKind::InvalidJson => "invalid_json",
+            RejectKind::InvalidUtf8 => "invalid_utf8",
+            RejectKind::TooLarge => "too_large",
+            RejectKind::Incomplete => "incomplete",
+            RejectKind::Transform => "transform",
+            RejectKind::Output => "output",
+            RejectKind::Schema => "schema",
+        }
+    }
+}
+
+/// Consecutive records of one partition as read. The unit of transport and of work in the pool.
+///
+/// An embedder's reader needs [`Chunk::start`], [`Chunk::push`] and [`Chunk::set_end`]. Buffers keep their
+/// capacity from use to use; what they hold is counted in the byte budget.
+#[derive(Default)]
+pub struct Chunk {
+    pub(crate) partition: Option<Partition>,
+    pub(crate) payload: Payload,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) extras: Vec<Extra>,
+    pub(crate) cuts: Vec<Cut>,
+    /// Records that the reader itself rejects, by entry index, ascending.
+    pub(crate) faults: Vec<(u32, Rejection)>,
+    /// Position of the first byte.
+    pub(crate) start: u64,
+    /// Position up to which this chunk has taken its partition.
+    pub(crate) end: u64,
+    /// Number of the line that begins at `start`, 1 for the first; 0 where lines are not counted.
+    pub(crate) line: u64,
+    /// Number of the line that begins at `end`; 0 where lines are not counted.
+    pub(crate) end_line: u64,
+    /// `opened_at` of the batch that this chunk begins in.
+    pub(crate) opened_at: i64,
+    /// Whether the last record ends a compressed block.
+    pub(crate) block_end: bool,
+    /// What the source needs to go on from `end`, for sources whose positions alone do not tell.
+    pub(crate) resume: Option<Arc<[u8]>>,
+    pub(crate) lease: Lease,
+    pub(crate) cutters: Cutters,
+}
+
+impl Chunk {
+    /// Begins to fill: `partition`, from `position` on. Must come before the first [`Chunk::push`].
+    pub fn start(&mut self, partition: &Partition, position: u64) {
+        self.clear();
+        self.partition = Some(partition.clone());
+        self.start = position;
+        self.end = position;
+        self.opened_at = self.cutters.begin(partition);
+    }
+
+    /// Adds one record: its position, and its bytes (copied). The position after it is `position + 1`, or set
+    /// by [`Chunk::push_spanning`].
+    pub fn push(&mut self, position: u64, bytes: &[u8]) -> Room {
+        self.push_spanning(position, 1, bytes)
+    }
+
+    /// Adds one record that takes `span` positions.
+    pub fn push_spanning(&mut self, position: u64, span: u32, bytes: &[u8]) -> Room {
+        let at = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        self.mark(Entry { position, at, len: bytes.len() as u32, span, extra: 0 })
+    }
+
+    /// Gives the last pushed record a time, a key and headers.
+    pub fn extra(&mut self, extra: Extra) {
+        self.extras.push(extra);
+        let index = self.extras.len() as u32;
+        if let Some(entry) = self.entries.last_mut() {
+            entry.extra = index;
+        }
+    }
+
+    /// Adds the boundaries of a record whose bytes already stand in the buffer, and cuts where it is time to.
+    #[inline]
+    pub(crate) fn mark(&mut self, entry: Entry) -> Room {
+        if self.cutters.current().planned().is_some() {
+            self.cut_planned(entry.position);
+        }
+        self.end = entry.end();
+        let used = entry.end() - self.start;
+        self.entries.push(entry);
+        self.block_end = false;
+        match self.cutters.current().step(entry.end(), entry.len) {
+            Step::More => Room::More,
+            Step::Block => {
+                self.block_end = true;
+                Room::Full
+            }
+            Step::Cut(close) => self.cut(close, used),
+        }
+    }
+
+    /// Cuts at the planned ends up to `position`, whether or not a record ended there.
+    #[cold]
+    fn cut_planned(&mut self, position: u64) {
+        while let Some(end) = self.cutters.current().pass_planned(position) {
+            let (entry, opened_at) = (self.entries.len() as u32, self.cutters.current().opened_at());
+            self.cuts.push(Cut { entry, end, line: 0, close: Close::Planned, opened_at });
+        }
+    }
+
+    #[cold]
+    fn cut(&mut self, close: Close, used: u64) -> Room {
+        let opened_at = self.cutters.current().opened_at();
+        let entry = self.entries.len() as u32;
+        self.cuts.push(Cut { entry, end: self.end, line: 0, close, opened_at });
+        let limits = self.cutters.limits();
+        // Not the buffer's length: a file's reader has more in it than it has marked.
+        let filled = self.entries.last().map_or(0, |last| u64::from(last.at) + u64::from(last.len));
+        let bytes = used.max(filled);
+        if bytes >= limits.block_bytes || u64::from(entry) >= limits.block_records {
+            Room::Full
+        } else {
+            Room::More
+        }
+    }
+
+    /// Ends the block behind the last record, although it is not full: this chunk must end here, whatever reads
+    /// returned. Must depend on the records alone.
+    pub(crate) fn close_block(&mut self) {
+        self.cutters.current().close_block();
+        self.block_end = true;
+    }
+
+    /// Rejects the last pushed record: the reader itself found the fault.
+    pub fn reject_last(&mut self, rejection: Rejection) {
+        self.faults.push((self.entries.len() as u32 - 1, rejection));
+    }
+
+    /// How far this chunk has taken its partition, where that is beyond the last record's end (blank lines,
+    /// control records, compacted offsets).
+    pub fn set_end(&mut self, end: u64) {
+        debug_assert!(end >= self.end);
+        self.cut_planned(end);
+        self.end = end;
+    }
+
+    /// What the source needs to go on from the end of this chunk; comes back in [`crate::source::Mark`].
+    pub fn set_resume(&mut self, resume: Arc<[u8]>) {
+        self.resume = Some(resume);
+    }
+
+    /// What the records are meant to be; JSON unless told otherwise.
+    pub fn set_payload(&mut self, payload: Payload) {
+        self.payload = payload;
+    }
+
+    /// How many records it holds.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it holds no record.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The buffer; entries point into it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Forgets the contents and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        self.partition = None;
+        self.payload = Payload::Json;
+        self.bytes.clear();
+        self.entries.clear();
+        self.extras.clear();
+        self.cuts.clear();
+        self.faults.clear();
+        (self.start, self.end, self.line, self.end_line) = (0, 0, 0, 0);
+        self.block_end = false;
+        self.resume = None;
+    }
+
+    /// The parts of this chunk that belong to different batches, in order.
+    pub fn sections(&self) -> impl Iterator<Item = Section<'_>> {
+        let last = Cut {
+            entry: self.entries.len() as u32,
+            end: self.end,
+            line: self.end_line,
+            close: Close::Open,
+            opened_at: 0,
+        };
+        let open = match self.cuts.last() {
+            Some(cut) => cut.end < self.end || (cut.entry as usize) < self.entries.len(),
+            None => true,
+        };
+        let mut from = (0u32, self.opened_at);
+        self.cuts.iter().copied().chain(open.then_some(last)).map(move |cut| {
+            let section = Section { chunk: self, from: from.0, to: cut.entry, cut, opened_at: from.1 };
+            from = (cut.entry, cut.opened_at);
+            section
+        })
+    }
+}
+
+/// The records of a chunk that belong to one batch.
+#[derive(Clone, Copy)]
+pub struct Section<'a> {
+    chunk: &'a Chunk,
+    from: u32,
+    to: u32,
+    cut: Cut,
+    opened_at: i64,
+}
+
+impl<'a> Section<'a> {
+    /// Where it ends; `close` is [`Close::Open`] if the batch goes on.
+    pub fn cut(&self) -> Cut {
+        self.cut
+    }
+
+    /// The partition.
+    pub fn partition(&self) -> &'a Partition {
+        self.chunk.partition.as_ref().expect("a chunk that is processed was started")
+    }
+
+    /// What stands for "now" in this batch, in milliseconds since the epoch.
+    pub fn opened_at(&self) -> i64 {
+        self.opened_at
+    }
+
+    /// What the records are meant to be.
+    pub fn payload(&self) -> Payload {
+        self.chunk.payload
+    }
+
+    /// How many records.
+    pub fn len(&self) -> usize {
+        (self.to - self.from) as usize
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.from == self.to
+    }
+
+    /// Their entries.
+    pub fn entries(&self) -> &'a [Entry] {
+        &self.chunk.entries[self.from as usize..self.to as usize]
+    }
+
+    /// The chunk's buffer, into which entries point.
+    pub fn buffer(&self) -> &'a [u8] {
+        &self.chunk.bytes
+    }
+
+    /// Rejections by the reader: index within [`Section::entries`] and why, ascending.
+    pub fn faults(&self) -> impl Iterator<Item = (usize, &'a Rejection)> + use<'a> {
+        let (from, to) = (self.from, self.to);
+        let faults = &self.chunk.faults;
+        let first = faults.partition_point(|(entry, _)| *entry < from);
+        faults[first..]
+            .iter()
+            .take_while(move |(entry, _)| *entry < to)
+            .map(move |(entry, why)| ((entry - from) as usize, why))
+    }
+
+    /// The record of an entry.
+    pub fn record(&self, entry: &Entry) -> Record<'a> {
+        let at = entry.at as usize;
+        Record {
+            partition: self.partition(),
+            position: entry.position,
+            payload: self.chunk.payload,
+            bytes: &self.chunk.bytes[at..at + entry.len as usize],
+            extra: (entry.extra as usize).checked_sub(1).map(|index| &self.chunk.extras[index]),
+            buffer: &self.chunk.bytes,
+            opened_at: self.opened_at,
+        }
+    }
+
+    /// Number of the line in which the byte `at` of the buffer stands; `None` where lines are not counted.
+    pub fn line(&self, at: usize) -> Option<u64> {
+        let first = self.chunk.line;
+        (first > 0).then(|| first + memchr::memchr_iter(b'\n', &self.chunk.bytes[..at]).count() as u64)
+    }
+
+    /// The timestamp of the first record, in milliseconds since the epoch, if the source knows it.
+    pub fn first_time(&self) -> Option<i64> {
+        self.record(self.entries().first()?).extra?.time
+    }
+}
+
+/// One record as a transform sees it.
+#[derive(Clone, Copy)]
+pub struct Record<'a> {
+    /// Its partition.
+    pub partition: &'a Partition,
+    /// Its position in the partition.
+    pub position: u64,
+    /// What the bytes are meant to be.
+    pub payload: Payload,
+    /// The record. For JSON: one value, validated before the first transform, perhaps with white space around.
+    pub bytes: &'a [u8],
+    /// Key, time and headers, where the source knows them.
+    pub extra: Option<&'a Extra>,
+    /// What stands for "now" in its batch, in milliseconds since the epoch: the only clock a transform may use.
+    pub opened_at: i64,
+    pub(crate) buffer: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// The bytes of a range that [`Extra`] holds.
+    pub fn slice(&self, range: &Range<u32>) -> &'a [u8] {
+        &self.buffer[range.start as usize..range.end as usize]
+    }
+
+    /// The key, where there is one.
+    pub fn key(&self) -> Option<&'a [u8]> {
+        self.extra?.key.as_ref().map(|range| self.slice(range))
+    }
+}

@@ -1,0 +1,158 @@
+//! Where batches go: [`Sink`] and [`Upload`]. Storing the same batch twice leaves it there once.
+//!
+//! A sink is called by blocking writer threads. It does one attempt and returns; retries, backoff and the stop
+//! are the engine's. Every call ends within the configured timeout.
+
+pub mod dir;
+pub mod key;
+pub mod stream;
+
+use crate::batch::{Batch, BatchId, Body, Receipt};
+use crate::error::{Error, Result};
+
+/// Stores processed batches durably.
+pub trait Sink: Send + Sync {
+    /// What the engine must know to feed it.
+    fn shape(&self) -> Shape {
+        Shape::default()
+    }
+
+    /// Stores whole batches. Each pushed receipt is durable, even if an error follows; the engine tries the
+    /// rest again if the error is transient. Batches that stand in `receipts` already are not passed again.
+    ///
+    /// # Errors
+    /// What went wrong with the first batch that is not in `receipts`.
+    fn store(&self, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()>;
+
+    /// Begins a batch that is larger than one part. Called only where [`Shape::part`] is set.
+    ///
+    /// # Errors
+    /// If nothing can be begun; may be tried again.
+    fn open(&self, id: &BatchId) -> Result<Box<dyn Upload>> {
+        let partition = &id.partition;
+        Err(Error::Usage(format!("the sink asks for parts ({partition}) but does not implement Sink::open")))
+    }
+
+    /// All batches of the run are stored: makes visible what becomes so only as a whole. Not called for a run
+    /// that failed or was stopped.
+    ///
+    /// # Errors
+    /// If that fails.
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A batch that is stored in parts while it is still open. Nothing is visible before [`Upload::publish`].
+pub trait Upload: Send + Sync {
+    /// Stores one part: in any order, several at a time; the same one again if it failed.
+    ///
+    /// # Errors
+    /// If the part is not stored.
+    fn part(&self, part: &Part) -> Result<()>;
+
+    /// Publishes the batch: all parts are stored. `batch` has no bodies, but their lengths and checksums stand
+    /// in `totals`.
+    ///
+    /// # Errors
+    /// If it is not known to be published; may be called again.
+    fn publish(&self, batch: &Batch, totals: &Totals) -> Result<Receipt>;
+
+    /// Removes what was stored of it. Called at most once, instead of a `publish` that succeeded.
+    fn abort(&self);
+}
+
+/// Length and checksum of what went through an upload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes of the output.
+    pub stored: u64,
+    /// CRC-32C of the output.
+    pub stored_crc32c: u32,
+    /// Bytes of the dead letters.
+    pub failed: u64,
+}
+
+/// Some consecutive bytes of an open batch.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Of the output or of the dead letters.
+    pub stream: Stream,
+    /// 0, 1, 2, … within the stream.
+    pub index: u32,
+    /// Where in the stream it begins.
+    pub offset: u64,
+    /// Its bytes.
+    pub body: Body,
+    /// Whether it is known to be the last of its stream; a stream may also end without such a part.
+    pub last: bool,
+}
+
+/// The two things a batch leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// The output: `processed/`.
+    Stored,
+    /// The dead letters: `failed/`.
+    Failed,
+}
+
+/// What the engine must know of a sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// How many threads may call it at a time.
+    pub writers: usize,
+    /// Which order it needs.
+    pub order: Order,
+    /// Size in bytes from which a batch is stored in parts; `None`: whole batches only.
+    pub part: Option<usize>,
+    /// Who writes container headers and trailers.
+    pub framing: Framing,
+    /// What becomes of rejected records.
+    pub dead_letters: DeadLetters,
+    /// Whether pieces carry a CRC-32C.
+    pub checksums: bool,
+}
+
+impl Default for Shape {
+    /// One writer, batches in order, no parts.
+    fn default() -> Self {
+        Shape {
+            writers: 1,
+            order: Order::Partition,
+            part: None,
+            framing: Framing::Batch,
+            dead_letters: DeadLetters::Store,
+            checksums: false,
+        }
+    }
+}
+
+/// Which order a sink needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Batches of one partition may be published in any order.
+    Any,
+    /// Batches of one partition in order. One writer, no open batches.
+    Partition,
+    /// Everything in one order: partitions are read one after another. One writer, no open batches.
+    Total,
+}
+
+/// Who writes container headers and trailers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Each batch is a container of its own: the engine frames it.
+    Batch,
+    /// Batches are joined to one stream: the sink frames it.
+    Stream,
+}
+
+/// What a sink does with rejected records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadLetters {
+    /// Keeps [`Batch::failed`] beside the output.
+    Store,
+    /// Has no place for them: a rejection ends the run.
+    Refuse,
+}

@@ -1,0 +1,315 @@
+//! The bytes of one input, decoded: [`Bytes`], and [`Raw`] and [`Unpacked`], which give them.
+//!
+//! Plain `read` into the caller's spare capacity, which needs neither zeroing nor a copy. A regular file is read
+//! up to the size it had when it was opened; at its end it is asked whether it is still the same. Pipes and
+//! devices are polled, so that a stop is seen.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+
+use crate::codec::decode::{Decoder, Packing};
+use crate::error::{Error, Result};
+
+/// Gives the bytes of one input.
+pub(super) trait Bytes: Send {
+    /// Appends to `out` as many bytes as its spare capacity takes; there must be some. Returns within 200 ms.
+    fn read(&mut self, out: &mut Vec<u8>) -> Got;
+}
+
+/// What came of a read.
+#[derive(Debug)]
+pub(super) enum Got {
+    /// The buffer grew.
+    Bytes,
+    /// Nothing yet.
+    Idle,
+    /// There is nothing more; says so again if asked again.
+    End(End),
+    /// The rest cannot be read.
+    Failed(Error),
+}
+
+/// How an input ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// This is all of it.
+    Whole,
+    /// It grew while it was read, and was read up to its size before.
+    Grew,
+}
+
+/// A pipe is asked this long before the caller hears that there is nothing.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// How much of a compressed file is read at a time.
+const PACKED: usize = 128 << 10;
+
+/// How often a compressed file is read before the caller hears that there is nothing.
+const READS: usize = 256;
+
+/// The bytes of a file as they are, or of stdin, a pipe, a device.
+pub(super) struct Raw {
+    file: File,
+    name: String,
+    path: PathBuf,
+    /// What a regular file was when it was opened; `None` for what has no size.
+    opened: Option<Metadata>,
+    at: u64,
+    consumed: Arc<AtomicU64>,
+    end: Option<End>,
+}
+
+impl Raw {
+    /// Opens a regular file.
+    pub(super) fn regular(name: &str, path: &Path, consumed: &Arc<AtomicU64>) -> Result<Self> {
+        let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+        let opened = file.metadata().map_err(|error| Error::io("read", path, error))?;
+        let opened = opened.is_file().then_some(opened);
+        Ok(Raw { opened, ..Raw::stream(name, path, file, consumed) })
+    }
+
+    /// Opens a pipe or a device. Without waiting for whoever writes to it: `open` would not see a stop.
+    pub(super) fn device(name: &str, path: &Path, consumed: &Arc<AtomicU64>) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|error| Error::io("open", path, error.into()))?;
+        Ok(Raw::stream(name, path, File::from(fd), consumed))
+    }
+
+    /// Standard input.
+    pub(super) fn stdin(consumed: &Arc<AtomicU64>) -> Result<Self> {
+        let fd = io::stdin()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| Error::io("open", "standard input", error))?;
+        Ok(Raw::stream("stdin", Path::new("standard input"), File::from(fd), consumed))
+    }
+
+    fn stream(name: &str, path: &Path, file: File, consumed: &Arc<AtomicU64>) -> Self {
+        let (name, path, consumed) = (name.to_owned(), path.to_owned(), consumed.clone());
+        Raw { file, name, path, opened: None, at: 0, consumed, end: None }
+    }
+
+    /// Its size when it was opened; `None` for what has no size.
+    pub(super) fn size(&self) -> Option<u64> {
+        self.opened.as_ref().map(Metadata::len)
+    }
+
+    /// Goes on at byte `to`.
+    pub(super) fn seek(&mut self, to: u64) -> Result<()> {
+        self.file.seek(SeekFrom::Start(to)).map_err(|error| Error::io("read", &self.path, error))?;
+        self.consumed.fetch_add(to.wrapping_sub(self.at), Ordering::Relaxed);
+        (self.at, self.end) = (to, None);
+        Ok(())
+    }
+
+    /// How many bytes were read, or passed over.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    pub(super) fn damaged(&self, reason: impl Into<String>) -> Error {
+        Error::Damaged { name: self.name.clone(), position: self.at, reason: reason.into() }
+    }
+
+    fn failed(&self, error: io::Error) -> Got {
+        Got::Failed(Error::io("read", &self.path, error))
+    }
+
+    /// What became of a regular file while it was read up to `size`.
+    fn check(&mut self, opened: &Metadata) -> Result<End> {
+        let now = self.file.metadata().map_err(|error| Error::io("read", &self.path, error))?;
+        if now.len() < opened.len() {
+            return Err(self.truncated(now.len(), opened.len()));
+        }
+        // A file that was removed meanwhile was read whole all the same.
+        if let Ok(other) = std::fs::metadata(&self.path)
+            && (other.dev(), other.ino()) != (opened.dev(), opened.ino())
+        {
+            return Err(self.damaged("it was replaced by another file while it was read"));
+        }
+        if now.len() > opened.len() {
+            log::warn!(
+                "{} grew from {} to {} bytes while it was read; run again to process the rest",
+                self.name,
+                opened.len(),
+                now.len()
+            );
+            return Ok(End::Grew);
+        }
+        if now.modified().ok() != opened.modified().ok() {
+            return Err(self.damaged("it was changed while it was read"));
+        }
+        Ok(End::Whole)
+    }
+
+    fn truncated(&self, now: u64, before: u64) -> Error {
+        self.damaged(format!("it was truncated while it was read, from {before} to {now} bytes"))
+    }
+
+    fn read_regular(&mut self, out: &mut Vec<u8>, opened: &Metadata) -> Got {
+        if self.at >= opened.len() {
+            return match self.check(opened) {
+                Ok(end) => self.ended(end),
+                Err(error) => Got::Failed(error),
+            };
+        }
+        match read(&self.file, out) {
+            Ok(0) => {
+                let now = self.file.metadata().map_or(self.at, |now| now.len());
+                Got::Failed(self.truncated(now, opened.len()))
+            }
+            Ok(count) => {
+                let beyond = (self.at + count as u64).saturating_sub(opened.len());
+                out.truncate(out.len() - beyond as usize);
+                self.took(count as u64 - beyond)
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    fn read_stream(&mut self, out: &mut Vec<u8>) -> Got {
+        let mut fds = [PollFd::new(&self.file, PollFlags::IN)];
+        match poll(&mut fds, Some(&PATIENCE)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => return Got::Idle,
+            Ok(_) => {}
+            Err(error) => return self.failed(error.into()),
+        }
+        match read(&self.file, out) {
+            Ok(0) => self.ended(End::Whole),
+            Ok(count) => self.took(count as u64),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Got::Idle,
+            Err(error) => self.failed(error),
+        }
+    }
+
+    fn took(&mut self, count: u64) -> Got {
+        self.at += count;
+        self.consumed.fetch_add(count, Ordering::Relaxed);
+        Got::Bytes
+    }
+
+    fn ended(&mut self, end: End) -> Got {
+        self.end = Some(end);
+        Got::End(end)
+    }
+}
+
+/// Reads into the spare capacity.
+fn read(file: &File, out: &mut Vec<u8>) -> io::Result<usize> {
+    loop {
+        match rustix::io::read(file, spare_capacity(out)) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other.map_err(Into::into),
+        }
+    }
+}
+
+impl Bytes for Raw {
+    fn read(&mut self, out: &mut Vec<u8>) -> Got {
+        if let Some(end) = self.end {
+            return Got::End(end);
+        }
+        match self.opened.take() {
+            Some(opened) => {
+                let got = self.read_regular(out, &opened);
+                self.opened = Some(opened);
+                got
+            }
+            None => self.read_stream(out),
+        }
+    }
+}
+
+/// The bytes of a compressed input, decoded.
+pub(super) struct Unpacked {
+    raw: Raw,
+    input: Vec<u8>,
+    at: usize,
+    decoder: Decoder,
+    decoded: u64,
+    /// What is wrong with the rest.
+    failed: Option<String>,
+}
+
+impl Unpacked {
+    /// Decodes `raw`, of which `head` was read already.
+    pub(super) fn new(raw: Raw, head: Vec<u8>, packing: Packing, window_limit: u64) -> Self {
+        Unpacked {
+            raw,
+            input: head,
+            at: 0,
+            decoder: Decoder::new(packing, window_limit),
+            decoded: 0,
+            failed: None,
+        }
+    }
+
+    /// The compressed bytes.
+    pub(super) fn raw(&self) -> &Raw {
+        &self.raw
+    }
+
+    fn refill(&mut self) -> Got {
+        self.input.clear();
+        self.at = 0;
+        self.input.reserve_exact(PACKED);
+        match self.raw.read(&mut self.input) {
+            Got::End(end) => match self.decoder.finish() {
+                Ok(()) => Got::End(end),
+                Err(reason) => self.fault(reason),
+            },
+            other => other,
+        }
+    }
+
+    fn fault(&mut self, reason: String) -> Got {
+        let position = self.raw.at() - (self.input.len() - self.at) as u64;
+        self.failed = Some(reason.clone());
+        let reason =
+            format!("{reason} (a position in the compressed file; {} bytes were decoded)", self.decoded);
+        Got::Failed(Error::Damaged { name: self.raw.name.clone(), position, reason })
+    }
+}
+
+impl Bytes for Unpacked {
+    fn read(&mut self, out: &mut Vec<u8>) -> Got {
+        // Bounded, since input without output (a thousand empty members) must not keep a stop from being seen.
+        for _ in 0..READS {
+            if let Some(reason) = self.failed.take() {
+                return self.fault(reason);
+            }
+            let before = out.len();
+            let result = self.decoder.decode(&self.input[self.at..], out);
+            let grew = out.len() - before;
+            self.decoded += grew as u64;
+            match result {
+                Ok(0) if grew == 0 && self.at < self.input.len() => {
+                    self.failed = Some("it makes no sense".into())
+                }
+                Ok(used) => self.at += used,
+                Err(reason) => self.failed = Some(reason),
+            }
+            if grew > 0 {
+                return Got::Bytes;
+            }
+            if self.at < self.input.len() || self.failed.is_some() {
+                continue;
+            }
+            match self.refill() {
+                Got::Bytes => {}
+                other => return other,
+            }
+        }
+        Got::Idle
+    }
+}

@@ -1,0 +1,285 @@
+//! One input from its opening to its end: [`Task`].
+
+use std::sync::Arc;
+
+use crate::codec::decode::{SNIFF, foreign, sniff};
+use crate::config::Format;
+use crate::error::Error;
+use crate::json::{Scanner, Syntax, Tail, detect};
+use crate::record::{Chunk, Payload};
+use crate::source::Mark;
+use crate::stop::Stop;
+
+use super::ahead::Ahead;
+use super::bytes::{Bytes, Got, Raw, Unpacked};
+use super::fill::{Begin, Filled, Filler};
+use super::growth::Growth;
+use super::inputs::{Input, Place};
+use super::{FileOptions, Shared};
+
+/// The first bytes, by which the format is found out.
+const HEAD: usize = 64 << 10;
+
+/// How often a read is thrown away before the caller hears of it: decoding gigabytes must not keep a stop from
+/// being seen.
+const SKIPS: usize = 256;
+
+const SHORTER: &str = "it is shorter than what an earlier run has read of it";
+
+/// Reads one input.
+pub(super) struct Task {
+    input: Arc<Input>,
+    mark: Option<Mark>,
+    left: Option<u64>,
+    stage: Stage,
+}
+
+enum Stage {
+    Closed,
+    /// Reads the first bytes as they stand in the file: are they compressed?
+    Peek(Box<Raw>, Vec<u8>),
+    /// Reads the first bytes, decoded: in which format are the records?
+    Detect(Open, Vec<u8>),
+    /// Decodes what an earlier run has done: where it stands, and the last byte.
+    Skip(Open, Syntax, u64, u8),
+    Fill(Open, Box<Filler>),
+    Over,
+}
+
+/// An open input.
+enum Open {
+    Plain(Box<Raw>),
+    Packed(Box<Unpacked>),
+}
+
+impl Open {
+    fn raw(&self) -> &Raw {
+        match self {
+            Open::Plain(raw) => raw,
+            Open::Packed(unpacked) => unpacked.raw(),
+        }
+    }
+}
+
+impl Bytes for Open {
+    fn read(&mut self, out: &mut Vec<u8>) -> Got {
+        match self {
+            Open::Plain(raw) => raw.read(out),
+            Open::Packed(unpacked) => unpacked.read(out),
+        }
+    }
+}
+
+/// What came of [`Task::read`].
+pub(super) enum Step {
+    Chunk,
+    Idle,
+    Ended,
+    Failed(Error),
+}
+
+/// What a step of the opening came to.
+enum Next {
+    Stage(Stage),
+    Wait(Stage),
+    Failed(Error),
+}
+
+impl Task {
+    /// Will read `input` from its mark on, up to `left` records; not at all if it was read to its end.
+    pub(super) fn new(input: Arc<Input>, mark: Option<Mark>, left: Option<u64>) -> Self {
+        let ended = mark.as_ref().is_some_and(|mark| mark.ended);
+        Task { input, mark, left, stage: if ended { Stage::Over } else { Stage::Closed } }
+    }
+
+    pub(super) fn input(&self) -> &Arc<Input> {
+        &self.input
+    }
+
+    /// How many records may still be read, if that is limited.
+    pub(super) fn left(&self) -> Option<u64> {
+        match &self.stage {
+            Stage::Fill(_, filler) => filler.left(),
+            _ => self.left,
+        }
+    }
+
+    fn watermark(&self) -> u64 {
+        self.mark.as_ref().map_or(0, |mark| mark.watermark)
+    }
+
+    /// Goes on reading.
+    pub(super) fn read(&mut self, chunk: &mut Chunk, shared: &Shared, stop: &Stop) -> Step {
+        loop {
+            let next = match std::mem::replace(&mut self.stage, Stage::Over) {
+                Stage::Closed => self.open(shared),
+                Stage::Peek(raw, head) => self.peek(raw, head, &shared.options),
+                Stage::Detect(open, head) => self.detect(open, head, shared),
+                Stage::Skip(open, syntax, at, last) => self.skip(open, (syntax, at, last), shared),
+                Stage::Fill(mut open, mut filler) => {
+                    let filled = filler.fill(chunk, &mut open, stop);
+                    self.stage = Stage::Fill(open, filler);
+                    return match filled {
+                        Filled::Chunk => Step::Chunk,
+                        Filled::Idle => Step::Idle,
+                        Filled::Over(None) => Step::Ended,
+                        Filled::Over(Some(error)) => Step::Failed(error),
+                    };
+                }
+                Stage::Over => return Step::Ended,
+            };
+            match next {
+                Next::Stage(stage) => self.stage = stage,
+                Next::Wait(stage) => {
+                    self.stage = stage;
+                    return Step::Idle;
+                }
+                Next::Failed(error) => return Step::Failed(error),
+            }
+        }
+    }
+
+    fn open(&self, shared: &Shared) -> Next {
+        let (name, consumed) = (self.input.partition.name(), &shared.consumed);
+        let raw = match &self.input.place {
+            Place::Regular { path, .. } => Raw::regular(name, path, consumed),
+            Place::Device { path } => Raw::device(name, path, consumed),
+            Place::Stdin => Raw::stdin(consumed),
+        };
+        match raw {
+            Ok(raw) => Next::Stage(Stage::Peek(Box::new(raw), Vec::new())),
+            Err(error) => Next::Failed(error),
+        }
+    }
+
+    fn peek(&self, mut raw: Box<Raw>, mut head: Vec<u8>, options: &FileOptions) -> Next {
+        head.reserve_exact(HEAD);
+        let failed = match raw.read(&mut head) {
+            Got::Idle => return Next::Wait(Stage::Peek(raw, head)),
+            Got::Bytes if head.len() < SNIFF => return Next::Stage(Stage::Peek(raw, head)),
+            Got::Bytes | Got::End(_) => None,
+            Got::Failed(error) => Some(error),
+        };
+        match (sniff(&head), failed) {
+            (_, Some(error)) => Next::Failed(error),
+            (Some(packing), None) => {
+                let unpacked = Unpacked::new(*raw, head, packing, options.window_limit);
+                Next::Stage(Stage::Detect(Open::Packed(Box::new(unpacked)), Vec::new()))
+            }
+            (None, None) => match foreign(&head).filter(|_| options.format == Format::Auto) {
+                Some(what) => Next::Failed(self.unreadable(what)),
+                None => Next::Stage(Stage::Detect(Open::Plain(raw), head)),
+            },
+        }
+    }
+
+    fn unreadable(&self, what: &str) -> Error {
+        Error::Damaged {
+            name: self.input.partition.name().to_owned(),
+            position: 0,
+            reason: format!("it is {what}; plain UTF-8, gzip and zstd are read, so convert it first"),
+        }
+    }
+
+    fn detect(&self, mut open: Open, mut head: Vec<u8>, shared: &Shared) -> Next {
+        let format = shared.options.format;
+        let mut tail = Tail::Open;
+        let by_name = matches!(format, Format::Ndjson | Format::Text);
+        while head.len() < HEAD && !by_name {
+            head.reserve_exact(HEAD - head.len());
+            match open.read(&mut head) {
+                Got::Bytes => {}
+                Got::Idle => return Next::Wait(Stage::Detect(open, head)),
+                // Said again to whoever reads on.
+                Got::End(_) => {
+                    tail = Tail::Last;
+                    break;
+                }
+                // What was decoded before it is read first. The input says it again when it is read again: a
+                // decoder keeps its fault, and a file that is shorter than it was stays so.
+                Got::Failed(_) => break,
+            }
+        }
+        let syntax = detect(format, &head, tail);
+        self.go_to_mark(open, syntax, head, shared)
+    }
+
+    fn go_to_mark(&self, mut open: Open, syntax: Syntax, mut head: Vec<u8>, shared: &Shared) -> Next {
+        let watermark = self.watermark();
+        if watermark == 0 {
+            return self.fill(open, syntax, (head, None), shared);
+        }
+        match &mut open {
+            Open::Plain(raw) => {
+                if raw.size().is_some_and(|size| size < watermark) {
+                    return Next::Failed(raw.damaged(SHORTER));
+                }
+                if let Err(error) = raw.seek(watermark - 1) {
+                    return Next::Failed(error);
+                }
+                Next::Stage(Stage::Skip(open, syntax, watermark - 1, 0))
+            }
+            Open::Packed(_) if (head.len() as u64) < watermark => {
+                let last = head.last().copied().unwrap_or(0);
+                Next::Stage(Stage::Skip(open, syntax, head.len() as u64, last))
+            }
+            Open::Packed(_) => {
+                let last = head[watermark as usize - 1];
+                head.drain(..watermark as usize);
+                self.fill(open, syntax, (head, Some(last)), shared)
+            }
+        }
+    }
+
+    /// Reads up to the mark and throws it away; what one read returns beyond it is the first to be scanned.
+    fn skip(&self, mut open: Open, (syntax, mut at, mut last): (Syntax, u64, u8), shared: &Shared) -> Next {
+        let mut buffer = Vec::with_capacity(HEAD);
+        for _ in 0..SKIPS {
+            buffer.clear();
+            match open.read(&mut buffer) {
+                Got::Bytes => {}
+                Got::Idle => break,
+                Got::End(_) => return Next::Failed(open.raw().damaged(SHORTER)),
+                Got::Failed(error) => return Next::Failed(error),
+            }
+            let wanted = self.watermark() - at;
+            if buffer.len() as u64 >= wanted {
+                let wanted = wanted as usize;
+                let last = buffer[wanted - 1];
+                buffer.drain(..wanted);
+                return self.fill(open, syntax, (buffer, Some(last)), shared);
+            }
+            (at, last) = (at + buffer.len() as u64, buffer.last().copied().unwrap_or(last));
+        }
+        Next::Wait(Stage::Skip(open, syntax, at, last))
+    }
+
+    /// Begins to fill chunks with `rest`, which was read already and follows the byte `before`.
+    fn fill(
+        &self,
+        open: Open,
+        syntax: Syntax,
+        (rest, before): (Vec<u8>, Option<u8>),
+        shared: &Shared,
+    ) -> Next {
+        let longest = shared.options.max_record_bytes as usize;
+        let mut scanner = Scanner::new(syntax, longest);
+        if let Some(before) = before {
+            scanner.resume(before);
+        }
+        let mut ahead = Ahead::default();
+        *ahead.buffer() = rest;
+        let filler = Filler::new(Begin {
+            partition: self.input.partition.clone(),
+            payload: if syntax == Syntax::Text { Payload::Text } else { Payload::Json },
+            scanner,
+            ahead,
+            position: self.watermark(),
+            line: self.mark.as_ref().map_or(1, |mark| mark.line.max(1)),
+            longest,
+            left: self.left,
+            growth: Arc::<Growth>::clone(&shared.growth),
+        });
+        Next::Stage(Stage::Fill(open, Box::new(filler)))
+    }
+}

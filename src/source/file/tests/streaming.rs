@@ -1,0 +1,215 @@
+//! Chunks do not depend on what one read returns, and endless input needs little memory.
+
+use super::*;
+
+/// Gives bytes in pieces of given sizes, with pauses.
+struct Slow {
+    bytes: Vec<u8>,
+    at: usize,
+    step: usize,
+    reads: usize,
+}
+
+impl Bytes for Slow {
+    fn read(&mut self, out: &mut Vec<u8>) -> Got {
+        self.reads += 1;
+        if self.reads.is_multiple_of(3) {
+            return Got::Idle;
+        }
+        let count = self.step.min(out.capacity() - out.len()).min(self.bytes.len() - self.at);
+        if count == 0 {
+            return Got::End(End::Whole);
+        }
+        out.extend_from_slice(&self.bytes[self.at..self.at + count]);
+        self.at += count;
+        Got::Bytes
+    }
+}
+
+fn fill(bytes: &[u8], syntax: Syntax, step: usize, longest: usize) -> Heard {
+    let mut filler = Filler::new(Begin {
+        partition: Partition::named("file", "x"),
+        payload: Payload::Json,
+        scanner: Scanner::new(syntax, longest),
+        ahead: ahead::Ahead::default(),
+        position: 0,
+        line: 1,
+        longest,
+        left: None,
+        growth: Arc::default(),
+    });
+    let mut slow = Slow { bytes: bytes.to_vec(), at: 0, step, reads: 0 };
+    let mut chunk = Chunk { cutters: Cutters::new(limits(7, 1000)), ..Chunk::default() };
+    let mut heard = Heard::default();
+    loop {
+        match filler.fill(&mut chunk, &mut slow, &Stop::new()) {
+            Filled::Chunk => heard.add(&chunk),
+            Filled::Idle => {}
+            Filled::Over(error) => {
+                assert!(error.is_none());
+                return heard;
+            }
+        }
+        assert!(chunk.bytes.capacity() < 2 << 20, "{}", chunk.bytes.capacity());
+    }
+}
+
+#[test]
+fn cuts_and_blocks_do_not_depend_on_what_a_read_returns() {
+    let white = " \n".repeat(50_000);
+    let long = format!("\"{}\"", "long\n ".repeat(30_000));
+    let item = |n: usize| match n {
+        n if n % 97 == 50 => format!("{white}{n}"),
+        n if n % 61 == 30 => long.clone(),
+        n if n % 41 == 20 => format!("{{\"n\":\"{}\"}}", "y".repeat(n * 10)),
+        n => format!("{{\"n\":{n}}}"),
+    };
+    let items: Vec<String> = (0..400).map(item).collect();
+    let lines: Vec<String> = items.iter().map(|item| item.replace("long\n", "long")).collect();
+    for (text, syntax) in [
+        (lines.join("\n"), Syntax::Lines),
+        (format!("{white}[{}]{white}x\n", items.join(",\n")), Syntax::Array),
+        (items.join("\n"), Syntax::Values),
+    ] {
+        let whole = fill(text.as_bytes(), syntax, usize::MAX, 100_000);
+        assert!(whole.records.len() >= 400 && whole.cuts.len() > 50 && whole.chunks.len() > 20);
+        assert_eq!(whole.records.iter().filter(|seen| seen.fault == Some(RejectKind::TooLarge)).count(), 7);
+        let feeds: Vec<usize> = memchr::memchr_iter(b'\n', text.as_bytes()).collect();
+        let line_of = |at: usize| 1 + feeds.partition_point(|feed| *feed < at) as u64;
+        for seen in whole.records.iter().filter(|seen| seen.fault.is_none()) {
+            let at = seen.position as usize;
+            assert_eq!(&text[at..at + seen.text.len()], seen.text);
+            assert_eq!(seen.line, line_of(at), "{syntax:?} at {at}");
+        }
+        let cuts = whole.cuts.iter().map(|(end, line, _)| (*end, *line));
+        for (end, line) in cuts.chain(whole.chunks.iter().map(|(end, line, _)| (*end, *line))) {
+            assert_eq!(line, line_of(end as usize), "{syntax:?} up to {end}");
+        }
+        for step in [1111, 4096, 70_001] {
+            assert!(fill(text.as_bytes(), syntax, step, 100_000) == whole, "{syntax:?}, pieces of {step}");
+        }
+    }
+}
+
+#[test]
+fn a_record_larger_than_a_chunk_waits_for_the_permission_to_grow() {
+    let text = format!("1\n\"{}\"\n2\n", "x".repeat(3 << 20));
+    let growth = Arc::<Growth>::default();
+    let stop = Stop::new();
+    let mut filler = Filler::new(Begin {
+        partition: Partition::named("file", "x"),
+        payload: Payload::Json,
+        scanner: Scanner::new(Syntax::Lines, 16 << 20),
+        ahead: ahead::Ahead::default(),
+        position: 0,
+        line: 1,
+        longest: 16 << 20,
+        left: None,
+        growth: growth.clone(),
+    });
+    let mut slow = Slow { bytes: text.clone().into_bytes(), at: 0, step: 1 << 20, reads: 0 };
+    let mut chunk = Chunk { cutters: Cutters::new(Limits::default()), ..Chunk::default() };
+    let other = growth.take(&stop);
+    for _ in 0..6 {
+        assert!(matches!(filler.fill(&mut chunk, &mut slow, &stop), Filled::Idle));
+    }
+    drop(other);
+    let mut heard = Heard::default();
+    loop {
+        match filler.fill(&mut chunk, &mut slow, &stop) {
+            Filled::Chunk => {
+                heard.add(&chunk);
+                assert!(growth.take(&stop).is_some(), "given back when the chunk is handed over");
+                assert!(chunk.lease.bytes() >= chunk.bytes.len());
+            }
+            Filled::Idle => {}
+            Filled::Over(_) => break,
+        }
+    }
+    assert_eq!(heard.texts().join("\n") + "\n", text);
+}
+
+/// Gives one line of any length.
+struct Line(usize);
+
+impl Bytes for Line {
+    fn read(&mut self, out: &mut Vec<u8>) -> Got {
+        if self.0 == 0 {
+            return Got::End(End::Whole);
+        }
+        let count = self.0.min(out.capacity() - out.len());
+        out.resize(out.len() + count, b'x');
+        self.0 -= count;
+        Got::Bytes
+    }
+}
+
+#[test]
+fn a_line_without_an_end_needs_little_memory() {
+    let mut filler = Filler::new(Begin {
+        partition: Partition::named("file", "x"),
+        payload: Payload::Json,
+        scanner: Scanner::new(Syntax::Lines, 1 << 20),
+        ahead: ahead::Ahead::default(),
+        position: 0,
+        line: 1,
+        longest: 1 << 20,
+        left: None,
+        growth: Arc::default(),
+    });
+    let mut chunk = Chunk { cutters: Cutters::new(Limits::default()), ..Chunk::default() };
+    let (mut bytes, mut heard) = (Line(64 << 20), Heard::default());
+    loop {
+        match filler.fill(&mut chunk, &mut bytes, &Stop::new()) {
+            Filled::Chunk => heard.add(&chunk),
+            Filled::Idle => {}
+            Filled::Over(_) => break,
+        }
+        assert!(chunk.bytes.capacity() < 2 << 20);
+    }
+    assert_eq!((heard.records[0].length, heard.chunks[0].0), (Some(64 << 20), 64 << 20));
+}
+
+/// An array of a given number of elements on one line, made as it is read.
+struct Endless {
+    left: usize,
+}
+
+impl Bytes for Endless {
+    fn read(&mut self, out: &mut Vec<u8>) -> Got {
+        const ELEMENT: &[u8] = b"{\"name\":\"a [ \\\" name\",\"list\":[1,2,3]}";
+        if self.left == 0 {
+            return Got::End(End::Whole);
+        }
+        while self.left > 0 && out.capacity() - out.len() > ELEMENT.len() {
+            out.extend_from_slice(ELEMENT);
+            self.left -= 1;
+            out.push(if self.left == 0 { b']' } else { b',' });
+        }
+        Got::Bytes
+    }
+}
+
+#[test]
+fn an_array_of_any_size_streams_in_little_memory() {
+    let mut ahead = ahead::Ahead::default();
+    ahead.buffer().push(b'[');
+    let mut filler = Filler::new(Begin {
+        partition: Partition::named("file", "x"),
+        payload: Payload::Json,
+        scanner: Scanner::new(Syntax::Array, 1 << 20),
+        ahead,
+        position: 0,
+        line: 1,
+        longest: 1 << 20,
+        left: None,
+        growth: Arc::default(),
+    });
+    let mut chunk = Chunk { cutters: Cutters::new(Limits::default()), ..Chunk::default() };
+    let (mut bytes, mut records) = (Endless { left: 300_000 }, 0);
+    while let Filled::Chunk = filler.fill(&mut chunk, &mut bytes, &Stop::new()) {
+        records += chunk.len();
+        assert!(chunk.bytes.capacity() < 600 << 10);
+    }
+    assert_eq!(records, 300_000);
+}

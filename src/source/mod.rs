@@ -1,0 +1,201 @@
+//! Where records come from: [`Source`], [`Reader`] and the [`Marks`] that remember how far they are done.
+//!
+//! A reader only finds record boundaries and fills chunks; it never parses. Each reader has a thread of its
+//! own. Its `read` returns within 500 ms, with [`Read::Idle`] if there is nothing, so that a stop is seen.
+//! Read [`mod@file`] for a real one.
+
+pub mod file;
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::record::{Chunk, Partition};
+use crate::stop::Stop;
+
+/// Something that records come from.
+pub trait Source: Send + Sync {
+    /// Opens the source: one reader, and one thread, each. At most `start.readers` of them.
+    ///
+    /// # Errors
+    /// Whatever keeps it from reading at all; the run ends with it.
+    fn open(&self, start: &Start<'_>) -> Result<Vec<Box<dyn Reader>>>;
+
+    /// Where this source remembers what is done, if it does so itself (a Kafka group); else the run's state.
+    fn marks(&self) -> Option<Arc<dyn Marks>> {
+        None
+    }
+
+    /// Who decides where batches end.
+    fn cuts(&self) -> Cuts {
+        Cuts::Early
+    }
+
+    /// How many bytes there are to read, if that is known: for the progress bar.
+    fn size(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// What a source is opened with.
+pub struct Start<'a> {
+    /// What an earlier run has done.
+    pub marks: &'a dyn Marks,
+    /// How many readers may be open side by side; 1 where the sink takes one stream in order.
+    pub readers: usize,
+    /// Ends the run; a reader that waits for something must see it.
+    pub stop: &'a Stop,
+}
+
+/// Who decides where batches end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cuts {
+    /// The reader alone, from start and settings: nothing may be closed early. Files.
+    Fixed,
+    /// Batches may also be closed early, by time, by pressure or by a drain. Streams.
+    Early,
+}
+
+/// Reads some partitions of a source, one after another or in turn.
+pub trait Reader: Send {
+    /// Fills the chunk with records of one partition, or tells what else happened. Returns within 500 ms.
+    ///
+    /// # Errors
+    /// Ends the run. A fault of one partition alone is [`Read::Failed`].
+    fn read(&mut self, chunk: &mut Chunk) -> Result<Read>;
+
+    /// Stops or goes on fetching a partition.
+    fn pause(&mut self, _partition: &Partition, _flow: Flow) {}
+}
+
+impl<F> Reader for F
+where
+    F: FnMut(&mut Chunk) -> Result<Read> + Send,
+{
+    fn read(&mut self, chunk: &mut Chunk) -> Result<Read> {
+        self(chunk)
+    }
+}
+
+/// Whether a partition may be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Fetch it.
+    Run,
+    /// Leave it for now.
+    Pause,
+}
+
+/// What came of a [`Reader::read`].
+#[derive(Debug)]
+pub enum Read {
+    /// The chunk was filled.
+    Chunk,
+    /// Nothing yet; the chunk is unused.
+    Idle,
+    /// From now on chunks of this partition come; it was done up to the mark.
+    Assigned(Partition, Option<Mark>),
+    /// The partition goes to another reader: publish what is planned, then [`Marks::released`].
+    Revoked(Partition),
+    /// The partition is gone: drop what is open, commit nothing more.
+    Lost(Partition),
+    /// The partition was read to its end.
+    Ended(Partition),
+    /// The rest of the partition cannot be read. What stood before it is stored; the run goes on with the
+    /// others and returns this error at its end.
+    Failed(Partition, Error),
+    /// Nothing will come any more.
+    Done,
+}
+
+/// Remembers how far partitions are done.
+pub trait Marks: Send + Sync {
+    /// What is remembered of a partition.
+    ///
+    /// # Errors
+    /// If it cannot be known: the run ends.
+    fn load(&self, partition: &str) -> Result<Option<Mark>>;
+
+    /// Remembers. Called by the commit thread only, one call at a time. Durable on return.
+    ///
+    /// # Errors
+    /// If it is not durable: the run ends, and nothing more is published that was newly planned.
+    fn store(&self, marks: &[Mark]) -> Result<()>;
+
+    /// Whether ends must stand in the plan before a batch is published.
+    fn plans(&self) -> bool {
+        false
+    }
+
+    /// Nothing of this partition is in flight any more; its last mark is stored.
+    fn released(&self, _partition: &Partition) {}
+
+    /// The run reached the end of all partitions; everything is stored.
+    ///
+    /// # Errors
+    /// If that cannot be remembered.
+    fn finished(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// How far a partition is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Which partition.
+    pub partition: Partition,
+    /// Everything before this position is stored.
+    pub watermark: u64,
+    /// Number of the line that begins at the watermark; 0 where lines are not counted.
+    pub line: u64,
+    /// What the source needs besides to go on from there.
+    pub resume: Option<Arc<[u8]>>,
+    /// Ends beyond the watermark at which a batch may already be published.
+    pub plan: Vec<Planned>,
+    /// Records that were rejected up to the watermark.
+    pub rejected: u64,
+    /// Whether the partition was read and stored to its end.
+    pub ended: bool,
+}
+
+/// An end at which a batch may already be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// The batch's end.
+    pub end: u64,
+    /// The first record's time, which its name is made of.
+    pub first_time: i64,
+    /// What stands for "now" in the batch.
+    pub opened_at: i64,
+}
+
+/// Whether an input is still the one that an earlier run has read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Same {
+    /// It is the same.
+    Unchanged,
+    /// It has the same beginning, and more behind it.
+    Grown {
+        /// Its length then.
+        from: u64,
+        /// Its length now.
+        to: u64,
+    },
+    /// It is another one.
+    Changed {
+        /// What tells so, for people.
+        what: String,
+    },
+}
+
+/// Remembers nothing.
+pub struct Forget;
+
+impl Marks for Forget {
+    fn load(&self, _partition: &str) -> Result<Option<Mark>> {
+        Ok(None)
+    }
+
+    fn store(&self, _marks: &[Mark]) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! [`Leftovers`]: what earlier runs left in a directory under the names of given partitions. It looks at, and
+//! deletes, only files that are named like a batch's object and stand directly in a partition's directory, and
+//! follows no symbolic link to get to what a state does not know.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::sink::Stream;
+use crate::sink::dir::place::{is_absent, sync_dir};
+use crate::sink::key::{Namer, is_object};
+
+/// Where the objects of an output are.
+#[derive(Clone, Debug)]
+pub struct Leftovers {
+    /// The directory under which `processed/` stands.
+    pub stored: PathBuf,
+    /// The directory under which `failed/` stands.
+    pub failed: PathBuf,
+    /// Their names.
+    pub namer: Namer,
+    /// The kind of source that the partitions belong to.
+    pub source: String,
+}
+
+impl Leftovers {
+    /// One object of each stream and partition that has any: what a stateless run would mix with its own.
+    ///
+    /// # Errors
+    /// If a directory cannot be read.
+    pub fn existing<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for (_, dir) in names.into_iter().flat_map(|name| self.directories(name)) {
+            found.extend(objects(&dir)?.into_iter().min());
+        }
+        Ok(found)
+    }
+
+    /// Deletes all objects of these partitions, then the directories that are empty. Durable on return. Tells
+    /// how many files it deleted.
+    ///
+    /// # Errors
+    /// If something cannot be deleted, or a symbolic link is in the way.
+    pub fn remove<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<u64> {
+        let mut count = 0;
+        for (root, dir) in names.into_iter().flat_map(|name| self.directories(name)) {
+            count += remove_objects(root, &dir)?;
+        }
+        Ok(count)
+    }
+
+    /// Deletes the objects of a partition that begin at `watermark` or behind it: a run that was killed had
+    /// published them, and they are made again. If the input has changed there since, which nothing tells, they
+    /// may be cut elsewhere, and the old ones would stay beside the new. Follows links: these names are ours.
+    ///
+    /// # Errors
+    /// If one cannot be deleted.
+    pub fn remove_from(&self, name: &str, watermark: u64) -> Result<u64> {
+        let mut count = 0;
+        for (_, dir) in self.directories(name) {
+            let behind: Vec<PathBuf> =
+                objects(&dir)?.into_iter().filter(|path| start(path) >= Some(watermark)).collect();
+            for object in &behind {
+                fs::remove_file(object).map_err(|error| Error::io("remove", object, error))?;
+            }
+            if !behind.is_empty() {
+                sync_dir(&dir)?;
+            }
+            count += behind.len() as u64;
+        }
+        Ok(count)
+    }
+
+    fn directories(&self, name: &str) -> [(&Path, PathBuf); 2] {
+        [(Stream::Stored, &self.stored), (Stream::Failed, &self.failed)].map(|(stream, root)| {
+            (root.as_path(), root.join(self.namer.directory(stream, &self.source, name)))
+        })
+    }
+}
+
+/// Where the batch of an object begins, as its name says.
+fn start(object: &Path) -> Option<u64> {
+    object.file_name()?.to_str()?.get(..20)?.parse().ok()
+}
+
+fn remove_objects(root: &Path, dir: &Path) -> Result<u64> {
+    if let Some(link) = link_between(root, dir) {
+        return Err(Error::Usage(format!(
+            "{} is a symbolic link; --fresh does not delete what is behind it: do so by hand",
+            link.display()
+        )));
+    }
+    let objects = objects(dir)?;
+    for object in &objects {
+        fs::remove_file(object).map_err(|error| Error::io("remove", object, error))?;
+    }
+    // The directories above may be empty now; the first one that is not stays, and so do those above it.
+    let mut left = dir;
+    while left != root && remove_if_empty(left)? {
+        left = left.parent().unwrap_or(root);
+    }
+    if !objects.is_empty() {
+        sync_dir(left)?;
+    }
+    Ok(objects.len() as u64)
+}
+
+/// Whether the directory is gone.
+fn remove_if_empty(dir: &Path) -> Result<bool> {
+    match fs::remove_dir(dir) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if is_absent(&error) || error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+        Err(error) => Err(Error::io("remove the directory", dir, error)),
+    }
+}
+
+/// Files directly in `dir` that are named like objects; none if there is no such directory.
+fn objects(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if is_absent(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("list", dir, error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::io("list", dir, error))?;
+        let named = entry.file_name().to_str().is_some_and(is_object);
+        if named && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// The first symbolic link below `root` on the way to `dir`.
+fn link_between<'a>(root: &Path, dir: &'a Path) -> Option<&'a Path> {
+    let way: Vec<&Path> = dir.ancestors().take_while(|path| *path != root).collect();
+    way.into_iter().rev().find(|path| path.is_symlink())
+}

@@ -1,0 +1,77 @@
+//! What follows from what is remembered: [`Outcome`], and the refusals. Pure.
+
+use std::collections::BTreeMap;
+
+use super::StateOptions;
+use super::record::Record;
+use crate::error::{Error, Result};
+
+/// What there is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing is remembered of these inputs.
+    Begin,
+    /// Some of it is done.
+    Resume(Resume),
+    /// Everything is stored already.
+    NothingToDo {
+        /// Records that were rejected.
+        rejected: u64,
+    },
+}
+
+/// How far the given inputs are done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resume {
+    /// Inputs that are stored to their end.
+    pub done: usize,
+    /// Inputs that were left somewhere in between.
+    pub open: usize,
+    /// Inputs of which nothing is stored.
+    pub new: usize,
+    /// Inputs that were stored to their end and have grown.
+    pub grown: Vec<String>,
+}
+
+/// Refuses a state of another output or source.
+pub(super) fn check_place(record: &Record, options: &StateOptions) -> Result<()> {
+    let dir = options.dir.display();
+    if record.output != options.output {
+        let name = |output: &str| match output {
+            "here" => "that it stands in".to_owned(),
+            other => other.to_owned(),
+        };
+        let (old, new) = (name(&record.output), name(&options.output));
+        let what = format!("the state in {dir} belongs to the output {old}, not {new}");
+        return Err(Error::Changed { what });
+    }
+    if record.source != options.source {
+        let what =
+            format!("the state in {dir} belongs to a {} source, not {}", record.source, options.source);
+        return Err(Error::Changed { what });
+    }
+    Ok(())
+}
+
+/// Refuses other settings than those the state was made with.
+pub(super) fn check_settings(record: &Record, options: &StateOptions) -> Result<()> {
+    match changed(&record.settings, &options.settings) {
+        Some(what) => Err(Error::Changed { what }),
+        None => Ok(()),
+    }
+}
+
+/// Each setting that is not what it was, with both values.
+pub(super) fn changed(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Option<String> {
+    let value = |settings: &BTreeMap<String, String>, name: &str| {
+        settings.get(name).cloned().unwrap_or_else(|| "not set".into())
+    };
+    let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let differ = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
+    let texts: Vec<String> = differ
+        .map(|name| format!("{name} was {} and is {} now", value(old, name), value(new, name)))
+        .collect();
+    (!texts.is_empty()).then(|| texts.join("; "))
+}

@@ -1,0 +1,323 @@
+//! What a run did: [`Summary`], as text for people and as JSON for programs. Plain data and rendering, no IO.
+//!
+//! The JSON has one key for each field here, in snake_case, on one line. Keys are only ever added.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+/// What a run did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Records read, rejected ones included.
+    pub records_read: u64,
+    /// Outputs stored: more or fewer than records read where a transform makes several or none.
+    pub records_stored: u64,
+    /// Records rejected.
+    pub records_rejected: u64,
+    /// Records rejected by kind: the name of [`crate::RejectKind`] and how many.
+    pub rejected: BTreeMap<String, u64>,
+    /// Bytes read from the inputs as they stand there (compressed, if they are).
+    pub bytes_in: u64,
+    /// Bytes written, dead letters included (compressed, if they are).
+    pub bytes_out: u64,
+    /// Batches published.
+    pub batches: u64,
+    /// Seconds from start to end.
+    pub seconds: f64,
+    /// Records read a second.
+    pub records_per_second: f64,
+    /// Millions of bytes read a second.
+    pub megabytes_per_second: f64,
+    /// The most memory the process held at once (VmHWM), in bytes; `null` where the system does not say.
+    pub peak_memory_bytes: Option<u64>,
+    /// Why batches were closed: the name of [`crate::cut::Close`] and how often.
+    pub close_reasons: BTreeMap<String, u64>,
+    /// What was read of each partition by this run, in order.
+    pub partitions: Vec<PartitionRange>,
+    /// The first rejected records, at most three.
+    pub samples: Vec<RejectedRecord>,
+    /// Where dead letters are, if there are any.
+    pub dead_letters: Option<String>,
+    /// Where the output is.
+    pub output: Option<String>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Everything is stored.
+    #[default]
+    Finished,
+    /// It was stopped; what was in flight is stored.
+    Drained,
+    /// It ended with an error.
+    Failed,
+    /// An earlier run has done everything already.
+    NothingToDo,
+}
+
+/// What a run read of one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PartitionRange {
+    /// Its name.
+    pub name: String,
+    /// The first position read.
+    pub start: u64,
+    /// The position up to which everything is stored.
+    pub end: u64,
+    /// Records read.
+    pub records: u64,
+    /// Whether it was read to its end.
+    pub ended: bool,
+}
+
+/// A rejected record as the summary shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RejectedRecord {
+    /// Path, line and position.
+    pub place: String,
+    /// Kind and message.
+    pub reason: String,
+}
+
+impl Summary {
+    /// Fills in the rates from counts and seconds; 0 where no time has passed.
+    pub fn with_rates(mut self) -> Self {
+        let per_second = |count: u64| if self.seconds > 0.0 { count as f64 / self.seconds } else { 0.0 };
+        let (records, bytes) = (per_second(self.records_read), per_second(self.bytes_in));
+        self.records_per_second = round(records, 10.0);
+        self.megabytes_per_second = round(bytes / 1e6, 100.0);
+        self
+    }
+
+    /// One JSON object, without a line break.
+    pub fn json(&self) -> String {
+        // Every map here has keys that are texts, the only thing that could fail.
+        serde_json::to_string(self).unwrap_or_else(|error| format!("{{\"error\":{:?}}}", error.to_string()))
+    }
+
+    /// A few lines for people, each with its line break.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        if self.outcome == Outcome::NothingToDo {
+            out.push_str("nothing to do: an earlier run has stored everything; --fresh does it again\n");
+            self.rejections(&mut out);
+            return out;
+        }
+        let mut line = |name: &str, text: String| {
+            let _ = writeln!(out, "{name:<9} {text}");
+        };
+        let (title, after) = self.title();
+        line(title, format!("{after}{} in {}", records(self.records_read), seconds(self.seconds)));
+        let batches = plural(self.batches, "batch", "batches");
+        let closed = self.reasons();
+        line("stored", format!("{} in {batches}{closed}{}", records(self.records_stored), self.place()));
+        line("bytes", format!("{} in, {} out", bytes(self.bytes_in), bytes(self.bytes_out)));
+        line("rate", self.rate());
+        if let Some(peak) = self.peak_memory_bytes {
+            line("memory", format!("{} at most", bytes(peak)));
+        }
+        self.rejections(&mut out);
+        out
+    }
+
+    fn title(&self) -> (&'static str, &'static str) {
+        match self.outcome {
+            Outcome::Drained => ("stopped", "after "),
+            Outcome::Failed => ("failed", "after "),
+            _ => ("read", ""),
+        }
+    }
+
+    fn place(&self) -> String {
+        self.output.as_ref().map_or_else(String::new, |output| format!(" to {}", printable(output)))
+    }
+
+    fn rate(&self) -> String {
+        let records = count(self.records_per_second.round() as u64);
+        format!("{records} records/s, {:.1} MB/s", self.megabytes_per_second)
+    }
+
+    /// Why batches were closed, where there is more to say than that their partition ended.
+    fn reasons(&self) -> String {
+        if self.close_reasons.keys().all(|name| name == "end") {
+            return String::new();
+        }
+        let reasons: Vec<String> =
+            self.close_reasons.iter().map(|(name, times)| format!("{name} {}", count(*times))).collect();
+        format!(" ({})", reasons.join(", "))
+    }
+
+    fn rejections(&self, out: &mut String) {
+        if self.records_rejected == 0 {
+            // A run that would not go on with a rejected record stored none of its chunk.
+            for sample in &self.samples {
+                let _ = writeln!(
+                    out,
+                    "{:<9} {}: {}",
+                    "refused",
+                    printable(&sample.place),
+                    printable(&sample.reason)
+                );
+            }
+            return;
+        }
+        let kinds: Vec<String> =
+            self.rejected.iter().map(|(kind, times)| format!("{kind} {}", count(*times))).collect();
+        let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+        let place = self.dead_letters.as_ref();
+        let place = place.map_or_else(String::new, |place| format!(", kept in {}", printable(place)));
+        let _ = writeln!(out, "{:<9} {}{kinds}{place}", "rejected", records(self.records_rejected));
+        for sample in &self.samples {
+            let _ = writeln!(out, "{:<9} {}: {}", "", printable(&sample.place), printable(&sample.reason));
+        }
+        let more = self.records_rejected.saturating_sub(self.samples.len() as u64);
+        if more > 0 && !self.samples.is_empty() {
+            let _ = writeln!(out, "{:<9} … and {} more", "", count(more));
+        }
+    }
+}
+
+fn round(value: f64, parts: f64) -> f64 {
+    (value * parts).round() / parts
+}
+
+/// Text from an input, safe to show on a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+fn records(number: u64) -> String {
+    plural(number, "record", "records")
+}
+
+fn plural(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { many })
+}
+
+/// A number with commas between thousands.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A number of bytes with three digits or so: `1.5 MB`.
+pub fn bytes(number: u64) -> String {
+    let mut value = number as f64;
+    for unit in ["B", "kB", "MB", "GB", "TB"] {
+        if value < 999.5 || unit == "TB" {
+            let places = usize::from(unit != "B" && value < 99.95);
+            return format!("{value:.places$} {unit}");
+        }
+        value /= 1000.0;
+    }
+    number.to_string()
+}
+
+/// A time with as many digits as matter: `0.12 s`, `4.2 s`, `3m 05s`, `2h 07m`.
+pub fn seconds(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..3 => format!("{seconds:.2} s"),
+        3..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{}m {:02}s", whole / 60, whole % 60),
+        _ => format!("{}h {:02}m", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Summary {
+        Summary {
+            records_read: 1_234_567,
+            records_stored: 1_234_563,
+            records_rejected: 4,
+            rejected: [("invalid_json".to_owned(), 3), ("too_large".to_owned(), 1)].into(),
+            bytes_in: 250_000_000,
+            bytes_out: 310_000_000,
+            batches: 5,
+            seconds: 2.0,
+            peak_memory_bytes: Some(51_000_000),
+            close_reasons: [("bytes".to_owned(), 4), ("end".to_owned(), 1)].into(),
+            partitions: vec![PartitionRange {
+                name: "a.json".into(),
+                start: 0,
+                end: 250_000_000,
+                records: 1_234_567,
+                ended: true,
+            }],
+            samples: vec![RejectedRecord {
+                place: "a.json line 7 (byte 812)".into(),
+                reason: "invalid_json: expected value\u{1b}[2J".into(),
+            }],
+            dead_letters: Some("out/failed".into()),
+            output: Some("out".into()),
+            ..Summary::default()
+        }
+        .with_rates()
+    }
+
+    #[test]
+    fn the_text_is_short_and_aligned() {
+        let expected = "\
+read      1,234,567 records in 2.00 s
+stored    1,234,563 records in 5 batches (bytes 4, end 1) to out
+bytes     250 MB in, 310 MB out
+rate      617,284 records/s, 125.0 MB/s
+memory    51.0 MB at most
+rejected  4 records (invalid_json 3, too_large 1), kept in out/failed
+          a.json line 7 (byte 812): invalid_json: expected value\u{fffd}[2J
+          … and 3 more
+";
+        assert_eq!(example().text(), expected);
+    }
+
+    #[test]
+    fn nothing_to_do_says_so() {
+        let summary = Summary { outcome: Outcome::NothingToDo, ..Summary::default() };
+        let expected = "nothing to do: an earlier run has stored everything; --fresh does it again\n";
+        assert_eq!(summary.text(), expected);
+    }
+
+    #[test]
+    fn the_json_has_the_documented_keys() {
+        let json: serde_json::Value = serde_json::from_str(&example().json()).unwrap();
+        assert_eq!(json["outcome"], "finished");
+        assert_eq!(json["records_read"], 1_234_567);
+        assert_eq!(json["rejected"]["too_large"], 1);
+        assert_eq!(json["records_per_second"], 617_283.5);
+        assert_eq!(json["partitions"][0]["ended"], true);
+        assert_eq!(json["samples"][0]["place"], "a.json line 7 (byte 812)");
+        assert_eq!(json["close_reasons"]["end"], 1);
+        let nothing = Summary { outcome: Outcome::NothingToDo, ..Summary::default() }.json();
+        assert!(nothing.contains("\"outcome\":\"nothing-to-do\"") && !nothing.contains('\n'));
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!([count(0), count(999), count(1000), count(1_000_000)], ["0", "999", "1,000", "1,000,000"]);
+        assert_eq!([bytes(0), bytes(999), bytes(1000), bytes(999_999)], ["0 B", "999 B", "1.0 kB", "1.0 MB"]);
+        assert_eq!([bytes(123_456_789), bytes(u64::MAX)], ["123 MB", "18446744 TB"]);
+        assert_eq!([seconds(0.123), seconds(4.25), seconds(185.0)], ["0.12 s", "4.2 s", "3m 05s"]);
+        assert_eq!(seconds(7_620.0), "2h 07m");
+    }
+
+    #[test]
+    fn no_time_makes_no_rate() {
+        assert_eq!(Summary { records_read: 5, ..Summary::default() }.with_rates().records_per_second, 0.0);
+    }
+}

@@ -1,0 +1,335 @@
+//! The program of a run: validate, transform, envelope, in one pass over a section.
+//!
+//! A record is validated before the first transform sees it, and what a transform made of it before the next one
+//! does. Nothing is allocated a record: outputs go through two buffers in turn, and lines are appended to the
+//! caller's. A transform that panics is the engine's to catch.
+
+use std::mem;
+use std::sync::Arc;
+
+use super::envelope::{Breaks, Envelope, EnvelopeKind, Origin, Parts, string};
+use super::letter::{self, Letter, Lines, Rejected, Tally};
+use super::value::{Values, utf8, value};
+use super::{Out, Outputs, Program, Transform};
+use crate::batch::Counts;
+use crate::record::{Entry, Payload, Record, RejectKind, Rejection, Section};
+
+/// What the transforms make of all records of a section may have so many bytes, envelopes included: a section
+/// comes from a chunk of about 256 KiB.
+const SECTION_CAP: usize = 64 << 20;
+
+/// What a [`Recipe`] is made of.
+pub struct RecipeOptions {
+    /// What is put around records.
+    pub envelope: EnvelopeKind,
+    /// The transforms, in the order in which they are applied.
+    pub transforms: Vec<Arc<dyn Transform>>,
+    /// What envelopes call this machine.
+    pub processed_by: String,
+    /// What becomes of rejected records.
+    pub dead_letters: Letters,
+    /// Whether the records are dead letters.
+    pub replay: Replay,
+    /// How many bytes the transforms may make of one record.
+    pub output_cap: usize,
+}
+
+impl Default for RecipeOptions {
+    /// The envelope, no transforms, dead letters kept, `processed_by` empty, 64 MiB an output.
+    fn default() -> Self {
+        RecipeOptions {
+            envelope: EnvelopeKind::Default,
+            transforms: Vec::new(),
+            processed_by: String::new(),
+            dead_letters: Letters::Keep,
+            replay: Replay::No,
+            output_cap: 64 << 20,
+        }
+    }
+}
+
+/// What becomes of rejected records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Letters {
+    /// They are counted and kept.
+    Keep,
+    /// They are counted.
+    Drop,
+}
+
+/// Whether the records are dead letters that are fed back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// They are records.
+    No,
+    /// They are dead letters: their payloads are the records.
+    Yes,
+}
+
+/// The program of a run.
+pub struct Recipe {
+    envelope: Envelope,
+    transforms: Vec<Arc<dyn Transform>>,
+    dead_letters: Letters,
+    replay: Replay,
+    output_cap: usize,
+}
+
+impl Recipe {
+    /// A recipe.
+    pub fn new(options: RecipeOptions) -> Self {
+        Recipe {
+            envelope: Envelope::new(options.envelope, &options.processed_by),
+            transforms: options.transforms,
+            dead_letters: options.dead_letters,
+            replay: options.replay,
+            output_cap: options.output_cap,
+        }
+    }
+
+    /// Adds a transform behind those that are there: it sees what they made.
+    pub fn transform(mut self, transform: impl Transform + 'static) -> Self {
+        self.transforms.push(Arc::new(transform));
+        self
+    }
+
+    /// Bare records: no envelope around them.
+    pub fn bare(mut self) -> Self {
+        self.envelope = Envelope::new(EnvelopeKind::None, "");
+        self
+    }
+}
+
+impl Default for Recipe {
+    /// A recipe with default [`RecipeOptions`].
+    fn default() -> Self {
+        Recipe::new(RecipeOptions::default())
+    }
+}
+
+impl Program for Recipe {
+    fn run(&self, section: &Section<'_>, out: &mut Out) {
+        let Some(first) = section.entries().first() else { return };
+        let Out { stored, failed, counts, samples, rejects, outputs, parts } = out;
+        self.envelope.prepare(section, parts);
+        let overhead = self.envelope.overhead(parts, first.position);
+        let bytes: usize = section.entries().iter().map(|entry| entry.len as usize).sum();
+        stored.reserve(bytes + section.len() * overhead);
+        counts.read += section.len() as u64;
+        counts.bytes_read += bytes as u64;
+        let mut run = Run {
+            recipe: self,
+            section,
+            parts,
+            outputs,
+            began: stored.len(),
+            stored,
+            counts,
+            next_break: None,
+            tally: Tally { failed, samples, rejects, lines: Lines::default() },
+        };
+        run.records();
+    }
+}
+
+/// A recipe at work on a section.
+struct Run<'a> {
+    recipe: &'a Recipe,
+    section: &'a Section<'a>,
+    parts: &'a mut Parts,
+    outputs: &'a mut [Outputs; 2],
+    stored: &'a mut Vec<u8>,
+    /// How long the output was before this section.
+    began: usize,
+    counts: &'a mut Counts,
+    /// Where in the buffer the first CR or LF behind those of earlier records stands, once it was looked for.
+    next_break: Option<usize>,
+    tally: Tally<'a>,
+}
+
+impl<'a> Run<'a> {
+    fn records(&mut self) {
+        let (section, recipe) = (self.section, self.recipe);
+        let plain =
+            section.payload() == Payload::Json && recipe.replay == Replay::No && recipe.transforms.is_empty();
+        let mut faults = section.faults().peekable();
+        let mut values = Values::new(section);
+        for (index, entry) in section.entries().iter().enumerate() {
+            let made = match faults.next_if(|(at, _)| *at == index) {
+                Some((_, why)) => Err(why.clone()),
+                // The usual case: nothing is known of the record but its position, and nothing is done with it.
+                None if plain && entry.extra == 0 => values.next(entry).map(|value| {
+                    let breaks = self.breaks(entry);
+                    recipe.envelope.write(
+                        self.parts,
+                        entry.position,
+                        (value.as_bytes(), breaks),
+                        self.stored,
+                    );
+                    self.counts.stored += 1;
+                }),
+                None => self.record(entry, &mut values),
+            };
+            if let Err(why) = made {
+                let record = section.record(entry);
+                let origin = Origin::Read(record);
+                self.reject(&Rejected { section, entry, origin, payload: record.bytes }, why, None);
+            }
+        }
+    }
+
+    /// A record that needs more than validation and the plain envelope.
+    fn record(&mut self, entry: &Entry, values: &mut Values<'a>) -> Result<(), Rejection> {
+        let record = self.section.record(entry);
+        let origin = Origin::Read(record);
+        if self.recipe.replay == Replay::Yes {
+            return self.replayed(entry, record);
+        }
+        if record.payload == Payload::Text {
+            return self.text(&origin, record);
+        }
+        let value = values.next(entry)?;
+        let breaks = self.breaks(entry);
+        self.json(&origin, (Record { bytes: value.as_bytes(), ..record }, breaks))
+    }
+
+    /// Whether CR or LF stands in an entry. Looks at each byte of the section once, and but once a section where
+    /// there are none.
+    #[inline]
+    fn breaks(&mut self, entry: &Entry) -> Breaks {
+        let at = entry.at as usize;
+        let next = match self.next_break {
+            Some(next) if next >= at => next,
+            _ => {
+                let last = self.section.entries().last().map_or(0, |last| (last.at + last.len) as usize);
+                let next = memchr::memchr2(b'\r', b'\n', &self.section.buffer()[at..last]);
+                next.map_or(usize::MAX, |next| at + next)
+            }
+        };
+        self.next_break = Some(next);
+        if next < at + entry.len as usize { Breaks::Perhaps } else { Breaks::None }
+    }
+
+    /// A line of text: it becomes a JSON string.
+    fn text(&mut self, origin: &Origin<'_>, record: Record<'_>) -> Result<(), Rejection> {
+        let text = utf8(record.bytes)?;
+        let mut quoted = mem::take(&mut self.parts.quoted);
+        quoted.clear();
+        string(text, &mut quoted);
+        let record = Record { bytes: &quoted, payload: Payload::Json, ..record };
+        let made = self.json(origin, (record, Breaks::None));
+        self.parts.quoted = quoted;
+        made
+    }
+
+    /// A dead letter: its payload is the record.
+    fn replayed(&mut self, entry: &Entry, record: Record<'_>) -> Result<(), Rejection> {
+        let line = value(record.bytes)?;
+        let letter = Letter::parse(line)?;
+        let origin = Origin::Replayed(&letter);
+        let payload = Record { bytes: &letter.payload, extra: None, ..record };
+        let made = match letter.cut_from {
+            Some(length) => Err(Rejection {
+                length: Some(length),
+                ..Rejection::new(RejectKind::TooLarge, "only its beginning was kept")
+            }),
+            None if record.payload == Payload::Text => self.text(&origin, payload),
+            None => value(payload.bytes).and_then(|value| {
+                self.json(&origin, (Record { bytes: value.as_bytes(), ..payload }, Breaks::Perhaps))
+            }),
+        };
+        if let Err(why) = made {
+            let rejected = Rejected { section: self.section, entry, origin, payload: payload.bytes };
+            self.reject(&rejected, why, Some(letter.line));
+        }
+        Ok(())
+    }
+
+    /// One valid JSON value: transforms it and appends what becomes of it.
+    #[inline]
+    fn json(&mut self, origin: &Origin<'_>, (record, breaks): (Record<'_>, Breaks)) -> Result<(), Rejection> {
+        if self.recipe.transforms.is_empty() {
+            let data = (record.bytes, breaks);
+            self.recipe.envelope.write_any(self.parts, (origin, None), data, self.stored);
+            self.counts.stored += 1;
+            return Ok(());
+        }
+        let before = self.stored.len();
+        let made = self.transform(origin, &record);
+        if made.is_err() {
+            self.stored.truncate(before);
+        }
+        self.counts.stored += made?;
+        Ok(())
+    }
+
+    /// Applies the transforms and appends their outputs; returns how many there are.
+    fn transform(&mut self, origin: &Origin<'_>, record: &Record<'_>) -> Result<u64, Rejection> {
+        let outputs = chain(self.recipe, record, self.outputs)?;
+        let count = outputs.len();
+        for (number, output) in outputs.iter().enumerate() {
+            let number = (count > 1).then_some(number);
+            let data = (output.trim_ascii(), Breaks::Perhaps);
+            self.recipe.envelope.write_any(self.parts, (origin, number), data, self.stored);
+            if self.stored.len() - self.began > SECTION_CAP.max(self.recipe.output_cap) {
+                return Err(Rejection::new(RejectKind::Output, "the outputs of its chunk are too large"));
+            }
+        }
+        Ok(count as u64)
+    }
+
+    /// Counts a rejected record, and keeps it as a dead letter if they are kept. `line` is known beforehand for
+    /// records that were read as dead letters.
+    #[cold]
+    fn reject(&mut self, rejected: &Rejected<'_>, why: Rejection, line: Option<Option<u64>>) {
+        self.counts.rejected += 1;
+        let here = self.tally.count(rejected, &why);
+        if self.recipe.dead_letters == Letters::Keep {
+            letter::write(self.parts, rejected, &why, line.unwrap_or(here), self.tally.failed);
+        }
+    }
+}
+
+/// What the transforms, one behind the other, make of a record.
+fn chain<'o>(
+    recipe: &Recipe,
+    record: &Record<'_>,
+    [from, to]: &'o mut [Outputs; 2],
+) -> Result<&'o Outputs, Rejection> {
+    let (mut from, mut to) = (from, to);
+    for (index, transform) in recipe.transforms.iter().enumerate() {
+        to.begin(recipe.output_cap);
+        if index == 0 {
+            apply(&**transform, record, to)?;
+        } else {
+            for bytes in from.iter() {
+                apply(&**transform, &Record { bytes, payload: Payload::Json, ..*record }, to)?;
+            }
+        }
+        mem::swap(&mut from, &mut to);
+    }
+    Ok(from)
+}
+
+/// Applies one transform, and validates what it pushes.
+fn apply(transform: &dyn Transform, record: &Record<'_>, out: &mut Outputs) -> Result<(), Rejection> {
+    let known = out.len();
+    transform.apply(record, out)?;
+    if out.overflown {
+        let message = format!("what it becomes has more than {} bytes", out.limit);
+        return Err(Rejection::new(RejectKind::Output, message));
+    }
+    for output in out.iter().skip(known) {
+        // A filter pushes what it was given: comparing costs a tenth of validating again.
+        if output != record.bytes {
+            value(output).map_err(|why| {
+                let message = format!("an output is not one JSON value: {}", why.message);
+                Rejection::new(RejectKind::Output, message)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,548 @@
+use proptest::prelude::*;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::*;
+use crate::record::{Chunk, Extra, Identity, Partition};
+use crate::transform::Sample;
+
+/// 2026-11-23T12:00:00.999Z
+const STARTED: i64 = 1_795_435_200_999;
+
+fn partition(source: &'static str, name: &str) -> Partition {
+    let metadata = format!("\"path\":{}", Value::from(name));
+    Partition::new(Identity {
+        source,
+        name: name.to_owned(),
+        metadata,
+        position: "offset",
+        opened_at: Some(STARTED),
+        epoch: 0,
+    })
+}
+
+/// A chunk as the file source fills it: the file's bytes, an entry a line, without its line ending.
+fn ndjson(bytes: &[u8]) -> Chunk {
+    lines_of(&partition("file", "data1.json"), bytes)
+}
+
+fn lines_of(partition: &Partition, bytes: &[u8]) -> Chunk {
+    let mut chunk = Chunk::default();
+    chunk.start(partition, 0);
+    chunk.line = 1;
+    chunk.bytes.extend_from_slice(bytes);
+    let mut at = 0;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let len = line.strip_suffix(b"\n").unwrap_or(line).len();
+        let _ = chunk.mark(Entry {
+            position: at as u64,
+            at: at as u32,
+            len: len as u32,
+            span: line.len() as u32,
+            extra: 0,
+        });
+        at += line.len();
+    }
+    chunk
+}
+
+/// A chunk as other sources fill it: nothing between the records.
+fn pushed(records: &[&[u8]]) -> Chunk {
+    let mut chunk = Chunk::default();
+    chunk.start(&partition("file", "data1.json"), 0);
+    for (position, record) in records.iter().enumerate() {
+        let _ = chunk.push(position as u64, record);
+    }
+    chunk
+}
+
+fn options() -> RecipeOptions {
+    RecipeOptions {
+        envelope: EnvelopeKind::None,
+        transforms: Vec::new(),
+        processed_by: "host1".to_owned(),
+        dead_letters: Letters::Keep,
+        replay: Replay::No,
+        output_cap: 1 << 20,
+    }
+}
+
+fn transforming(transforms: Vec<Arc<dyn Transform>>) -> RecipeOptions {
+    RecipeOptions { transforms, ..options() }
+}
+
+fn run(options: RecipeOptions, chunk: &Chunk) -> Out {
+    let (recipe, mut out) = (Recipe::new(options), Out::default());
+    for section in chunk.sections() {
+        recipe.run(&section, &mut out);
+    }
+    out
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("output is UTF-8")
+}
+
+fn letters(out: &Out) -> Vec<Value> {
+    text(&out.failed).lines().map(|line| serde_json::from_str(line).expect("a letter is JSON")).collect()
+}
+
+#[track_caller]
+fn check(options: RecipeOptions, chunk: &Chunk, stored: &str) {
+    let out = run(options, chunk);
+    assert_eq!(text(&out.stored), stored);
+    assert_eq!(out.counts.stored as usize, stored.lines().count());
+    assert_eq!(text(&out.failed), "");
+    assert_eq!(out.counts.rejected, 0);
+}
+
+fn with_envelope(envelope: EnvelopeKind) -> RecipeOptions {
+    RecipeOptions { envelope, ..options() }
+}
+
+#[test]
+fn the_default_envelope() {
+    check(
+        with_envelope(EnvelopeKind::Default),
+        &ndjson(b"{\"a\": 1.0 }\r\n[\"\\ud800\"]\n"),
+        concat!(
+            r#"{"message_id":"file:data1.json:0","source":"file","processed_at":"2026-11-23T12:00:00Z","#,
+            r#""processed_by":"host1","metadata":{"path":"data1.json","offset":0},"data":{"a": 1.0 }}"#,
+            "\n",
+            r#"{"message_id":"file:data1.json:13","source":"file","processed_at":"2026-11-23T12:00:00Z","#,
+            r#""processed_by":"host1","metadata":{"path":"data1.json","offset":13},"data":["\ud800"]}"#,
+            "\n",
+        ),
+    );
+}
+
+#[test]
+fn the_cloudevents_envelope() {
+    let mut chunk = lines_of(&partition("my_source", "a b/\"ü\".json"), b"1\n");
+    check(
+        with_envelope(EnvelopeKind::CloudEvents),
+        &chunk,
+        concat!(
+            r#"{"specversion":"1.0","id":"my_source:a b/\"ü\".json:0","#,
+            r#""source":"my-source:a%20b/%22%C3%BC%22.json","type":"pipeline.record","#,
+            r#""time":"2026-11-23T12:00:00Z","datacontenttype":"application/json","data":1}"#,
+            "\n",
+        ),
+    );
+    chunk.extra(Extra { time: Some(-1), ..Extra::default() });
+    let out = run(with_envelope(EnvelopeKind::CloudEvents), &chunk);
+    assert!(text(&out.stored).contains(r#""time":"1969-12-31T23:59:59Z""#));
+}
+
+#[test]
+fn no_envelope_leaves_records_as_they_stood_in_one_line_each() {
+    check(
+        options(),
+        &pushed(&[b" {\"a\"\r\n:\n1}\n", b"2", b"3", b"\"x\\n\"", b"\n\n[1,\r2]", b"4"]),
+        "{\"a\"  : 1}\n2\n3\n\"x\\n\"\n[1, 2]\n4\n",
+    );
+}
+
+#[test]
+fn names_are_escaped() {
+    let chunk = lines_of(&partition("file", "a\"\n\\.json"), b"1\n");
+    let out = run(with_envelope(EnvelopeKind::Default), &chunk);
+    let value: Value = serde_json::from_slice(&out.stored).expect("valid");
+    assert_eq!(value["message_id"], "file:a\"\n\\.json:0");
+    assert_eq!(value["metadata"]["path"], "a\"\n\\.json");
+}
+
+#[test]
+fn positions_may_have_any_number_of_digits() {
+    let mut chunk = Chunk::default();
+    chunk.start(&partition("file", "f"), 0);
+    let positions = [0, 9, 10, 99, 7, 123_456, u64::MAX - 1, 3];
+    for position in positions {
+        let _ = chunk.mark(Entry { position, at: 0, len: 0, span: 1, extra: 0 });
+    }
+    chunk.entries.iter_mut().enumerate().for_each(|(index, entry)| (entry.at, entry.len) = (index as u32, 1));
+    chunk.bytes.extend_from_slice(b"12345678");
+    let out = run(with_envelope(EnvelopeKind::Default), &chunk);
+    // "1" to "8" stand without anything between them, so the stream reads one number: the entries decide.
+    for (index, line) in text(&out.stored).lines().enumerate() {
+        let value: Value = serde_json::from_str(line).expect("valid");
+        assert_eq!(value["message_id"], format!("file:f:{}", positions[index]));
+        assert_eq!(value["metadata"]["offset"], positions[index]);
+        assert_eq!(value["data"], index + 1);
+    }
+    assert_eq!(out.counts.stored, 8);
+}
+
+#[test]
+fn keys_times_and_headers_stand_in_the_metadata() {
+    let mut chunk = Chunk::default();
+    chunk.start(&partition("kafka", "t:0"), 7);
+    let _ = chunk.push(7, b"1");
+    let _ = chunk.push(8, b"2");
+    let from = chunk.bytes.len() as u32;
+    chunk.bytes.extend_from_slice(b"k\"h\xff");
+    let (key, name, binary) = (from..from + 2, from + 2..from + 3, from + 3..from + 4);
+    let headers = vec![(name.clone(), Some(key.clone())), (name.clone(), None), (name, Some(binary.clone()))];
+    chunk.extra(Extra { time: Some(5), key: Some(key), headers });
+    let out = run(with_envelope(EnvelopeKind::Default), &chunk);
+    let metadata = concat!(
+        r#""metadata":{"path":"t:0","offset":8,"timestamp":5,"key":"k\"","#,
+        r#""headers":[{"key":"h","value":"k\""},{"key":"h","value":null},{"key":"h","value_base64":"/w=="}]}"#,
+    );
+    let lines: Vec<&str> = text(&out.stored).lines().collect();
+    assert!(lines[0].contains(r#""metadata":{"path":"t:0","offset":7}"#));
+    assert!(lines[1].contains(metadata), "{}", lines[1]);
+    assert!(lines[1].starts_with(r#"{"message_id":"kafka:t:0:8""#));
+    chunk.extras[0] = Extra { key: Some(binary), ..Extra::default() };
+    let out = run(with_envelope(EnvelopeKind::Default), &chunk);
+    assert!(text(&out.stored).contains(r#""offset":8,"key_base64":"/w=="}"#));
+}
+
+#[test]
+fn a_partition_that_tells_nothing_has_valid_metadata() {
+    let mut chunk = Chunk::default();
+    chunk.start(&Partition::new(Identity { source: "own", name: "n".to_owned(), ..Identity::default() }), 0);
+    let _ = chunk.push(0, b"1");
+    let out = run(with_envelope(EnvelopeKind::Default), &chunk);
+    assert!(text(&out.stored).contains(r#""metadata":{},"data":1"#));
+    chunk.extra(Extra { time: Some(5), ..Extra::default() });
+    let out = run(with_envelope(EnvelopeKind::Default), &chunk);
+    assert!(text(&out.stored).contains(r#""metadata":{"timestamp":5},"data":1"#));
+}
+
+#[test]
+fn parts_are_made_again_for_another_partition_time_or_recipe() {
+    let mut out = Out::default();
+    let recipes = ["host1", "host2"].map(|name| {
+        Recipe::new(RecipeOptions { processed_by: name.to_owned(), ..with_envelope(EnvelopeKind::Default) })
+    });
+    for (name, recipe) in [("a", 0), ("b", 0), ("a", 1), ("a", 1)] {
+        let chunk = lines_of(&partition("file", name), b"1\n");
+        let before = out.stored.len();
+        chunk.sections().for_each(|section| recipes[recipe].run(&section, &mut out));
+        let value: Value = serde_json::from_slice(&out.stored[before..]).expect("valid");
+        assert_eq!(value["message_id"], format!("file:{name}:0"));
+        assert_eq!(value["processed_by"], format!("host{}", recipe + 1));
+    }
+}
+
+#[test]
+fn deep_and_odd_values_pass_unchanged() {
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    let all = [deep.as_str(), r#""\ud800""#, "1e999", r#"{"a":1,"a":2}"#, r#""\u0000\/""#].join("\n") + "\n";
+    check(options(), &ndjson(all.as_bytes()), &all);
+}
+
+#[test]
+fn a_bad_record_is_a_dead_letter_and_the_others_are_stored() {
+    let bytes = b"{\"a\":1}\n{\"b\":\n\n\"\xff\"\n1 x\n\"\t\"\n2\n";
+    let out = run(options(), &ndjson(bytes));
+    assert_eq!(text(&out.stored), "{\"a\":1}\n2\n");
+    assert_eq!(
+        text(&out.failed).lines().next(),
+        Some(concat!(
+            r#"{"message_id":"file:data1.json:8","source":"file","metadata":{"path":"data1.json","offset":8},"#,
+            r#""error":{"kind":"invalid_json","message":"EOF while parsing a value at column 5 of the record","#,
+            r#""line":2},"failed_at":"2026-11-23T12:00:00Z","payload":"{\"b\":"}"#
+        ))
+    );
+    let letters = letters(&out);
+    let kinds: Vec<&str> = letters.iter().filter_map(|letter| letter["error"]["kind"].as_str()).collect();
+    assert_eq!(kinds, ["invalid_json", "invalid_json", "invalid_utf8", "invalid_json", "invalid_json"]);
+    let lines: Vec<u64> = letters.iter().filter_map(|letter| letter["error"]["line"].as_u64()).collect();
+    assert_eq!(lines, [2, 3, 4, 5, 6]);
+    assert_eq!(letters[2]["payload_base64"], "Iv8i");
+    assert_eq!(out.rejects, [(RejectKind::InvalidJson, 4), (RejectKind::InvalidUtf8, 1)]);
+    assert_eq!((out.counts.read, out.counts.stored, out.counts.rejected), (7, 2, 5));
+    assert_eq!(out.samples.len(), 3);
+    assert_eq!(
+        out.samples[0],
+        Sample {
+            place: "data1.json line 2 (byte 8)".to_owned(),
+            reason: "invalid_json: EOF while parsing a value at column 5 of the record".to_owned(),
+        }
+    );
+}
+
+#[test]
+fn a_value_over_two_records_is_no_record() {
+    let out = run(options(), &ndjson(b"[1,\n2]\n3\n"));
+    assert_eq!((text(&out.stored), out.counts.rejected), ("3\n", 2));
+    let out = run(options(), &pushed(&[b"1", b"2", "\"é\"".as_bytes(), b"\xc3", b"\xa9", b"4"]));
+    assert_eq!((text(&out.stored), out.counts.rejected), ("1\n2\n\"é\"\n4\n", 2));
+}
+
+#[test]
+fn dropped_records_are_counted_only() {
+    let options = RecipeOptions { dead_letters: Letters::Drop, ..options() };
+    let out = run(options, &ndjson(b"x\n1\n"));
+    assert_eq!((text(&out.stored), text(&out.failed)), ("1\n", ""));
+    assert_eq!((out.counts.rejected, out.samples.len()), (1, 1));
+}
+
+#[test]
+fn what_the_reader_rejected_becomes_a_dead_letter() {
+    let mut chunk = pushed(&[b"1", "\"aé".as_bytes()]);
+    // Only the first half of the last character was kept.
+    chunk.bytes.pop();
+    chunk.entries[1].len -= 1;
+    let why = Rejection { length: Some(9000), ..Rejection::new(RejectKind::TooLarge, "longer than 8 bytes") };
+    chunk.reject_last(why);
+    let _ = chunk.push(2, b"3");
+    let out = run(options(), &chunk);
+    assert_eq!(text(&out.stored), "1\n3\n");
+    let letters = letters(&out);
+    assert_eq!(letters[0]["payload"], "\"a");
+    assert_eq!(letters[0]["error"]["length"], 9000);
+    assert_eq!(letters[0]["error"]["kind"], "too_large");
+}
+
+#[test]
+fn text_becomes_a_json_string() {
+    let mut chunk = ndjson("a \"b\"\t\u{1}\u{2028}é\n\nx\n".as_bytes());
+    chunk.set_payload(Payload::Text);
+    check(options(), &chunk, "\"a \\\"b\\\"\\t\\u0001\u{2028}é\"\n\"\"\n\"x\"\n");
+    let twice = |record: &Record<'_>, out: &mut Outputs| {
+        assert_eq!(record.payload, Payload::Json);
+        out.push(record.bytes);
+        out.push(record.bytes);
+        Ok(())
+    };
+    chunk = ndjson(b"x\n\xff\n");
+    chunk.set_payload(Payload::Text);
+    let out = run(transforming(vec![Arc::new(twice)]), &chunk);
+    assert_eq!(text(&out.stored), "\"x\"\n\"x\"\n");
+    assert_eq!(out.rejects, [(RejectKind::InvalidUtf8, 1)]);
+}
+
+#[test]
+fn transforms_are_a_chain() {
+    let split = |record: &Record<'_>, out: &mut Outputs| {
+        for value in serde_json::from_slice::<Vec<&RawValue>>(record.bytes).expect("an array") {
+            out.push(value.get().as_bytes());
+        }
+        Ok(())
+    };
+    let odd = |record: &Record<'_>, out: &mut Outputs| {
+        let number: u64 = serde_json::from_slice(record.bytes).expect("a number");
+        if number == 13 {
+            return Err(Rejection::new(RejectKind::Transform, "unlucky"));
+        }
+        if number % 2 == 1 {
+            out.push_value(&(number * 10)).expect("a number serialises");
+        }
+        Ok(())
+    };
+    let chunk = ndjson(b" [1,2, 3]\n[2]\n[5]\n[7,13]\n");
+    let options = RecipeOptions {
+        envelope: EnvelopeKind::Default,
+        ..transforming(vec![Arc::new(split), Arc::new(odd)])
+    };
+    let out = run(options, &chunk);
+    let ids: Vec<String> = text(&out.stored)
+        .lines()
+        .map(|line| {
+            let value: Value = serde_json::from_str(line).expect("valid");
+            format!("{} {}", value["message_id"].as_str().expect("text"), value["data"])
+        })
+        .collect();
+    assert_eq!(ids, ["file:data1.json:0#0 10", "file:data1.json:0#1 30", "file:data1.json:14 50"]);
+    assert_eq!((out.counts.stored, out.counts.rejected), (3, 1));
+    assert_eq!(letters(&out)[0]["payload"], "[7,13]");
+    assert_eq!(letters(&out)[0]["error"]["message"], "unlucky");
+}
+
+#[test]
+fn outputs_are_validated_and_put_in_one_line() {
+    let wrong = |record: &Record<'_>, out: &mut Outputs| {
+        out.push(b"\n{\"ok\":\n1}\r\n");
+        if record.bytes == b"2" {
+            out.push(b"{} {}");
+        }
+        Ok(())
+    };
+    let out = run(transforming(vec![Arc::new(wrong)]), &ndjson(b"1\n2\n"));
+    assert_eq!(text(&out.stored), "{\"ok\": 1}\n");
+    assert_eq!(out.rejects, [(RejectKind::Output, 1)]);
+    let letters = letters(&out);
+    let message = letters[0]["error"]["message"].as_str().expect("text");
+    assert_eq!(message, "an output is not one JSON value: trailing characters at column 4 of the record");
+}
+
+#[test]
+fn outputs_are_capped_for_a_record_and_for_a_section() {
+    let flood = |record: &Record<'_>, out: &mut Outputs| {
+        for _ in 0..100_000 {
+            out.push(record.bytes);
+        }
+        Ok(())
+    };
+    let one = |cap: usize, chunk: &Chunk| {
+        run(
+            RecipeOptions {
+                output_cap: cap,
+                envelope: EnvelopeKind::Default,
+                ..transforming(vec![Arc::new(flood)])
+            },
+            chunk,
+        )
+    };
+    let out = one(1000, &ndjson(b"1\n"));
+    assert_eq!((out.rejects.as_slice(), out.stored.len()), (&[(RejectKind::Output, 1)][..], 0));
+    // Each record's outputs are small enough, their envelopes are not.
+    let out = one(1 << 20, &ndjson(&b"1\n".repeat(5)));
+    assert!(out.stored.len() <= SECTION_CAP && out.stored.ends_with(b"}\n"));
+    assert_eq!((out.counts.stored, out.counts.rejected), (300_000, 2));
+    let large = |_: &Record<'_>, out: &mut Outputs| out.push_value(&"x".repeat(2000));
+    let options = RecipeOptions { output_cap: 1000, ..transforming(vec![Arc::new(large)]) };
+    assert_eq!(run(options, &ndjson(b"1\n")).rejects, [(RejectKind::Output, 1)]);
+}
+
+#[test]
+fn dead_letters_can_be_fed_back() {
+    let first = run(options(), &ndjson(b"1\n{\"a\":\n\"\xff\"\n"));
+    let mut fixed = text(&first.failed).replace("\"{\\\"a\\\":\"", "\" {\\\"a\\\":\\n1}\"");
+    fixed.push_str("{\"no\":1}\n17\n");
+    let replay = |envelope| RecipeOptions { replay: Replay::Yes, envelope, ..options() };
+    let chunk = lines_of(&partition("file", "failed.ndjson"), fixed.as_bytes());
+    let out = run(replay(EnvelopeKind::Default), &chunk);
+    assert_eq!(
+        text(&out.stored),
+        concat!(
+            r#"{"message_id":"file:data1.json:2","source":"file","processed_at":"2026-11-23T12:00:00Z","#,
+            r#""processed_by":"host1","metadata":{"path":"data1.json","offset":2},"data":{"a": 1}}"#,
+            "\n"
+        )
+    );
+    let again = letters(&out);
+    assert_eq!(again[0]["message_id"], "file:data1.json:8");
+    assert_eq!(again[0]["payload_base64"], "Iv8i");
+    assert_eq!(again[0]["error"]["line"], 3);
+    assert_eq!(again[0]["metadata"]["path"], "data1.json");
+    assert_eq!(again[1]["payload"], "{\"no\":1}");
+    assert_eq!(again[2]["error"]["message"], "not a dead letter: it is no object");
+    assert_eq!(again[2]["metadata"]["path"], "failed.ndjson");
+    assert_eq!((out.counts.stored, out.counts.rejected), (1, 3));
+    assert!(out.samples[0].place.starts_with("failed.ndjson line 2"));
+    let out = run(replay(EnvelopeKind::CloudEvents), &chunk);
+    assert!(text(&out.stored).contains(r#""id":"file:data1.json:2","source":"file:data1.json","#));
+}
+
+#[test]
+fn a_letter_that_kept_only_a_beginning_is_not_fed_back() {
+    let mut chunk = pushed(&[b"11"]);
+    chunk.reject_last(Rejection { length: Some(99), ..Rejection::new(RejectKind::TooLarge, "too long") });
+    let first = run(options(), &chunk);
+    let out = run(RecipeOptions { replay: Replay::Yes, ..options() }, &ndjson(&first.failed));
+    assert_eq!((out.counts.stored, out.rejects), (0, vec![(RejectKind::TooLarge, 1)]));
+    assert_eq!(letters_of(&out.failed)["error"]["length"], 99);
+}
+
+fn letters_of(line: &[u8]) -> Value {
+    serde_json::from_slice(line).expect("one letter")
+}
+
+/// Each would be quadratic if the stream were begun again at each record, or lines counted from the start.
+#[test]
+fn hostile_sections_are_linear() {
+    for line in [&b"[\n"[..], b"\n", b"{\"a\":[\n", b"\"\n", b"\xff\n", b"1 \n2]\n"] {
+        let bytes = line.repeat(100_000);
+        let mut chunk = ndjson(&bytes);
+        chunk.cuts.clear();
+        let out = run(options(), &chunk);
+        assert_eq!(out.counts.read as usize, chunk.len());
+        assert!(out.counts.rejected >= 100_000);
+        let last = text(&out.failed).lines().last().map(|line| letters_of(line.as_bytes()));
+        assert_eq!(last.map(|letter| letter["error"]["line"].clone()), Some(chunk.len().into()));
+    }
+}
+
+#[test]
+fn buffers_are_kept_from_section_to_section() {
+    let chunk = ndjson(&b"{\"a\":[[1],[2]]}\n".repeat(1000));
+    let recipe = Recipe::new(with_envelope(EnvelopeKind::Default));
+    let mut out = Out::default();
+    let mut capacities = Vec::new();
+    for _ in 0..3 {
+        out.stored.clear();
+        chunk.sections().for_each(|section| recipe.run(&section, &mut out));
+        capacities.push((out.stored.capacity(), out.stored.as_ptr()));
+    }
+    assert!(capacities.windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(out.failed.capacity(), 0);
+}
+
+fn json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 40, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::hash_map(any::<String>(), inner, 0..6)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn data_is_the_original_value(
+        values in prop::collection::vec((json(), any::<bool>(), prop::option::of("[ -~\r\n]{0,9}")), 1..12),
+        separated in any::<bool>(),
+    ) {
+        let records: Vec<Vec<u8>> = values
+            .iter()
+            .map(|(value, pretty, garbage)| match (garbage, pretty) {
+                (Some(garbage), _) => garbage.clone().into_bytes(),
+                (None, true) => serde_json::to_vec_pretty(value).expect("serialises"),
+                (None, false) => serde_json::to_vec(value).expect("serialises"),
+            })
+            .collect();
+        let chunk = if separated {
+            let mut all = Vec::new();
+            for record in &records {
+                all.extend(record.iter().filter(|byte| **byte != b'\n'));
+                all.push(b'\n');
+            }
+            ndjson(&all)
+        } else {
+            pushed(&records.iter().map(Vec::as_slice).collect::<Vec<_>>())
+        };
+        let out = run(with_envelope(EnvelopeKind::Default), &chunk);
+        let mut stored = text(&out.stored).lines();
+        let section = chunk.sections().next().expect("one section");
+        let mut rejected = 0;
+        for entry in chunk.entries.iter() {
+            match serde_json::from_slice::<Value>(section.record(entry).bytes) {
+                Ok(original) => {
+                    let line: Value = serde_json::from_str(stored.next().expect("a line")).expect("valid");
+                    prop_assert_eq!(&line["data"], &original);
+                    prop_assert_eq!(line["metadata"]["offset"].as_u64(), Some(entry.position));
+                }
+                Err(_) => rejected += 1,
+            }
+        }
+        prop_assert!(stored.next().is_none());
+        prop_assert_eq!(out.counts.rejected, rejected);
+        prop_assert_eq!(letters(&out).len() as u64, rejected);
+    }
+
+    #[test]
+    fn any_bytes_give_valid_lines(bytes in prop::collection::vec(any::<u8>(), 0..200), text_lines in any::<bool>()) {
+        let mut chunk = ndjson(&bytes);
+        if text_lines {
+            chunk.set_payload(Payload::Text);
+        }
+        let out = run(with_envelope(EnvelopeKind::Default), &chunk);
+        for line in text(&out.stored).lines().chain(text(&out.failed).lines()) {
+            prop_assert!(serde_json::from_str::<&RawValue>(line).is_ok());
+        }
+        prop_assert_eq!(out.counts.stored + out.counts.rejected, out.counts.read);
+    }
+}

@@ -1,0 +1,5 @@
+//! The rules of the engine, each with a test that fails without it, under a watchdog.
+
+mod fake;
+mod rules;
+mod stopping;

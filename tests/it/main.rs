@@ -1,0 +1,15 @@
+//! All integration tests in one binary: the engine's rules by way of the library, everything else by way of the
+//! real executable.
+
+mod badinput;
+mod cli;
+mod engine;
+mod formats;
+mod golden;
+mod output;
+mod resume;
+mod runs;
+mod signals;
+mod state;
+mod readme;
+mod support;

@@ -1,0 +1,467 @@
+//! What is remembered between runs: nothing to do, changed settings, changed inputs, other outputs, locks,
+//! `--fresh`, `--state`.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::runs::{Bench, Ran, Running, Tree, count, lines, numbers, until};
+
+/// A run over `in.json` in batches of 50.
+const RUN: &[&str] = &["-b", "50", "in.json"];
+
+/// 120 records, processed once.
+#[track_caller]
+fn finished() -> Bench {
+    let bench = Bench::new();
+    bench.write("in.json", lines(0..120));
+    bench.run(RUN).expect(0, &[]);
+    bench
+}
+
+/// Refuses, says why, and leaves everything as it was.
+#[track_caller]
+fn refused(bench: &Bench, args: &[&str], said: &[&str]) -> Ran {
+    let before = stamps(bench);
+    let ran = bench.run(args).expect(2, said);
+    assert_eq!(stamps(bench), before, "something was touched");
+    assert_eq!(ran.stderr.lines().filter(|line| line.starts_with("pipeline: ")).count(), 1, "{}", ran.stderr);
+    ran
+}
+
+/// When each file last changed, and which one it is.
+fn stamps(bench: &Bench) -> Vec<(String, u64, i64, i64)> {
+    let stamp = |name: String| {
+        let about = fs::metadata(bench.path("out").join(&name)).expect("it is there");
+        (name, about.ino(), about.mtime(), about.mtime_nsec())
+    };
+    bench.tree("out").into_keys().filter(|name| name != ".pipeline/lock").map(stamp).collect()
+}
+
+fn names(tree: &Tree) -> Vec<&str> {
+    tree.keys().map(String::as_str).collect()
+}
+
+#[track_caller]
+fn is_whole(bench: &Bench, range: std::ops::Range<u64>) {
+    let found = numbers(&bench.objects("out"));
+    assert!(found == range.clone().collect::<Vec<u64>>(), "{} records instead of {range:?}", found.len());
+}
+
+#[test]
+fn a_finished_run_is_not_done_again() {
+    let bench = finished();
+    let before = stamps(&bench);
+    bench.run(RUN).expect(0, &["nothing to do", "--fresh"]);
+    assert_eq!(stamps(&bench), before);
+
+    bench.append("in.json", "{\"half\"\n");
+    bench.run(RUN).expect(3, &[]);
+    let before = stamps(&bench);
+    bench.run(RUN).expect(3, &["nothing to do", "--fresh"]);
+    bench.run(&["-b", "50", "in.json", "--rejects-ok"]).expect(0, &["nothing to do"]);
+    assert_eq!(stamps(&bench), before);
+    is_whole(&bench, 0..120);
+}
+
+#[test]
+fn fresh_does_it_again_and_leaves_nothing_stale() {
+    let bench = Bench::new();
+    bench.write("in.json", lines(0..120) + "{\"half\"\n");
+    bench.write("other.json", lines(500..510));
+    bench.run(&["-b", "50", "in.json", "other.json"]).expect(3, &[]);
+    assert_eq!(bench.objects("out").len(), 5);
+    refused(
+        &bench,
+        &["-b", "100", "in.json", "other.json"],
+        &["batch_size was 50 and is 100 now", "--fresh"],
+    );
+
+    bench.run(&["-b", "100", "in.json", "other.json", "--fresh"]).expect(3, &[]);
+    let objects = bench.objects("out");
+    assert_eq!(objects.len(), 4, "{:?}", names(&objects));
+    assert_eq!(numbers(&objects), (0..120).chain(500..510).collect::<Vec<u64>>());
+    bench.run(&["-b", "100", "in.json", "other.json"]).expect(3, &["nothing to do"]);
+
+    // Another extension is another name: the old one must go too.
+    bench.run(&["-b", "100", "-z", "gzip", "in.json", "other.json", "--fresh"]).expect(3, &[]);
+    let objects = bench.objects("out");
+    assert!(objects.len() == 4 && objects.keys().all(|name| name.ends_with(".gz")), "{:?}", names(&objects));
+    assert_eq!(bench.leftovers("out"), Vec::<String>::new());
+}
+
+#[test]
+fn fresh_leaves_alone_what_others_put_there() {
+    let bench = finished();
+    let [mine, theirs] = ["out/processed/in.json/notes.txt", "out/processed/else.json"];
+    bench.write(mine, "mine");
+    bench.write(theirs, "theirs");
+    bench.run(&["-b", "100", "in.json", "--fresh"]).expect(0, &[]);
+    let objects = bench.objects("out");
+    assert_eq!(objects.len(), 4, "{:?}", names(&objects));
+}
+
+#[test]
+fn each_changed_setting_is_named() {
+    let bench = finished();
+    let cases: [(&[&str], &str); 5] = [
+        (&["-b", "51"], "batch_size was 50 and is 51 now"),
+        (&["-z", "gzip"], "compress was none and is gzip"),
+        (&["-f", "text"], "format was auto and is text now"),
+        (&["--set", "output.envelope=none"], "envelope was default and is none now"),
+        (&["--set", "processing.on_reject=drop"], "on_reject was dead-letter and is drop now"),
+    ];
+    for (args, said) in cases {
+        let mut all = RUN.to_vec();
+        all.extend(args);
+        refused(&bench, &all, &[said, "--fresh"]);
+    }
+    // These change no byte.
+    let mut all = RUN.to_vec();
+    all.extend(["-w", "1", "--set", "processing.memory_limit=64MiB", "--set", "processing.max_rejected=5"]);
+    bench.run(&all).expect(0, &["nothing to do"]);
+}
+
+#[test]
+fn a_changed_input_is_refused() {
+    let old = lines(0..120);
+    let cases: [(&str, String, &str); 4] = [
+        ("same length", old.replacen("\"n\":5,", "\"n\":6,", 1), "in.json"),
+        ("truncated", lines(0..60), "in.json shrank from"),
+        ("another one", lines(300..600), "in.json"),
+        ("grown in front", lines(600..601) + &old, "in.json"),
+    ];
+    for (what, text, said) in cases {
+        let bench = finished();
+        bench.write("in.json", text);
+        let ran = refused(&bench, RUN, &[said, "--fresh"]);
+        assert!(!ran.stderr.contains("nothing to do"), "{what}");
+        bench.run(&["-b", "50", "in.json", "--fresh"]).expect(0, &[]);
+    }
+}
+
+#[test]
+fn what_was_appended_is_all_that_is_read() {
+    let bench = finished();
+    let old = bench.objects("out");
+    bench.append("in.json", "\n\n".to_owned() + &lines(120..190) + "{\"half\":\n");
+    let at = lines(0..120).len();
+    bench.run(RUN).expect(3, &["71 "]);
+    is_whole(&bench, 0..190);
+    let new = bench.objects("out");
+    assert!(old.iter().all(|(name, bytes)| new.get(name) == Some(bytes)), "what was there is as it was");
+    let id = |n: usize| format!("\"message_id\":\"file:in.json:{}\"", at + 2 + lines(120..n).len());
+    let first = &new[&format!("processed/in.json/{at:020}.ndjson")];
+    assert!(String::from_utf8_lossy(first).contains(&id(120)), "{}", String::from_utf8_lossy(first));
+    let letters: Vec<&Vec<u8>> =
+        new.iter().filter(|(name, _)| name.starts_with("failed/")).map(|(_, l)| l).collect();
+    let letter: Value = serde_json::from_slice(letters[0]).expect("one line");
+    assert!(letter.to_string().contains("193"), "line 193: {letter}");
+    bench.run(RUN).expect(3, &["nothing to do"]);
+}
+
+#[test]
+fn an_input_that_grew_in_the_middle_of_a_record_is_refused() {
+    let bench = Bench::new();
+    bench.write("in.json", lines(0..120) + "{\"n\":12");
+    bench.run(RUN).expect(3, &[]);
+    bench.append("in.json", "0}\n");
+    refused(&bench, RUN, &["in.json grew", "in the middle of a record", "--fresh"]);
+}
+
+#[test]
+fn new_inputs_are_read_and_old_ones_may_be_gone() {
+    let bench = finished();
+    bench.write("new.json", lines(120..180));
+    bench.run(&["-b", "50", "in.json", "new.json"]).expect(0, &[]);
+    is_whole(&bench, 0..180);
+    bench.write("third.json", lines(180..190));
+    fs::remove_file(bench.path("in.json")).expect("it is there");
+    bench.run(&["-b", "50", "new.json", "third.json"]).expect(0, &[]);
+    is_whole(&bench, 0..190);
+    bench.run(&["-b", "50", "third.json"]).expect(0, &["nothing to do"]);
+}
+
+#[test]
+fn a_state_belongs_to_one_output() {
+    let bench = Bench::new();
+    bench.write("in.json", lines(0..120));
+    let run = |out: &'static str| vec!["-b", "50", "in.json", "--state", "kept", "-o", out];
+    bench.run(&run("out")).expect(0, &[]);
+    assert!(!bench.path("out/.pipeline").exists(), "the state is elsewhere");
+    bench.run(&run("out")).expect(0, &["nothing to do"]);
+    bench.run(&run("out/../out")).expect(0, &["nothing to do"]);
+    refused(&bench, &run("other"), &["kept", "out", "other", "--fresh"]);
+    assert!(numbers(&bench.objects("other")).is_empty());
+
+    // Without that state, or with the one of another output, objects of unknown origin are there.
+    refused(&bench, RUN, &["is there already", "--fresh"]);
+    refused(&bench, &["-b", "50", "in.json", "--state", "new"], &["is there already", "--fresh"]);
+}
+
+#[test]
+fn a_damaged_state_is_refused() {
+    let bench = finished();
+    let path = bench.path("out/.pipeline/state.json");
+    let whole = fs::read_to_string(&path).expect("it is there");
+    let cases = [
+        String::new(),
+        "{".into(),
+        whole[..whole.len() / 2].into(),
+        whole.trim_end().into(),
+        whole.replace("\"version\":1", "\"version\":2"),
+        whole.replace("\"watermark\"", "\"watermrak\""),
+        whole.replace("\"watermark\":", "\"watermark\":-"),
+        "[]\n".into(),
+        "\0".repeat(100),
+    ];
+    for case in cases {
+        fs::write(&path, &case).expect("it can be written");
+        refused(&bench, RUN, &["state.json cannot be used", "--fresh"]);
+    }
+    bench.run(&["-b", "50", "in.json", "--fresh"]).expect(0, &[]);
+    is_whole(&bench, 0..120);
+    bench.run(RUN).expect(0, &["nothing to do"]);
+}
+
+#[test]
+fn without_a_state_nothing_is_left_behind_and_nothing_is_mixed() {
+    let bench = Bench::new();
+    bench.write("in.json", lines(0..120));
+    let run = ["-b", "50", "in.json", "--state", "none"];
+    bench.run(&run).expect(0, &[]);
+    is_whole(&bench, 0..120);
+    assert!(!bench.path("out/.pipeline").exists(), "{:?}", names(&bench.tree("out")));
+    refused(&bench, &run, &["is there already", "--fresh"]);
+    bench.run(&["-b", "100", "in.json", "--state", "none", "--fresh"]).expect(0, &[]);
+    assert_eq!(bench.tree("out").len(), 2, "{:?}", names(&bench.tree("out")));
+    refused(&bench, RUN, &["is there already", "--fresh"]);
+}
+
+#[test]
+fn stdin_is_not_mixed_with_what_is_there() {
+    let bench = Bench::new();
+    bench.write("in.json", lines(0..120));
+    let piped = |args: &[&str]| {
+        let mut command = bench.command(args);
+        command.stdin(fs::File::open(bench.path("in.json")).expect("it is there"));
+        Running::start(command).ended()
+    };
+    piped(&["-b", "50", "-"]).expect(0, &[]);
+    is_whole(&bench, 0..120);
+    let before = bench.objects("out");
+    piped(&["-b", "50", "-"]).expect(2, &["is there already", "--fresh"]);
+    assert!(bench.objects("out") == before);
+    piped(&["-b", "100", "-", "--fresh"]).expect(0, &[]);
+    assert_eq!(bench.objects("out").len(), 2);
+}
+
+/// Starts a run that waits for a FIFO, with its state locked.
+fn held(bench: &Bench) -> (Running, fs::File) {
+    make_fifo(&bench.path("fifo"));
+    let running = bench.start(&["-b", "1", "in.json", "fifo"]);
+    // Opened for both, so that neither side waits for the other.
+    let fifo = fs::File::options().read(true).write(true).open(bench.path("fifo")).expect("it is there");
+    until("the first object", || count(&bench.path("out/processed"), ".ndjson") > 0);
+    (running, fifo)
+}
+
+pub fn make_fifo(path: &Path) {
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0)
+        .expect("FIFOs can be made");
+}
+
+#[test]
+fn two_runs_do_not_share_a_state() {
+    let bench = Bench::new();
+    bench.write("in.json", lines(0..3));
+    let (first, fifo) = held(&bench);
+    let second = bench.run(&["-b", "1", "in.json"]);
+    let holder = format!("process {} on", first.id());
+    second.expect(1, &["another run is at work here: out/.pipeline/lock is locked", &holder, "hint: "]);
+    bench.run(&["-b", "1", "in.json", "--fresh"]).expect(1, &["another run is at work here"]);
+    first.signal(Signal::INT);
+    first.ended().expect(130, &[]);
+    drop(fifo);
+    is_whole(&bench, 0..3);
+}
+
+#[test]
+fn a_limit_of_rejected_records_can_be_raised() {
+    let bench = Bench::new();
+    let bad: String = (0..20).map(|n| format!("{}{{\"half\":{n}\n", lines(n * 10..n * 10 + 10))).collect();
+    bench.write("in.json", bad);
+    let run = |limit: &'static str| vec!["-b", "5", "-w", "1", "in.json", "--set", limit];
+    bench.run(&run("processing.max_rejected=3")).expect(1, &["max_rejected is 3", "hint: "]);
+    bench.run(&run("processing.max_rejected=100%")).expect(3, &[]);
+    is_whole(&bench, 0..200);
+    let undisturbed = Bench::new();
+    undisturbed.write("in.json", fs::read(bench.path("in.json")).expect("it is there"));
+    undisturbed.run(&["-b", "5", "in.json"]).expect(3, &[]);
+    assert_eq!(names(&bench.objects("out")), names(&undisturbed.objects("out")));
+}
+
+#[test]
+fn a_file_is_there_whole_or_not_at_all() {
+    let bench = Bench::new();
+    bench.write("in.json", lines(0..5000));
+    make_fifo(&bench.path("fifo"));
+    for (out, rest) in [("x.ndjson.gz", ""), ("y.ndjson", "")] {
+        let hidden = |bench: &Bench| count(&bench.path("."), ".tmp");
+        let running = bench.start(&["-b", "10", "in.json", "fifo", "-o", out]);
+        let fifo = fs::File::options().read(true).write(true).open(bench.path("fifo")).expect("it is there");
+        until("the temporary file", || hidden(&bench) == 1);
+        running.kill();
+        assert!(!bench.path(out).exists());
+        drop(fifo);
+        bench.run(&["-b", "10", "in.json", "-o", out]).expect(0, &[rest]);
+        assert_eq!(hidden(&bench), 0, "what the dead run left is gone");
+        let text = crate::runs::text(out, &fs::read(bench.path(out)).expect("it is there"));
+        assert_eq!(text.lines().count(), 5000);
+        assert!(!bench.path("out").exists());
+        bench.run(&["-b", "10", "in.json", "-o", out]).expect(0, &[]);
+    }
+}
+
+#[test]
+fn a_state_elsewhere_remembers_a_stream_too() {
+    let bench = Bench::new();
+    bench.write("in.json", lines(0..5));
+    let run = |bench: &Bench| {
+        let mut command = bench.command(&["-b", "2", "in.json", "-o", "-", "--state", "kept"]);
+        command.stdin(Stdio::null());
+        Running::start(command).ended()
+    };
+    assert_eq!(run(&bench).expect(0, &[]).stdout.lines().count(), 5);
+    assert_eq!(run(&bench).expect(0, &["nothing to do"]).stdout, "");
+    bench.append("in.json", lines(5..7));
+    assert_eq!(run(&bench).expect(0, &[]).stdout.lines().count(), 2);
+}
+
+/// The state that a run leaves that is killed before its first mark: everything is published, nothing known.
+fn forget_marks(bench: &Bench) {
+    let mut state = bench.state("out/.pipeline");
+    state["run"]["finished"] = false.into();
+    for entry in state["partitions"].as_object_mut().expect("a table").values_mut() {
+        let nothing = "e3b0c44298fc1c149afbf4c8996fb924";
+        (entry["watermark"], entry["line"], entry["ended"]) = (0.into(), 0.into(), false.into());
+        entry["rejected"] = 0.into();
+        entry["identity"]["block"] = nothing.into();
+    }
+    bench.write("out/.pipeline/state.json", state.to_string() + "\n");
+}
+
+#[test]
+fn an_input_that_changes_before_the_first_mark_is_not_mixed() {
+    let old = lines(0..120);
+    for text in [lines(300..420), lines(0..119), old.replacen("\"n\":5,", "\"n\":6,", 1)] {
+        let bench = finished();
+        forget_marks(&bench);
+        bench.write("in.json", text);
+        refused(&bench, RUN, &["in.json", "--fresh"]);
+    }
+    let bench = finished();
+    let before = bench.objects("out");
+    forget_marks(&bench);
+    bench.run(RUN).expect(0, &[]);
+    assert!(bench.objects("out") == before);
+}
+
+/// Behind the first 64 KiB a change cannot be seen where nothing was marked. What is there beyond the mark is
+/// done again in any case, so nothing of the old input may stay.
+#[test]
+fn what_was_published_beyond_the_mark_does_not_outlive_its_input() {
+    let bench = Bench::new();
+    let old = lines(0..4000);
+    let (same, rest) = old.split_at(100_000 + old[100_000..].find('\n').expect("a line") + 1);
+    let bad = "{\"half\n";
+    bench.write("in.json", format!("{same}{bad}{rest}"));
+    bench.run(RUN).expect(3, &[]);
+    forget_marks(&bench);
+    // Every batch behind the change begins elsewhere now, and the length is the same.
+    let changed = format!("{same}{rest}{}", " ".repeat(bad.len()));
+    bench.write("in.json", &changed);
+    bench.run(RUN).expect(0, &[]);
+    is_whole(&bench, 0..4000);
+    let other = Bench::new();
+    other.write("in.json", &changed);
+    other.run(RUN).expect(0, &[]);
+    assert_eq!(names(&bench.objects("out")), names(&other.objects("out")));
+}
+
+/// Starts a run that has opened its input and is not done with it, for nobody reads what it writes; does
+/// something to the input; lets the run go on.
+fn meddled(bench: &Bench, meddle: impl FnOnce()) -> Ran {
+    let mut command = bench.command(SLOW);
+    command.stdout(Stdio::piped());
+    let mut running = Running::start_unread(command);
+    let mut pipe = running.child().stdout.take().expect("it is piped");
+    until("the pipe is full", || rustix::io::ioctl_fionread(&pipe).expect("it is a pipe") > 50_000);
+    meddle();
+    let mut stdout = Vec::new();
+    pipe.read_to_end(&mut stdout).expect("it ends");
+    let mut ran = running.ended();
+    ran.stdout = String::from_utf8_lossy(&stdout).into_owned();
+    ran
+}
+
+const SLOW: &[&str] =
+    &["-w", "1", "-o", "-", "--state", "kept", "--set", "processing.memory_limit=8MiB", "-b", "1", "in.json"];
+
+/// Records that a run cannot hold all at once.
+fn large(count: usize) -> String {
+    (0..count).map(|n| format!("{{\"n\":{n},\"text\":\"{}\"}}\n", "x".repeat(700_000))).collect()
+}
+
+#[test]
+fn an_input_that_grows_while_it_is_read_is_read_to_its_end_by_the_next_run() {
+    let bench = Bench::new();
+    bench.write("in.json", large(40));
+    let ran =
+        meddled(&bench, || bench.append("in.json", lines(40..45))).expect(0, &["grew from", "run again"]);
+    assert_eq!(ran.stdout.lines().count(), 40);
+    let ran = bench.run(SLOW).expect(0, &[]);
+    assert_eq!(ran.stdout.lines().count(), 5);
+    bench.run(SLOW).expect(0, &["nothing to do"]);
+}
+
+#[test]
+fn an_input_that_is_changed_while_it_is_read_is_never_gone_on_with() {
+    let text = large(40);
+    type Meddle = fn(&Bench, &str);
+    let cases: [(&str, Meddle); 3] = [
+        ("truncated while", |bench, text| bench.write("in.json", &text[..text.len() / 2])),
+        ("replaced by another file while", |bench, text| {
+            bench.write("other", text.replace('x', "y"));
+            fs::rename(bench.path("other"), bench.path("in.json")).expect("it can be renamed");
+        }),
+        ("changed while", |bench, text| {
+            let file = fs::File::options().write(true).open(bench.path("in.json")).expect("it is there");
+            let half = text.len() / 2;
+            file.write_all_at(&text.as_bytes()[half..].to_ascii_uppercase(), half as u64).expect("it works");
+        }),
+    ];
+    for (said, meddle) in cases {
+        let bench = Bench::new();
+        bench.write("in.json", &text);
+        meddled(&bench, || meddle(&bench, &text)).expect(4, &["in.json is damaged", said]);
+        bench.run(SLOW).expect(2, &["in.json", "--fresh"]);
+    }
+}
+
+#[test]
+fn an_input_that_is_removed_while_it_is_read_is_read_whole() {
+    let bench = Bench::new();
+    bench.write("in.json", large(40));
+    let remove = || fs::remove_file(bench.path("in.json")).expect("it is there");
+    let ran = meddled(&bench, remove).expect(0, &[]);
+    assert_eq!(ran.stdout.lines().count(), 40);
+    bench.write("in.json", large(40).replace('x', "y"));
+    bench.run(SLOW).expect(2, &["in.json", "--fresh"]);
+}
