@@ -159,29 +159,21 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     /// A directory that is gone when the test is.
-    struct Dir(PathBuf);
+    struct Dir(tempfile::TempDir);
 
     impl Dir {
-        fn new(name: &str) -> Self {
-            let dir = std::env::temp_dir().join(format!("pipeline-check-{name}-{}", std::process::id()));
-            fs::create_dir_all(&dir).unwrap();
-            Dir(dir)
+        fn new() -> Self {
+            Dir(tempfile::tempdir().unwrap())
         }
 
         fn path(&self, name: &str) -> String {
-            self.0.join(name).to_str().unwrap().to_owned()
-        }
-    }
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
+            self.0.path().join(name).to_str().unwrap().to_owned()
         }
     }
 
     #[test]
     fn everything_that_is_there_is_fine_and_nothing_is_created() {
-        let dir = Dir::new("fine");
+        let dir = Dir::new();
         fs::write(dir.path("a.json"), "1").unwrap();
         let out = dir.path("new/out");
         let config =
@@ -195,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_missing_input_is_wrong_use_with_the_nearest_name() {
-        let dir = Dir::new("missing");
+        let dir = Dir::new();
         fs::write(dir.path("data1.json"), "1").unwrap();
         let config = Config::new(vec![dir.path("daat1.json")], Place::Stdout);
         let findings = run(&config);
@@ -207,7 +199,7 @@ mod tests {
 
     #[test]
     fn an_output_below_a_file_is_wrong() {
-        let dir = Dir::new("below");
+        let dir = Dir::new();
         fs::write(dir.path("f"), "1").unwrap();
         let findings = run(&Config::new(vec!["-".into()], Place::Dir(dir.path("f/out").into())));
         assert_eq!(exit_code(&findings), 2, "{findings:?}");
@@ -215,7 +207,7 @@ mod tests {
 
     #[test]
     fn what_the_system_refuses_is_refused() {
-        let dir = Dir::new("refused");
+        let dir = Dir::new();
         fs::write(dir.path("a"), "1").unwrap();
         fs::set_permissions(dir.path("a"), fs::Permissions::from_mode(0o000)).unwrap();
         if fs::File::open(dir.path("a")).is_ok() {

@@ -217,8 +217,8 @@
 //! use pipeline::source::file::{FileOptions, FileSource};
 //! use pipeline::{End, Pipeline, Recipe, Stop};
 //!
-//! # let dir = std::env::temp_dir().join(format!("pipeline-pool-{}", std::process::id()));
-//! # std::fs::create_dir_all(&dir)?;
+//! # let scratch = tempfile::tempdir()?;
+//! # let dir = scratch.path();
 //! # std::fs::write(dir.join("data.ndjson"), "{\"a\":1}\n{\"a\":2}\n")?;
 //! let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
 //! let source = FileSource::new(FileOptions::new(vec![dir.join("data.ndjson").display().to_string()]))?;
@@ -228,7 +228,6 @@
 //! let metrics = pipeline.metrics();
 //! assert_eq!(pipeline.run()?, End::Finished);
 //! assert_eq!(metrics.totals().stored, 2);
-//! # std::fs::remove_dir_all(&dir)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -245,8 +244,8 @@
 //! use pipeline::summary::Outcome;
 //! use pipeline::Stop;
 //!
-//! let dir = std::env::temp_dir().join(format!("pipeline-manual-{}", std::process::id()));
-//! std::fs::create_dir_all(&dir)?;
+//! # let scratch = tempfile::tempdir()?;
+//! # let dir = scratch.path();
 //! let input = dir.join("data.ndjson");
 //! std::fs::write(&input, "{\"a\":1}\n{\"a\":2}\nnot JSON\n")?;
 //!
@@ -258,7 +257,6 @@
 //!
 //! let again = job::run(&config, Mode::Store, &Stop::new(), &|_| {});
 //! assert_eq!(again.summary.expect("it looked").outcome, Outcome::NothingToDo);
-//! # std::fs::remove_dir_all(&dir)?;
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!

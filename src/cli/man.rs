@@ -110,11 +110,11 @@ mod tests {
 
     #[test]
     fn man_renders_it_without_a_warning() {
-        let path = std::env::temp_dir().join(format!("pipeline-man-{}.1", std::process::id()));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipeline.1");
         std::fs::write(&path, page()).unwrap();
         let rendered =
             Command::new("man").args(["--warnings", "-l"]).arg(&path).env("MANWIDTH", "100").output();
-        std::fs::remove_file(&path).unwrap();
         let Ok(rendered) = rendered else { return eprintln!("skipped: no man here") };
         if rendered.status.code() == Some(127) {
             return eprintln!("skipped: no man here");

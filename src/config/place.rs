@@ -157,10 +157,8 @@ mod tests {
 
     #[test]
     fn an_existing_directory_is_one_whatever_its_name() {
-        let dir = std::env::temp_dir().join(format!("pipeline-place-{}.json", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        assert_eq!(parse(dir.to_str().unwrap()), Ok(Place::Dir(dir.clone())));
-        fs::remove_dir(&dir).unwrap();
+        let dir = tempfile::Builder::new().suffix(".json").tempdir().unwrap();
+        assert_eq!(parse(dir.path().to_str().unwrap()), Ok(Place::Dir(dir.path().to_owned())));
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! What tests share: a watchdog, temporary directories, and runs of the real executable.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -27,27 +26,21 @@ pub fn watchdog<T: Send + 'static>(limit: Duration, test: impl FnOnce() -> T + S
 }
 
 /// A directory that is removed with the value.
-pub struct TempDir(PathBuf);
+///
+/// Its name is random and it is made by whoever asks first: test runs of several containers may share one
+/// directory for temporary files, and their process ids are the same.
+pub struct TempDir(tempfile::TempDir);
 
 impl TempDir {
     /// A new directory of its own.
     pub fn new() -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("pipeline-it-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).expect("a temporary directory can be made");
-        TempDir(path)
+        let dir = tempfile::Builder::new().prefix("pipeline-it-").tempdir();
+        TempDir(dir.expect("a temporary directory can be made"))
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        self.0.path()
     }
 }
 

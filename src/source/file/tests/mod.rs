@@ -4,7 +4,6 @@ mod streaming;
 
 use std::fs;
 use std::io::Write;
-use std::sync::atomic::AtomicU32;
 
 use super::bytes::{Bytes, End, Got};
 use super::fill::{Begin, Filled, Filler};
@@ -15,19 +14,15 @@ use crate::record::{Payload, RejectKind};
 use crate::source::{Forget, Marks};
 
 /// A directory that is removed when it is dropped.
-struct Dir(std::path::PathBuf);
+struct Dir(tempfile::TempDir);
 
 impl Dir {
     fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("pipeline-file-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        Dir(path)
+        Dir(tempfile::tempdir().unwrap())
     }
 
     fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
+        self.0.path().join(name).to_str().unwrap().to_owned()
     }
 
     fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
@@ -35,12 +30,6 @@ impl Dir {
         fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
         fs::write(&path, bytes).unwrap();
         path
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
