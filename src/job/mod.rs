@@ -95,6 +95,9 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn run(&self) -> Result<Done> {
+        if self.config.uses_kafka() {
+            return Err(Error::Usage("this build cannot run jobs with Kafka yet".into()));
+        }
         let mut source = self.source()?;
         let namer = Namer::new("", self.config.output.codec);
         let inputs = source.inputs();
@@ -179,10 +182,10 @@ impl Job<'_> {
         let (processing, output) = (&self.config.processing, &self.config.output);
         let root = match &output.to {
             Place::Dir(root) => Some(root),
-            Place::File(_) | Place::Stdout => None,
+            Place::File(_) | Place::Stdout | Place::Kafka(_) => None,
         };
         let mut places: Vec<PathBuf> = root.iter().map(|root| root.join(PROCESSED)).collect();
-        places.extend(output.dead_letter.as_ref().or(root).map(|root| root.join(FAILED)));
+        places.extend(output.dead_letter_dir().or(root).map(|root| root.join(FAILED)));
         if let StateAt::Dir(dir) = &processing.state {
             places.push(dir.clone());
         }
@@ -223,7 +226,7 @@ impl Job<'_> {
                 namer: namer.clone(),
                 fsync,
                 writers: WRITERS,
-                dead_letter: output.dead_letter.clone(),
+                dead_letter: output.dead_letter_dir().cloned(),
             })?)),
             Place::File(path) => self.with_letters(
                 FileSink::create(FileTo { path: path.clone(), codec, fsync, stop })?,
@@ -231,11 +234,12 @@ impl Job<'_> {
                 fsync,
             ),
             Place::Stdout => self.with_letters(StdoutSink::new(codec, self.stop)?, namer, fsync),
+            Place::Kafka(topic) => Err(Error::Usage(format!("this build cannot write to kafka:{topic} yet"))),
         }
     }
 
     fn with_letters<S: Sink + 'static>(&self, main: S, namer: &Namer, fsync: Fsync) -> Result<Box<dyn Sink>> {
-        match &self.config.output.dead_letter {
+        match self.config.output.dead_letter_dir() {
             Some(root) => Ok(Box::new(WithDeadLetters::prepare(main, root, namer.clone(), fsync)?)),
             None => Ok(Box::new(main)),
         }
@@ -277,12 +281,13 @@ impl Job<'_> {
 
     /// Everything that decides which bytes a batch has and where it ends, for the state.
     fn settings_text(&self) -> Vec<(&'static str, String)> {
-        let Config { processing, input, output } = self.config;
+        let Config { processing, input, output, .. } = self.config;
         let format = match input.format {
             Format::Auto => "auto",
             Format::Ndjson => "ndjson",
             Format::Json => "json",
             Format::Text => "text",
+            Format::Binary => "binary",
         };
         let envelope = match output.envelope {
             EnvelopeKind::Default => "default",
@@ -329,7 +334,7 @@ impl Job<'_> {
         match &output.to {
             Place::Dir(root) if self.mode == Mode::Store => Some(Leftovers {
                 stored: root.clone(),
-                failed: output.dead_letter.as_ref().unwrap_or(root).clone(),
+                failed: output.dead_letter_dir().unwrap_or(root).clone(),
                 namer: namer.clone(),
                 source: "file".into(),
             }),
@@ -347,12 +352,13 @@ impl Job<'_> {
         match &self.config.output.to {
             Place::Dir(path) | Place::File(path) => path.display().to_string(),
             Place::Stdout => "stdout".into(),
+            Place::Kafka(topic) => format!("kafka:{topic}"),
         }
     }
 
     /// Where dead letters are, if there can be any.
     fn dead_letters(&self, rejected: u64) -> Option<String> {
-        let root = match (&self.config.output.dead_letter, &self.config.output.to) {
+        let root = match (self.config.output.dead_letter_dir(), &self.config.output.to) {
             _ if rejected == 0 || self.mode == Mode::Rehearse => return None,
             _ if self.config.processing.on_reject != OnReject::DeadLetter => return None,
             (Some(root), _) | (None, Place::Dir(root)) => root,
