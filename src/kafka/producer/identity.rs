@@ -21,7 +21,9 @@ impl Producer {
             return self.identify_transactional(None, deadline);
         }
         let patience = self.patience(deadline);
-        let request = |_| InitProducerIdRequest::default().with_transaction_timeout_ms(i32::MAX);
+        let request = |_| {
+            InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(i32::MAX)
+        };
         let found = Desk::any().ask(&patience, i16::MAX, request, |call, answer, _| {
             match usual(Code(answer.error_code)) {
                 Some(answer) => answer,

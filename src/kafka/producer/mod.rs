@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use partition::partition_for;
-pub use transaction::{Ended, Offset, Transactional};
+pub use transaction::{Ended, GroupOffset, Identity, Transactional};
 
 use super::cluster::{Cluster, TopicPartition};
 use super::code::Code;
@@ -166,8 +166,8 @@ impl Producer {
         let partitions = loop {
             self.cluster.refresh(std::slice::from_ref(&name), deadline)?;
             let known = self.cluster.topic(topic);
-            let (code, partitions) = known
-                .map_or((Code(3), 0), |known| (known.error, known.partitions.len()));
+            let (code, partitions) =
+                known.map_or((Code(3), 0), |known| (known.error, known.partitions.len()));
             match code {
                 Code::NONE if partitions > 0 => break partitions,
                 Code::NONE => {}
@@ -319,7 +319,11 @@ impl Producer {
             }
         }
         let last = last.unwrap_or_else(|| Error::Unavailable("no answer came".into()));
-        Error::GaveUp { what: format!("storing records in {}", names.join(", ")), after, last: Box::new(last) }
+        Error::GaveUp {
+            what: format!("storing records in {}", names.join(", ")),
+            after,
+            last: Box::new(last),
+        }
     }
 
     fn mode(&self) -> Mode {

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::kafka::wire::writer::restamp;
-use crate::kafka::wire::{Batches, BatchWriter, Damage, Scope, Stamp, Unpacker, Unwritable};
+use crate::kafka::wire::{BatchWriter, Batches, Damage, Scope, Stamp, Unpacker, Unwritable};
 
 /// A producer's id and epoch as the cluster gave them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,8 +110,7 @@ impl Queue {
             if self.producer != Some(producer) {
                 (self.producer, self.next) = (Some(producer), 0);
             }
-            let stamp =
-                Stamp { producer_id: producer.id, epoch: producer.epoch, sequence: self.next, scope };
+            let stamp = Stamp { producer_id: producer.id, epoch: producer.epoch, sequence: self.next, scope };
             self.next = after(self.next, first.count);
             first.bytes = stamp_bytes(std::mem::take(&mut first.bytes), &stamp);
             first.stamp = Some(stamp);
@@ -185,9 +184,7 @@ fn halve(batch: &Sealed, writer: &mut BatchWriter) -> Result<[Sealed; 2], Unspli
         }
         // They were written by us: headers that are damaged would be a fault of this program.
         let headers = record.headers.filter_map(Result::ok);
-        writer
-            .push(record.timestamp, record.key, record.value, headers)
-            .map_err(Unsplittable::Unwritable)?;
+        writer.push(record.timestamp, record.key, record.value, headers).map_err(Unsplittable::Unwritable)?;
     }
     halves.push(seal(writer)?);
     halves.try_into().map_err(|_| Unsplittable::OneRecord(size, None))

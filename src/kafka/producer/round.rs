@@ -276,7 +276,9 @@ impl Producer {
         round.progressed = true;
         match queue.split(&mut self.spare) {
             Ok(()) => Ok(()),
-            Err(Unsplittable::OneRecord(size, key)) => Err(too_large(out.of(partition), size, key.as_deref())),
+            Err(Unsplittable::OneRecord(size, key)) => {
+                Err(too_large(out.of(partition), size, key.as_deref()))
+            }
             Err(Unsplittable::Unwritable(source)) => Err(unwritable(out.name.clone(), source)),
             Err(Unsplittable::Damaged(damage)) => {
                 let (of, detail) = (out.of(partition), format!("; it cannot be split: {damage}"));

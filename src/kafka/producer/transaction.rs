@@ -29,7 +29,6 @@ use super::round::At;
 use crate::kafka::cluster::{Coordinates, TopicPartition, topic_name};
 use crate::kafka::code::Code;
 use crate::kafka::error::{Error, Result};
-use crate::kafka::group::Identity;
 
 /// The feature and the level from which on partitions are added implicitly.
 const FEATURE: (&str, i16) = ("transaction.version", 2);
@@ -53,7 +52,7 @@ pub struct Transactional {
 
 /// Where a group goes on in a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offset {
+pub struct GroupOffset {
     /// Topic and partition.
     pub of: TopicPartition,
     /// The position behind the last record.
@@ -62,6 +61,19 @@ pub struct Offset {
     pub leader_epoch: i32,
     /// Metadata of the commit.
     pub metadata: String,
+}
+
+/// Which member of which group stores offsets, and as of when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The group.
+    pub group: String,
+    /// The generation.
+    pub generation: i32,
+    /// The member's id.
+    pub member: String,
+    /// The instance id of a static member.
+    pub instance: Option<String>,
 }
 
 /// How a transaction ended.
@@ -165,7 +177,7 @@ impl Producer {
     /// # Errors
     /// As [`Producer::flush`]; [`Error::GaveUp`]. After an error look at [`Producer::is_committing`]: if it is so,
     /// the commit may count, and only [`Producer::finish`] can tell; otherwise [`Producer::abort`].
-    pub fn commit(&mut self, offsets: &[Offset], member: Option<&Identity>) -> Result<Ended> {
+    pub fn commit(&mut self, offsets: &[GroupOffset], member: Option<&Identity>) -> Result<Ended> {
         self.flush()?;
         if let Some(member) = member
             && !offsets.is_empty()
@@ -214,7 +226,9 @@ impl Producer {
             Phase::Idle => return Ok(()),
             Phase::Fenced(code) => return Err(self.fenced(code)),
             Phase::Committing => {
-                return Err(Error::Config("a transaction that may have been committed cannot be aborted".into()));
+                return Err(Error::Config(
+                    "a transaction that may have been committed cannot be aborted".into(),
+                ));
             }
             Phase::Open | Phase::Aborting => {}
         }
@@ -368,7 +382,7 @@ impl Producer {
     }
 
     /// Adds a group's offsets. The inner error is the group's: the member is not what it was.
-    fn send_offsets(&mut self, offsets: &[Offset], member: &Identity) -> Result<Result<(), Code>> {
+    fn send_offsets(&mut self, offsets: &[GroupOffset], member: &Identity) -> Result<Result<(), Code>> {
         let deadline = self.deadline();
         if !self.transaction_mut()?.implicit {
             self.add_offsets(member, deadline)?;
@@ -392,10 +406,9 @@ impl Producer {
                 )
                 .with_topics(topics.clone())
         };
-        let key: Arc<str> = member.group.as_ref().into();
-        let (of, desk) = transaction
-            .group
-            .get_or_insert_with(|| (key.clone(), Desk::of(Coordinates::Group, &key)));
+        let key: Arc<str> = member.group.as_str().into();
+        let (of, desk) =
+            transaction.group.get_or_insert_with(|| (key.clone(), Desk::of(Coordinates::Group, &key)));
         if *of != key {
             (*of, *desk) = (key.clone(), Desk::of(Coordinates::Group, &key));
         }
@@ -467,7 +480,9 @@ impl Producer {
                 48 | 49 | 59 | 120 if aborts => Answer::Done((Renew::Yes, None)),
                 // A first answer that says so is as good as an abort; a later one may be about what was done.
                 120 if before == Before::Never => Answer::Failed(judge(id.clone(), call.api, code)),
-                120 => Answer::Failed(Error::Transaction { transactional_id: id.clone(), api: call.api, code }),
+                120 => {
+                    Answer::Failed(Error::Transaction { transactional_id: id.clone(), api: call.api, code })
+                }
                 _ => Answer::Failed(ending(id.clone(), call.api, code)),
             }
         });
@@ -517,7 +532,7 @@ fn group_id(member: &Identity) -> GroupId {
     GroupId(StrBytes::from_string(member.group.to_string()))
 }
 
-fn offset_topics(offsets: &[Offset]) -> Vec<TxnOffsetCommitRequestTopic> {
+fn offset_topics(offsets: &[GroupOffset]) -> Vec<TxnOffsetCommitRequestTopic> {
     let mut topics: Vec<TxnOffsetCommitRequestTopic> = Vec::new();
     for offset in offsets {
         let at = topics.iter().position(|topic| topic.name.0[..] == *offset.of.topic).unwrap_or_else(|| {
