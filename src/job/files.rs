@@ -73,10 +73,10 @@ impl Job<'_> {
         let (processing, output) = (&self.config.processing, &self.config.output);
         let root = match &output.to {
             Place::Dir(root) => Some(root),
-            Place::File(_) | Place::Stdout => None,
+            Place::File(_) | Place::Stdout | Place::Kafka(_) => None,
         };
         let mut places: Vec<PathBuf> = root.iter().map(|root| root.join(PROCESSED)).collect();
-        places.extend(output.dead_letter.as_ref().or(root).map(|root| root.join(FAILED)));
+        places.extend(output.dead_letter_dir().or(root).map(|root| root.join(FAILED)));
         if let StateAt::Dir(dir) = &processing.state {
             places.push(dir.clone());
         }
@@ -106,12 +106,13 @@ impl Job<'_> {
 
     /// Everything that decides which bytes a batch has and where it ends, for the state.
     fn settings_text(&self) -> Vec<(&'static str, String)> {
-        let Config { processing, input, output } = self.config;
+        let Config { processing, input, output, .. } = self.config;
         let format = match input.format {
             Format::Auto => "auto",
             Format::Ndjson => "ndjson",
             Format::Json => "json",
             Format::Text => "text",
+            Format::Binary => "binary",
         };
         let envelope = match output.envelope {
             EnvelopeKind::Default => "default",
@@ -158,7 +159,7 @@ impl Job<'_> {
         match &output.to {
             Place::Dir(root) if self.mode == Mode::Store => Some(Leftovers {
                 stored: root.clone(),
-                failed: output.dead_letter.as_ref().unwrap_or(root).clone(),
+                failed: output.dead_letter_dir().unwrap_or(root).clone(),
                 namer: namer.clone(),
                 source: "file".into(),
             }),

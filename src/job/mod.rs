@@ -93,6 +93,9 @@ struct Parts<'a> {
 
 impl Job<'_> {
     fn run(&self) -> Result<Done> {
+        if self.config.uses_kafka() {
+            return Err(Error::Usage("this build cannot run jobs with Kafka yet".into()));
+        }
         self.run_files()
     }
 
@@ -174,13 +177,14 @@ impl Job<'_> {
     fn place(&self) -> String {
         match &self.config.output.to {
             Place::Dir(path) | Place::File(path) => path.display().to_string(),
+            Place::Kafka(topic) => format!("kafka:{topic}"),
             Place::Stdout => "stdout".into(),
         }
     }
 
     /// Where dead letters are, if there can be any.
     fn dead_letters(&self, rejected: u64) -> Option<String> {
-        let root = match (&self.config.output.dead_letter, &self.config.output.to) {
+        let root = match (self.config.output.dead_letter_dir(), &self.config.output.to) {
             _ if rejected == 0 || self.mode == Mode::Rehearse => return None,
             _ if self.config.processing.on_reject != OnReject::DeadLetter => return None,
             (Some(root), _) | (None, Place::Dir(root)) => root,

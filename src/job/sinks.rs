@@ -4,7 +4,7 @@ use super::rehearsal::Rehearsal;
 use super::{Job, Mode};
 use crate::codec::Codec;
 use crate::config::Place;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sink::Sink;
 use crate::sink::dir::{DirOptions, DirSink, Fsync};
 use crate::sink::key::Namer;
@@ -27,19 +27,20 @@ impl Job<'_> {
                 namer: namer.clone(),
                 fsync,
                 writers: WRITERS,
-                dead_letter: output.dead_letter.clone(),
+                dead_letter: output.dead_letter_dir().cloned(),
             })?)),
             Place::File(path) => self.with_letters(
                 FileSink::create(FileTo { path: path.clone(), codec, fsync, stop })?,
                 namer,
                 fsync,
             ),
+            Place::Kafka(topic) => Err(Error::Usage(format!("this build cannot write to kafka:{topic} yet"))),
             Place::Stdout => self.with_letters(StdoutSink::new(codec, self.stop)?, namer, fsync),
         }
     }
 
     fn with_letters<S: Sink + 'static>(&self, main: S, namer: &Namer, fsync: Fsync) -> Result<Box<dyn Sink>> {
-        match &self.config.output.dead_letter {
+        match self.config.output.dead_letter_dir() {
             Some(root) => Ok(Box::new(WithDeadLetters::prepare(main, root, namer.clone(), fsync)?)),
             None => Ok(Box::new(main)),
         }
