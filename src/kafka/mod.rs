@@ -13,6 +13,7 @@ pub mod tls;
 pub mod connection;
 pub mod cluster;
 pub mod consumer;
+pub mod producer;
 #[cfg(test)]
 pub(crate) mod fake;
 
