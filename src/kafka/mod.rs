@@ -12,6 +12,7 @@ pub mod sasl;
 pub mod tls;
 pub mod connection;
 pub mod cluster;
+pub mod probe;
 #[cfg(test)]
 pub(crate) mod fake;
 
