@@ -14,6 +14,7 @@ pub mod connection;
 pub mod cluster;
 pub mod consumer;
 pub mod producer;
+pub mod probe;
 #[cfg(test)]
 pub(crate) mod fake;
 
