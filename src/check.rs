@@ -53,7 +53,7 @@ pub fn exit_code(findings: &[Finding]) -> u8 {
 pub fn run(config: &Config) -> Vec<Finding> {
     let mut findings: Vec<Finding> = config.input.files.iter().map(|file| input(file)).collect();
     findings.push(output(&config.output.to));
-    if let Some(dir) = &config.output.dead_letter {
+    if let Some(dir) = config.output.dead_letter_dir() {
         findings.push(directory("dead letters", dir));
     }
     if let StateAt::Dir(dir) = &config.processing.state {
@@ -88,6 +88,7 @@ fn input(file: &str) -> Finding {
 fn output(to: &Place) -> Finding {
     match to {
         Place::Stdout => Finding { what: "output - (stdout)".into(), verdict: Verdict::Fine },
+        Place::Kafka(topic) => Finding { what: format!("output kafka:{topic}"), verdict: Verdict::Fine },
         Place::Dir(dir) => directory("output", dir),
         Place::File(path) => {
             let what = format!("output {}", path.display());

@@ -272,6 +272,7 @@ pub mod batch;
 pub mod source;
 pub mod transform;
 pub mod sink;
+pub mod outgoing;
 mod read;
 mod process;
 mod assemble;

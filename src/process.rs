@@ -92,7 +92,7 @@ impl Chunks {
         chunk.clear();
         chunk.lease = Lease::default();
         let mut idle = self.idle.lock();
-        if chunk.bytes.capacity() <= self.largest && idle.len() < self.keep {
+        if chunk.memory() <= self.largest && idle.len() < self.keep {
             idle.push(chunk);
         }
     }

@@ -140,9 +140,8 @@ impl<'scope> Readers<'scope> {
     }
 
     fn spawn(&'scope self, mut chunk: Box<Chunk>, lane: &Lane<'_, 'scope>, seq: u64) -> Result<()> {
-        chunk
-            .lease
-            .resize(chunk.bytes.capacity() + chunk.entries.capacity() * size_of::<crate::record::Entry>());
+        let memory = chunk.memory();
+        chunk.lease.resize(memory);
         self.metrics.seen.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         self.permit()?;
         let (index, results) = (lane.index, lane.results.clone());

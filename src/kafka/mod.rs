@@ -11,9 +11,11 @@ pub mod wire;
 pub mod sasl;
 pub mod tls;
 pub mod connection;
+pub mod cluster;
 #[cfg(test)]
 pub(crate) mod fake;
 
+pub use cluster::{At, Cluster, Coordinates, Isolation, Offset, PartitionInfo, Topic, TopicPartition};
 pub use code::Code;
 pub use connection::address::Address;
 pub use connection::hangup::Hangup;

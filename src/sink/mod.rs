@@ -112,6 +112,16 @@ pub struct Shape {
     pub dead_letters: DeadLetters,
     /// Whether pieces carry a CRC-32C.
     pub checksums: bool,
+    /// Who commits what is stored.
+    pub commits: Commits,
+    /// Whether [`Batch::stored`] holds records as [`crate::outgoing`] frames them, not lines. They are not
+    /// compressed, whatever the settings say: that is the sink's business.
+    pub records: bool,
+    /// Whether [`Batch::failed`] does.
+    pub letter_records: bool,
+    /// Bytes of queued output, of any partitions, that a writer hands to one [`Sink::store`] call; 0: what one
+    /// chunk left. More than this is one chunk's only. Counts for [`Order::Partition`] alone.
+    pub group: usize,
 }
 
 impl Default for Shape {
@@ -124,6 +134,10 @@ impl Default for Shape {
             framing: Framing::Batch,
             dead_letters: DeadLetters::Store,
             checksums: false,
+            commits: Commits::Engine,
+            records: false,
+            letter_records: false,
+            group: 0,
         }
     }
 }
@@ -137,6 +151,17 @@ pub enum Order {
     Partition,
     /// Everything in one order: partitions are read one after another. One writer, no open batches.
     Total,
+}
+
+/// Who commits what is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commits {
+    /// The engine, by [`crate::source::Marks::store`], behind the receipts.
+    Engine,
+    /// The sink, together with the output (a transaction): a receipt means that the batch's end is committed
+    /// too. It is therefore also given batches without records, whose ends must not be forgotten. `Marks::store`
+    /// is not called.
+    Sink,
 }
 
 /// Who writes container headers and trailers.
