@@ -11,6 +11,7 @@ pub mod wire;
 pub mod sasl;
 pub mod tls;
 pub mod connection;
+pub mod group;
 #[cfg(test)]
 pub(crate) mod fake;
 

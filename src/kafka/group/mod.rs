@@ -1,0 +1,4 @@
+//! Membership of a consumer group.
+pub mod assign;
+pub mod metadata;
+mod protocol;
