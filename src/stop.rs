@@ -84,6 +84,22 @@ impl Stop {
         self.0.waiters.lock().push(Box::new(hook));
     }
 
+    /// Calls `hook` once the run is aborted, at once if it is already. Otherwise like [`Stop::on_change`].
+    pub fn on_abort(&self, hook: impl Fn() + Send + Sync + 'static) {
+        // Weak, or the stop would hold itself.
+        let inner = Arc::downgrade(&self.0);
+        let hook = Arc::new(hook);
+        let late = hook.clone();
+        self.on_change(move || {
+            if inner.upgrade().is_some_and(|inner| inner.state.load(Ordering::Acquire) >= 2) {
+                hook();
+            }
+        });
+        if self.is_aborted() {
+            late();
+        }
+    }
+
     /// Waits. Blocks for `duration`, or until the abort.
     ///
     /// # Errors

@@ -161,6 +161,32 @@ const TABLE: &[(i16, &str, Retry, &str)] = &[
 impl Code {
     /// No error.
     pub const NONE: Code = Code(0);
+    /// The log no longer has this offset, or not yet.
+    pub const OFFSET_OUT_OF_RANGE: Code = Code(1);
+    /// There is no such topic or partition on this broker.
+    pub const UNKNOWN_TOPIC_OR_PARTITION: Code = Code(3);
+    /// The partition has no leader at the moment.
+    pub const LEADER_NOT_AVAILABLE: Code = Code(5);
+    /// Another broker leads this partition.
+    pub const NOT_LEADER_OR_FOLLOWER: Code = Code(6);
+    /// There is no coordinator at the moment.
+    pub const COORDINATOR_NOT_AVAILABLE: Code = Code(15);
+    /// The topic's name is not allowed.
+    pub const INVALID_TOPIC_EXCEPTION: Code = Code(17);
+    /// Not allowed to use this topic.
+    pub const TOPIC_AUTHORIZATION_FAILED: Code = Code(29);
+    /// The client's view of the leader is older than the broker's.
+    pub const FENCED_LEADER_EPOCH: Code = Code(74);
+    /// The client's view of the leader is newer than the broker's.
+    pub const UNKNOWN_LEADER_EPOCH: Code = Code(75);
+    /// A new leader does not know the end of the log yet.
+    pub const OFFSET_NOT_AVAILABLE: Code = Code(78);
+    /// No topic has this id.
+    pub const UNKNOWN_TOPIC_ID: Code = Code(100);
+    /// The topic was created anew.
+    pub const INCONSISTENT_TOPIC_ID: Code = Code(103);
+    /// What the client knows of the cluster is too old (KIP-1102).
+    pub const REBOOTSTRAP_REQUIRED: Code = Code(129);
     /// The broker does not have this version of a request.
     pub const UNSUPPORTED_VERSION: Code = Code(35);
     /// Wrong user name or password.

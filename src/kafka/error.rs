@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cluster::{Coordinates, TopicPartition};
 use super::code::Code;
 use super::connection::address::Address;
 use super::wire::frame::FrameFault;
@@ -109,6 +110,42 @@ pub enum Error {
         /// Host and port.
         broker: Arc<Address>,
     },
+    /// Nobody can be asked at the moment: no broker is known, or not this one.
+    Unavailable(String),
+    /// A topic cannot be used.
+    Topic {
+        /// Its name.
+        topic: Arc<str>,
+        /// Why.
+        code: Code,
+    },
+    /// A request failed for one partition.
+    Partition {
+        /// Topic and partition.
+        of: TopicPartition,
+        /// The request's name.
+        api: &'static str,
+        /// Why.
+        code: Code,
+    },
+    /// There is no coordinator of a group or transaction, or not for this user.
+    Coordinator {
+        /// Of what.
+        kind: Coordinates,
+        /// The group's or the transaction's name.
+        key: String,
+        /// Why.
+        code: Code,
+    },
+    /// It was tried until the deadline.
+    GaveUp {
+        /// What was tried.
+        what: String,
+        /// For how long.
+        after: Duration,
+        /// How the last try failed.
+        last: Box<Error>,
+    },
     /// The client was shut down from another thread.
     HungUp,
 }
@@ -117,8 +154,13 @@ impl Error {
     /// Whether another try, on a new connection, can help: the one place where this is decided.
     pub fn retry(&self) -> Retry {
         match self {
-            Error::Refused { code, .. } => code.retry(),
-            Error::Resolve { .. }
+            Error::Refused { code, .. }
+            | Error::Topic { code, .. }
+            | Error::Partition { code, .. }
+            | Error::Coordinator { code, .. } => code.retry(),
+            Error::GaveUp { last, .. } => last.retry(),
+            Error::Unavailable(_)
+            | Error::Resolve { .. }
             | Error::Connect { .. }
             | Error::Io { .. }
             | Error::Timeout { .. }
@@ -139,7 +181,10 @@ impl Error {
 
     /// Whether it may have been done although no answer came.
     pub fn is_ambiguous(&self) -> bool {
-        matches!(self, Error::Io { .. } | Error::Timeout { .. } | Error::Frame { .. })
+        match self {
+            Error::GaveUp { last, .. } => last.is_ambiguous(),
+            _ => matches!(self, Error::Io { .. } | Error::Timeout { .. } | Error::Frame { .. }),
+        }
     }
 }
 
@@ -175,6 +220,13 @@ impl fmt::Display for Error {
             Error::Version { broker, api, .. } => write!(f, "{broker} does not have {api}"),
             Error::Refused { call, code } => write!(f, "{call} was refused: {code}"),
             Error::Closed { broker } => write!(f, "the connection to {broker} is closed"),
+            Error::Unavailable(text) => f.write_str(text),
+            Error::Topic { topic, code } => write!(f, "topic {topic}: {code}"),
+            Error::Partition { of, api, code } => write!(f, "partition {of}: {api} failed: {code}"),
+            Error::Coordinator { kind, key, code } => write!(f, "coordinator of {kind} {key}: {code}"),
+            Error::GaveUp { what, after, last } => {
+                write!(f, "{what}: gave up after {:.1} s: {last}", after.as_secs_f64())
+            }
             Error::HungUp => f.write_str("the client was shut down"),
         }
     }
@@ -203,6 +255,7 @@ impl std::error::Error for Error {
                 source.source()
             }
             Error::Tls { source, .. } => source.source(),
+            Error::GaveUp { last, .. } => last.source(),
             _ => None,
         }
     }

@@ -11,10 +11,12 @@ pub mod wire;
 pub mod sasl;
 pub mod tls;
 pub mod connection;
+pub mod cluster;
 pub mod group;
 #[cfg(test)]
 pub(crate) mod fake;
 
+pub use cluster::{At, Cluster, Coordinates, Isolation, Offset, PartitionInfo, Topic, TopicPartition};
 pub use code::Code;
 pub use connection::address::Address;
 pub use connection::hangup::Hangup;

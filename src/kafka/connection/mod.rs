@@ -98,6 +98,32 @@ impl Connection {
         Ok(connection)
     }
 
+    /// The same, by `deadline` at the latest if that comes before the timeouts of `options`, give or take the
+    /// number of the host's addresses and of the handshake's requests.
+    ///
+    /// # Errors
+    /// See [`Connection::open`].
+    pub(crate) fn open_by(
+        broker: &Arc<Address>,
+        options: &Arc<Options>,
+        hangup: &Hangup,
+        deadline: Instant,
+    ) -> Result<Self> {
+        // Never zero, which would be no timeout that a socket takes.
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        if left >= options.connect_timeout.max(options.request_timeout) {
+            return Connection::open(broker, options, hangup);
+        }
+        let hurried = Options {
+            connect_timeout: options.connect_timeout.min(left),
+            request_timeout: options.request_timeout.min(left),
+            ..Options::clone(options)
+        };
+        let mut connection = Connection::open(broker, &Arc::new(hurried), hangup)?;
+        connection.options = options.clone();
+        Ok(connection)
+    }
+
     fn encrypt(&self, mut tcp: Tcp) -> Result<Socket> {
         let Some(tls) = &self.options.tls else { return Ok(Socket::Plain(tcp)) };
         let failed = |source| Error::Tls { broker: self.broker.clone(), source };

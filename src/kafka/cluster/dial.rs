@@ -1,0 +1,102 @@
+//! Connections of a [`Cluster`]: the control connection, and new ones for work.
+//!
+//! Whom to dial: the known brokers, then the bootstrap list, each in random order, so that many clients do not
+//! all press on the first broker of a list.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Cluster, random};
+use crate::error::Retry;
+use crate::kafka::connection::Connection;
+use crate::kafka::connection::address::Address;
+use crate::kafka::error::{Error, Result};
+
+impl Cluster {
+    /// A new connection to this broker. Blocks as [`Connection::open`] does. Tries once.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the cluster did not list it: refresh and look again. Else see
+    /// [`Connection::open`].
+    pub fn connect(&self, broker: i32) -> Result<Connection> {
+        let address = self.0.known.lock().brokers.get(&broker).cloned();
+        let address =
+            address.ok_or_else(|| Error::Unavailable(format!("the cluster lists no broker {broker}")))?;
+        Connection::open(&address, &self.0.options, &self.0.hangup)
+    }
+
+    /// A new connection to any broker, known or of the bootstrap list. Blocks until about `deadline`.
+    ///
+    /// # Errors
+    /// [`Error::GaveUp`] with the last error at the deadline; at once what another try cannot help.
+    pub fn connect_any(&self, deadline: Instant) -> Result<Connection> {
+        self.persist(|| "connecting to any broker".into(), deadline, || self.dial_any(deadline))
+    }
+
+    /// Opens a connection to this address by about `deadline`.
+    pub(super) fn dial(&self, broker: &Arc<Address>, deadline: Instant) -> Result<Connection> {
+        Connection::open_by(broker, &self.0.options, &self.0.hangup, deadline)
+    }
+
+    /// The first of all candidates that takes a connection.
+    fn dial_any(&self, deadline: Instant) -> Result<Connection> {
+        let mut last = Error::Config("kafka.brokers names no broker".into());
+        for (tried, broker) in self.candidates().iter().enumerate() {
+            if tried > 0 && Instant::now() >= deadline {
+                break;
+            }
+            match self.dial(broker, deadline) {
+                Err(error) if error.retry() == Retry::Transient => {
+                    log::debug!("{error}");
+                    last = error;
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(last)
+    }
+
+    fn candidates(&self) -> Vec<Arc<Address>> {
+        let mut known: Vec<_> = self.0.known.lock().brokers.values().cloned().collect();
+        shuffle(&mut known);
+        let mut others = self.0.bootstrap.clone();
+        others.retain(|broker| !known.contains(broker));
+        shuffle(&mut others);
+        known.append(&mut others);
+        known
+    }
+
+    /// Asks on the control connection, which is opened if need be. A connection that was left open by an earlier
+    /// question may have been closed by the broker since: then a new one is asked at once. Waits until
+    /// `deadline` for other threads that ask.
+    pub(super) fn ask<T>(
+        &self,
+        deadline: Instant,
+        mut question: impl FnMut(&mut Connection) -> Result<T>,
+    ) -> Result<T> {
+        let Some(mut control) = self.0.control.try_lock_until(deadline) else {
+            return Err(Error::Unavailable("other questions to the cluster are not answered".into()));
+        };
+        if let Some(mut kept) = control.take_if(|kept| kept.is_open()) {
+            self.sleep(kept.throttle().min(deadline.saturating_duration_since(Instant::now())))?;
+            match question(&mut kept) {
+                Err(Error::Io { .. } | Error::Closed { .. }) => {}
+                outcome => {
+                    *control = Some(kept).filter(Connection::is_open);
+                    return outcome;
+                }
+            }
+        }
+        let mut fresh = self.dial_any(deadline)?;
+        let outcome = question(&mut fresh);
+        *control = Some(fresh).filter(Connection::is_open);
+        outcome
+    }
+}
+
+/// Fisher and Yates.
+fn shuffle<T>(items: &mut [T]) {
+    for last in (1..items.len()).rev() {
+        items.swap(last, (random() % (last as u64 + 1)) as usize);
+    }
+}

@@ -1,0 +1,241 @@
+//! [`Cluster`]: which brokers there are, who leads which partition, who coordinates which group.
+//!
+//! One control connection answers questions about the cluster; work has connections of its own ([`Cluster::connect`]).
+//! Every question is asked again, with backoff, until its deadline, unless the answer says that asking again is of
+//! no use. When no known broker answers, the bootstrap list is tried again, in random order.
+//!
+//! What it must never do: create a topic by asking about it, or go back to an older leader epoch (see [`topic`]).
+//! It has no thread. It holds its locks only while it copies, but for that of the control connection, which
+//! others wait for until their deadline.
+
+mod coordinator;
+mod dial;
+mod offsets;
+pub mod topic;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use parking_lot::Mutex;
+
+pub use coordinator::Coordinates;
+pub use offsets::{At, Isolation, Offset};
+pub use topic::{PartitionInfo, Topic, TopicPartition};
+
+use super::code::Code;
+use super::connection::Connection;
+use super::connection::address::Address;
+use super::connection::hangup::Hangup;
+use super::connection::options::Options;
+use super::error::{Call, Error, Result};
+use super::wire::Api;
+use crate::error::Retry;
+use crate::retry::{Delays, Policy};
+use crate::stop::Stop;
+
+/// From this version on a request can say that topics are not to be created.
+const NEVER_CREATES: i16 = 4;
+
+/// What is known of a cluster. Clones are the same cluster.
+#[derive(Clone)]
+pub struct Cluster(Arc<Inner>);
+
+struct Inner {
+    bootstrap: Vec<Arc<Address>>,
+    options: Arc<Options>,
+    stop: Stop,
+    retry: Policy,
+    hangup: Hangup,
+    known: Mutex<Known>,
+    control: Mutex<Option<Connection>>,
+}
+
+#[derive(Default)]
+struct Known {
+    brokers: BTreeMap<i32, Arc<Address>>,
+    topics: HashMap<Arc<str>, Arc<Topic>>,
+    /// All topics that were ever asked for.
+    wanted: BTreeSet<Arc<str>>,
+    /// When the request was sent whose answer is the last one.
+    asked_at: Option<Instant>,
+}
+
+impl Cluster {
+    /// Nothing is connected yet. `retry` gives the delays between tries; how many there are, deadlines say. Once
+    /// `stop` is aborted, every wait of this cluster and its connections ends with [`Error::HungUp`].
+    pub fn new(bootstrap: Vec<Arc<Address>>, options: Arc<Options>, stop: &Stop, retry: Policy) -> Self {
+        let hangup = Hangup::new();
+        let switch = hangup.clone();
+        stop.on_abort(move || switch.shutdown());
+        Cluster(Arc::new(Inner {
+            bootstrap,
+            options,
+            stop: stop.clone(),
+            retry,
+            hangup,
+            known: Mutex::default(),
+            control: Mutex::default(),
+        }))
+    }
+
+    /// How brokers are spoken to.
+    pub fn options(&self) -> &Arc<Options> {
+        &self.0.options
+    }
+
+    /// The run's stop.
+    pub fn stop(&self) -> &Stop {
+        &self.0.stop
+    }
+
+    /// The topic as last heard of; `None` if it was never asked for. Look at its error first.
+    pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.0.known.lock().topics.get(name).cloned()
+    }
+
+    /// The ids of the brokers as last heard of.
+    pub fn brokers(&self) -> Vec<i32> {
+        self.0.known.lock().brokers.keys().copied().collect()
+    }
+
+    /// Asks which brokers there are and who leads the partitions of `topics` and of all topics that were asked
+    /// for before. Never creates a topic. That a topic is unknown, not allowed or has no valid name is no error:
+    /// see [`Topic::error`]. If another thread asked the same after this call began, its answer is taken.
+    ///
+    /// Blocks until there is an answer, and at most until about `deadline`.
+    ///
+    /// # Errors
+    /// [`Error::GaveUp`] with the last error at the deadline; at once what another try cannot help; and
+    /// [`Error::HungUp`] after an abort.
+    pub fn refresh(&self, topics: &[Arc<str>], deadline: Instant) -> Result<()> {
+        let begun = Instant::now();
+        self.0.known.lock().wanted.extend(topics.iter().cloned());
+        let what = || match topics {
+            [] => "metadata".to_string(),
+            topics => format!("metadata of {}", topics.join(", ")),
+        };
+        self.persist(what, deadline, || {
+            self.ask(deadline, |connection| {
+                if self.0.known.lock().asked_at.is_some_and(|at| at > begun) && self.knows(topics) {
+                    return Ok(());
+                }
+                self.ask_metadata(connection, deadline)
+            })
+        })
+    }
+
+    fn knows(&self, topics: &[Arc<str>]) -> bool {
+        let known = self.0.known.lock();
+        topics.iter().all(|topic| known.topics.contains_key(topic))
+    }
+
+    fn ask_metadata(&self, connection: &mut Connection, deadline: Instant) -> Result<()> {
+        let wanted: Vec<_> = self.0.known.lock().wanted.iter().cloned().collect();
+        let named = |topic: &Arc<str>| MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
+        // An empty list is no topics; none at all would be every topic of the cluster.
+        let request = MetadataRequest::default()
+            .with_topics(Some(wanted.iter().map(named).collect()))
+            .with_allow_auto_topic_creation(false);
+        let version = connection.version::<MetadataRequest>(i16::MAX)?;
+        let call = Call { broker: connection.broker().clone(), api: <MetadataRequest as Api>::NAME, version };
+        if version < NEVER_CREATES {
+            let broker = call.broker;
+            let ours = (NEVER_CREATES, i16::MAX);
+            return Err(Error::Version { broker, api: call.api, ours, theirs: Some((0, version)) });
+        }
+        let asked_at = Instant::now();
+        let answer = connection.call_within(&request, version, self.patience(deadline))?;
+        if let Err(code) = Code(answer.error_code).check() {
+            if code == Code::REBOOTSTRAP_REQUIRED {
+                self.0.known.lock().brokers.clear();
+            }
+            connection.close();
+            return Err(Error::Refused { call, code });
+        }
+        if answer.brokers.is_empty() {
+            // A broker that has just started knows of nobody, itself included.
+            connection.close();
+            return Err(Error::Unavailable(format!("{} knows of no brokers yet", call.broker)));
+        }
+        self.0.known.lock().learn(&wanted, &answer, asked_at);
+        Ok(())
+    }
+
+    /// For how long one answer is waited for.
+    fn patience(&self, deadline: Instant) -> Duration {
+        deadline.saturating_duration_since(Instant::now()).min(self.0.options.request_timeout)
+    }
+
+    /// Tries until it works, fails in a way that trying again cannot help, or the deadline is near.
+    fn persist<T>(
+        &self,
+        what: impl Fn() -> String,
+        deadline: Instant,
+        mut attempt: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        let begun = Instant::now();
+        let mut delays = self.delays();
+        loop {
+            let error = match attempt() {
+                Err(error) if error.retry() == Retry::Transient => error,
+                outcome => return outcome,
+            };
+            self.0.hangup.check()?;
+            let delay = delays.next().unwrap_or(self.0.retry.max_delay);
+            if deadline.saturating_duration_since(Instant::now()) <= delay {
+                return Err(match error {
+                    Error::GaveUp { .. } => error,
+                    last => Error::GaveUp { what: what(), after: begun.elapsed(), last: Box::new(last) },
+                });
+            }
+            log::debug!("{}: {error}; again in {delay:?}", what());
+            self.sleep(delay)?;
+        }
+    }
+
+    fn delays(&self) -> Delays {
+        Policy { max_retries: u32::MAX, ..self.0.retry }.delays(random())
+    }
+
+    fn sleep(&self, delay: Duration) -> Result<()> {
+        self.0.stop.sleep(delay).map_err(|_| Error::HungUp)
+    }
+}
+
+impl Known {
+    fn learn(&mut self, asked: &[Arc<str>], answer: &MetadataResponse, asked_at: Instant) {
+        self.asked_at = Some(asked_at);
+        self.brokers = answer
+            .brokers
+            .iter()
+            .filter_map(|broker| {
+                let port = u16::try_from(broker.port).ok()?;
+                Some((broker.node_id.0, Arc::new(Address { host: broker.host.to_string(), port })))
+            })
+            .collect();
+        for described in &answer.topics {
+            let Some(name) = &described.name else { continue };
+            // Only what was asked for: an answer is no reason to remember more.
+            let Some(name) = asked.iter().find(|topic| topic[..] == name.0[..]) else { continue };
+            let topic = Topic::after(self.topics.get(name).map(Arc::as_ref), name.clone(), described);
+            self.topics.insert(name.clone(), Arc::new(topic));
+        }
+    }
+}
+
+/// A topic's name as messages have it.
+pub(crate) fn topic_name(topic: &str) -> TopicName {
+    TopicName(StrBytes::from_string(topic.to_string()))
+}
+
+/// Some number, other every time.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

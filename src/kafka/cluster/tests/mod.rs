@@ -1,0 +1,86 @@
+//! Tests of a cluster against scripted brokers.
+
+mod find;
+mod refresh;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse};
+use uuid::Uuid;
+
+use super::*;
+use crate::kafka::fake::{Asked, Fake, Reply, answer_versions};
+
+/// Delays that a test does not notice.
+pub(crate) fn soon() -> Policy {
+    Policy { delay: Duration::from_millis(1), max_delay: Duration::from_millis(5), ..Policy::default() }
+}
+
+/// Far more than any of these tests takes.
+pub(crate) fn late() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+pub(crate) fn cluster(bootstrap: &[&Arc<Address>]) -> Cluster {
+    let long = Duration::from_secs(20);
+    let options = Options { request_timeout: long, connect_timeout: long, ..Options::default() };
+    let bootstrap = bootstrap.iter().map(|broker| Arc::clone(broker)).collect();
+    Cluster::new(bootstrap, Arc::new(options), &Stop::new(), soon())
+}
+
+/// A port that nothing listens on.
+pub(crate) fn nobody() -> Arc<Address> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    Arc::new(Address { host: "127.0.0.1".into(), port })
+}
+
+pub(crate) fn broker(id: i32, at: &Address) -> MetadataResponseBroker {
+    MetadataResponseBroker::default()
+        .with_node_id(id.into())
+        .with_host(at.host.clone().into())
+        .with_port(at.port.into())
+}
+
+/// Partitions with leader and epoch, numbered from 0.
+pub(crate) fn topic(name: &str, id: u128, partitions: &[(i32, i32)]) -> MetadataResponseTopic {
+    let partition = |(index, (leader, epoch)): (i32, &(i32, i32))| {
+        MetadataResponsePartition::default()
+            .with_partition_index(index)
+            .with_leader_id((*leader).into())
+            .with_leader_epoch(*epoch)
+    };
+    MetadataResponseTopic::default()
+        .with_name(Some(topic_name(name)))
+        .with_topic_id(Uuid::from_u128(id))
+        .with_partitions((0..).zip(partitions).map(partition).collect())
+}
+
+pub(crate) fn metadata(
+    brokers: Vec<MetadataResponseBroker>,
+    topics: Vec<MetadataResponseTopic>,
+) -> MetadataResponse {
+    MetadataResponse::default().with_brokers(brokers).with_topics(topics)
+}
+
+fn names(topics: &[&str]) -> Vec<Arc<str>> {
+    topics.iter().map(|topic| Arc::from(*topic)).collect()
+}
+
+/// A broker that answers metadata by the number of the request.
+fn telling(mut answer: impl FnMut(usize, &Asked) -> Option<MetadataResponse> + Send + 'static) -> Fake {
+    let mut count = 0;
+    Fake::start(move |asked| match asked.key {
+        ApiKey::ApiVersions => answer_versions(asked),
+        ApiKey::Metadata => {
+            count += 1;
+            answer(count, asked).map_or(Reply::Cut, |answer| asked.answer::<MetadataRequest>(&answer))
+        }
+        key => panic!("unexpected {key:?}"),
+    })
+}
