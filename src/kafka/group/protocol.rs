@@ -275,7 +275,9 @@ mod tests {
 
     #[test]
     fn counts_beyond_the_bytes_are_refused() {
-        for bytes in [&[0u8, 0, 0x7f, 0xff, 0xff, 0xff][..], &[0, 0, 0xff, 0xff, 0xff, 0xff], &[0], &[0xff, 0xff]] {
+        for bytes in
+            [&[0u8, 0, 0x7f, 0xff, 0xff, 0xff][..], &[0, 0, 0xff, 0xff, 0xff, 0xff], &[0], &[0xff, 0xff]]
+        {
             assert_eq!(Subscription::decode(bytes), Err(Malformed));
             assert_eq!(decode_assignment(bytes), Err(Malformed));
         }

@@ -88,7 +88,8 @@ pub(crate) mod tests {
 
     /// Members with any wishes over three topics.
     pub fn groups() -> impl Strategy<Value = (Vec<Candidate>, Counts)> {
-        let wishes = proptest::collection::vec(proptest::sample::subsequence(vec!["a", "b", "c"], 1..=3), 1..7);
+        let wishes =
+            proptest::collection::vec(proptest::sample::subsequence(vec!["a", "b", "c"], 1..=3), 1..7);
         (wishes, 0i32..12, 0i32..12, 0i32..4).prop_map(|(wishes, a, b, c)| {
             let named = wishes.iter().enumerate();
             let candidates = named.map(|(n, topics)| candidate(&format!("m{n}"), topics, &[])).collect();
@@ -97,7 +98,12 @@ pub(crate) mod tests {
     }
 
     /// Each wanted partition goes to exactly one who wants it; those held back to none.
-    pub fn check_complete(candidates: &[Candidate], counts: &Counts, shares: &Shares, held_back: &[TopicPartition]) {
+    pub fn check_complete(
+        candidates: &[Candidate],
+        counts: &Counts,
+        shares: &Shares,
+        held_back: &[TopicPartition],
+    ) {
         let mut given: Vec<&TopicPartition> = shares.iter().flatten().collect();
         given.sort();
         let mut expected = Vec::new();

@@ -18,7 +18,8 @@ pub(crate) fn assign(candidates: &[Candidate], counts: &Counts) -> Shares {
         let mut first = 0;
         for (place, taker) in takers.iter().enumerate() {
             let size = split(*count, takers.len(), place);
-            let some = (first..first + size).map(|partition| TopicPartition { topic: topic.clone(), partition });
+            let some =
+                (first..first + size).map(|partition| TopicPartition { topic: topic.clone(), partition });
             shares[*taker].extend(some);
             first += size;
         }
@@ -63,7 +64,8 @@ mod tests {
 
     #[test]
     fn static_members_stand_first_in_the_order_of_their_instances() {
-        let mut members = [candidate("a", &["a"], &[]), candidate("b", &["a"], &[]), candidate("c", &["a"], &[])];
+        let mut members =
+            [candidate("a", &["a"], &[]), candidate("b", &["a"], &[]), candidate("c", &["a"], &[])];
         members[1].instance = Some("2".into());
         members[2].instance = Some("1".into());
         let shares = assign(&members, &counts(&[("a", 3)]));

@@ -77,7 +77,9 @@ impl<'a> Plan<'a> {
     fn new(candidates: &'a [Candidate], counts: &Counts) -> Self {
         let mut owners = BTreeMap::new();
         for (topic, count) in counts {
-            owners.extend((0..*count).map(|partition| (TopicPartition { topic: topic.clone(), partition }, None)));
+            owners.extend(
+                (0..*count).map(|partition| (TopicPartition { topic: topic.clone(), partition }, None)),
+            );
         }
         let mut order: Vec<usize> = (0..candidates.len()).collect();
         order.sort_by(|a, b| candidates[*a].member.cmp(&candidates[*b].member));
@@ -164,7 +166,8 @@ mod tests {
     fn settle(candidates: &mut [Candidate], counts: &Counts, generation: &mut i32) -> Shares {
         for round in 0.. {
             assert!(round < 4, "it does not settle");
-            let owned: Vec<_> = candidates.iter().map(|candidate| candidate.subscription.owned.clone()).collect();
+            let owned: Vec<_> =
+                candidates.iter().map(|candidate| candidate.subscription.owned.clone()).collect();
             let shares = assign(candidates, counts);
             check_cooperative(candidates, &shares);
             own(candidates, &shares, *generation);
@@ -209,7 +212,8 @@ mod tests {
     #[test]
     fn of_two_claims_the_newer_generation_holds_and_of_equal_ones_none() {
         let counts = counts(&[("a", 1)]);
-        let mut members = [candidate("x", &["a"], &[topic("a", 0)]), candidate("y", &["a"], &[topic("a", 0)])];
+        let mut members =
+            [candidate("x", &["a"], &[topic("a", 0)]), candidate("y", &["a"], &[topic("a", 0)])];
         assert_eq!(assign(&members, &counts), [vec![], vec![]]);
         members[1].subscription.generation = 2;
         assert_eq!(assign(&members, &counts), [vec![], vec![topic("a", 0)]]);
