@@ -5,6 +5,8 @@
 //! Read [`mod@file`] for a real one.
 
 pub mod file;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 
 use std::sync::Arc;
 
