@@ -37,7 +37,7 @@ impl Marks for GroupMarks {
             })
             .collect();
         let mut fenced = Vec::new();
-        group.commit(&commits, &mut fenced).map_err(Error::from)?;
+        group.commit(&commits, &mut fenced)?;
         refused.extend(lost.iter().map(|(mark, _)| mark.partition.clone()));
         for (mark, _) in held {
             if fenced.iter().any(|(_, epoch)| *epoch == mark.partition.identity().epoch) {
