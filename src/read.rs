@@ -82,6 +82,9 @@ impl<'scope> Readers<'scope> {
             chunk.cutters = cutters;
             chunk.cutters.set_now(now());
             let read = reader.read(&mut chunk)?;
+            if !chunk.readable.is_empty() {
+                self.metrics.readable(&mut chunk.readable);
+            }
             cutters = std::mem::take(&mut chunk.cutters);
             let Some(event) = self.event(read, chunk, &mut cutters, lane, seq)? else { continue };
             seq += 1;

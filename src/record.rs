@@ -313,6 +313,8 @@ pub struct Chunk {
     pub(crate) block_end: bool,
     /// What the source needs to go on from `end`, for sources whose positions alone do not tell.
     pub(crate) resume: Option<Arc<[u8]>>,
+    /// What the reader knows of partitions, not only of this one: where it stands, and where they end for now.
+    pub(crate) readable: Vec<(Partition, u64, u64)>,
     pub(crate) lease: Lease,
     pub(crate) cutters: Cutters,
 }
@@ -430,6 +432,13 @@ impl Chunk {
         debug_assert!(end >= self.end);
         self.cut_planned(end);
         self.end = end;
+    }
+
+    /// Tells how far a partition can be read for now, and where the reader stands in it: this is what lag and, for
+    /// runs with an end, progress are made of. May be told with a chunk of another partition, or with
+    /// [`crate::source::Read::Idle`]; survives [`Chunk::start`].
+    pub fn set_readable(&mut self, partition: &Partition, at: u64, end: u64) {
+        self.readable.push((partition.clone(), at, end));
     }
 
     /// What the source needs to go on from the end of this chunk; comes back in [`crate::source::Mark`].

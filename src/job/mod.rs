@@ -177,8 +177,8 @@ impl Job<'_> {
     fn place(&self) -> String {
         match &self.config.output.to {
             Place::Dir(path) | Place::File(path) => path.display().to_string(),
-            Place::Stdout => "stdout".into(),
             Place::Kafka(topic) => format!("kafka:{topic}"),
+            Place::Stdout => "stdout".into(),
         }
     }
 

@@ -12,12 +12,15 @@ pub mod sasl;
 pub mod tls;
 pub mod connection;
 pub mod cluster;
+pub mod consumer;
+pub mod producer;
 pub mod probe;
 #[cfg(test)]
 pub(crate) mod fake;
 
 pub use cluster::{At, Cluster, Coordinates, Isolation, Offset, PartitionInfo, Topic, TopicPartition};
 pub use code::Code;
+pub use consumer::{FetchFault, FetchFrom, FetchSettings, Fetched, Fetcher};
 pub use connection::address::Address;
 pub use connection::hangup::Hangup;
 pub use connection::options::Options;

@@ -17,8 +17,13 @@ pub trait Sink: Send + Sync {
         Shape::default()
     }
 
-    /// Stores whole batches. Each pushed receipt is durable, even if an error follows; the engine tries the
-    /// rest again if the error is transient. Batches that stand in `receipts` already are not passed again.
+    /// Stores whole batches, of several partitions where [`Shape::group`] asks for it; those of one partition
+    /// stand in order. Receipts come in the order of the batches. Each pushed receipt is durable, even if an
+    /// error follows; the engine tries the rest again if the error is transient. Batches that stand in `receipts`
+    /// already, and those before them, are not passed again.
+    ///
+    /// `Ok` with a batch that has no receipt means that its partition is lost: with [`Commits::Sink`] it is
+    /// treated as such from then on; else the engine must know of it already, or the run ends.
     ///
     /// # Errors
     /// What went wrong with the first batch that is not in `receipts`.

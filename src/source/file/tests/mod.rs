@@ -275,7 +275,7 @@ impl Marks for At {
         Ok(Some(Mark { partition, watermark, line, resume: None, plan: vec![], rejected: 0, ended }))
     }
 
-    fn store(&self, _marks: &[Mark]) -> Result<()> {
+    fn store(&self, _marks: &[Mark], _refused: &mut Vec<Partition>) -> Result<()> {
         Ok(())
     }
 }
