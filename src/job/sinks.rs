@@ -36,6 +36,7 @@ impl Job<'_> {
             ),
             Place::Kafka(topic) => Err(Error::Usage(format!("this build cannot write to kafka:{topic} yet"))),
             Place::Stdout => self.with_letters(StdoutSink::new(codec, self.stop)?, namer, fsync),
+            Place::Kafka(topic) => Err(Error::Usage(format!("this build cannot write to kafka:{topic} yet"))),
         }
     }
 
