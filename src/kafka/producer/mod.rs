@@ -18,7 +18,7 @@ mod round;
 mod transaction;
 mod verdict;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
