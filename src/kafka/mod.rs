@@ -20,11 +20,11 @@ pub(crate) mod fake;
 
 pub use cluster::{At, Cluster, Coordinates, Isolation, Offset, PartitionInfo, Topic, TopicPartition};
 pub use code::Code;
-pub use consumer::{FetchFault, FetchFrom, FetchSettings, Fetched, Fetcher};
 pub use connection::address::Address;
 pub use connection::hangup::Hangup;
 pub use connection::options::Options;
 pub use connection::{Connection, Pending};
+pub use consumer::{FetchFault, FetchFrom, FetchSettings, Fetched, Fetcher};
 pub use error::{Call, Error, Result};
 pub use sasl::{Mechanism, Plaintext, Sasl};
 pub use tls::{Tls, TlsFiles, Verify};

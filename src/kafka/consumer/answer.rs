@@ -97,7 +97,8 @@ impl Fetcher {
         }
         let parted = data.diverging_epoch.end_offset;
         if parted >= 0 && parted < partition.offset {
-            let fault = FetchFault::Truncated { offset: partition.offset, epoch: partition.epoch, end: parted };
+            let fault =
+                FetchFault::Truncated { offset: partition.offset, epoch: partition.epoch, end: parted };
             return self.end(of, fault);
         }
         if parted >= 0 {

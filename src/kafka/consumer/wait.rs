@@ -61,9 +61,10 @@ impl Fetcher {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(Error::Unavailable(format!("poll failed: {error}"))),
         }
-        let came = places.iter().zip(&sockets).filter(|(place, socket)| {
-            has_buffered[**place] || !socket.revents().is_empty()
-        });
+        let came = places
+            .iter()
+            .zip(&sockets)
+            .filter(|(place, socket)| has_buffered[**place] || !socket.revents().is_empty());
         Ok(came.map(|(place, _)| waiting[*place]).collect())
     }
 
