@@ -146,8 +146,10 @@ pub(crate) struct Commit<'a> {
     pub interval: Duration,
     /// Who commits.
     pub commits: Commits,
-    /// A partition is to be released: its mark is stored at once.
+    /// A partition is to be released, or begins: its mark is stored at once.
     urgent: bool,
+    /// Partitions whose start is remembered nowhere yet.
+    fresh: HashSet<Partition>,
     dirty: HashSet<Partition>,
     endings: HashMap<Partition, Ending>,
     due: Instant,
@@ -164,6 +166,7 @@ impl<'a> Commit<'a> {
             interval: Duration::from_millis(500),
             commits: Commits::Engine,
             urgent: false,
+            fresh: HashSet::new(),
             dirty: HashSet::new(),
             endings: HashMap::new(),
             due: Instant::now(),
@@ -213,6 +216,11 @@ impl<'a> Commit<'a> {
     }
 
     fn assigned(&mut self, partition: Partition, start: u64, mark: Option<Mark>) {
+        if mark.as_ref().is_some_and(|mark| mark.fresh) {
+            self.fresh.insert(partition.clone());
+            self.dirty.insert(partition.clone());
+            self.urgent = true;
+        }
         let ledger = mark.map_or_else(
             || Ledger::new(start, 0, 0, []),
             |mark| Ledger::new(start, mark.line, mark.rejected, mark.plan),
@@ -233,6 +241,7 @@ impl<'a> Commit<'a> {
     fn lost(&mut self, partition: &Partition) {
         self.dirty.remove(partition);
         self.endings.remove(partition);
+        self.fresh.remove(partition);
         if self.ledgers.lose(partition) {
             self.metrics.lost(partition);
         }
@@ -284,12 +293,19 @@ impl<'a> Commit<'a> {
         let stored = match self.commits {
             Commits::Engine => self.store(&mut marks),
             // Receipts say that it is committed.
-            Commits::Sink => Ok(()),
+            Commits::Sink => {
+                marks.retain(|mark| self.fresh.contains(&mark.partition));
+                self.store(&mut marks)
+            }
         };
         self.settle(&requests, stored.is_ok());
         stored?;
-        for mark in &marks {
-            self.metrics.moved(&mark.partition, mark.watermark, mark.ended);
+        self.fresh.clear();
+        for (partition, request) in &requests {
+            if self.ledgers.is_lost(partition) {
+                continue;
+            }
+            self.metrics.moved(partition, request.watermark, self.is_over(partition, Ending::Ended));
         }
         self.end_partitions();
         // A state of 100,000 files takes a while to write: never more than one part in twenty of the time.
@@ -342,6 +358,7 @@ impl<'a> Commit<'a> {
             plan: request.plan.clone(),
             rejected: request.rejected,
             ended: self.is_over(partition, Ending::Ended),
+            fresh: false,
         }
     }
 

@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod consumer;
 pub mod producer;
 pub mod probe;
+pub mod group;
 #[cfg(test)]
 pub(crate) mod fake;
 

@@ -5,6 +5,8 @@
 //! Read [`mod@file`] for a real one.
 
 pub mod file;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 
 use std::sync::Arc;
 
@@ -186,6 +188,9 @@ pub struct Mark {
     pub rejected: u64,
     /// Whether the partition was read and stored to its end.
     pub ended: bool,
+    /// Whether it is remembered nowhere yet: then it is stored before anything else of the partition, also
+    /// where the sink commits.
+    pub fresh: bool,
 }
 
 /// An end at which a batch may already be published.

@@ -313,6 +313,7 @@ impl Marks for State {
             plan: entry.plan.iter().map(Planned::from).collect(),
             rejected: entry.rejected,
             ended: entry.ended,
+            fresh: false,
         }))
     }
 

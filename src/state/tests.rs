@@ -111,6 +111,7 @@ fn mark(name: &str, watermark: u64, ended: bool) -> Mark {
         plan: vec![Planned { end: watermark + 5, first_time: 7, opened_at: 8 }],
         rejected: 2,
         ended,
+        fresh: false,
     }
 }
 

@@ -16,7 +16,7 @@ pub mod writer;
 pub mod damage;
 mod codec;
 mod guard;
-mod varint;
+pub(crate) mod varint;
 #[cfg(test)]
 mod tests;
 

@@ -362,6 +362,7 @@ impl Book {
             plan,
             rejected: 0,
             ended: false,
+            fresh: false,
         };
         self.marks.lock().insert(partition.name().into(), mark);
     }

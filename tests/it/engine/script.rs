@@ -109,6 +109,7 @@ fn mark(partition: &Partition, watermark: u64) -> Mark {
         plan: Vec::new(),
         rejected: 0,
         ended: false,
+        fresh: false,
     }
 }
 
