@@ -34,7 +34,6 @@ impl Job<'_> {
                 namer,
                 fsync,
             ),
-            Place::Kafka(topic) => Err(Error::Usage(format!("this build cannot write to kafka:{topic} yet"))),
             Place::Stdout => self.with_letters(StdoutSink::new(codec, self.stop)?, namer, fsync),
             Place::Kafka(topic) => Err(Error::Usage(format!("this build cannot write to kafka:{topic} yet"))),
         }
