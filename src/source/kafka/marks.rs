@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Shared;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kafka::group::{Commit, Metadata};
 use crate::record::Partition;
 use crate::source::{Mark, Marks};
