@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use partition::partition_for;
-pub use transaction::{Ended, GroupOffset, Identity, Transactional};
+pub use transaction::{Ended, GroupOffset, Transactional};
 
 use super::cluster::{Cluster, TopicPartition};
 use super::code::Code;

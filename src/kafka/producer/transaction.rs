@@ -29,6 +29,7 @@ use super::round::At;
 use crate::kafka::cluster::{Coordinates, TopicPartition, topic_name};
 use crate::kafka::code::Code;
 use crate::kafka::error::{Error, Result};
+use crate::kafka::group::Identity;
 
 /// The feature and the level from which on partitions are added implicitly.
 const FEATURE: (&str, i16) = ("transaction.version", 2);
@@ -61,19 +62,6 @@ pub struct GroupOffset {
     pub leader_epoch: i32,
     /// Metadata of the commit.
     pub metadata: String,
-}
-
-/// Which member of which group stores offsets, and as of when.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The group.
-    pub group: String,
-    /// The generation.
-    pub generation: i32,
-    /// The member's id.
-    pub member: String,
-    /// The instance id of a static member.
-    pub instance: Option<String>,
 }
 
 /// How a transaction ended.

@@ -3,7 +3,7 @@
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::kafka::TopicPartition;
-use crate::kafka::producer::Identity;
+use crate::kafka::group::{Group, Identity};
 use crate::record::Partition;
 
 /// A member of a consumer group.
@@ -16,6 +16,21 @@ pub(crate) trait Membership: Send + Sync {
 
     /// What stands beside an offset.
     fn metadata(&self, topic_id: uuid::Uuid, offset: i64) -> String;
+}
+
+impl Membership for Group {
+    fn identity(&self) -> Option<Identity> {
+        Group::identity(self)
+    }
+
+    fn is_owned(&self, of: &TopicPartition, epoch: u64) -> bool {
+        Group::is_owned(self, of, epoch)
+    }
+
+    fn metadata(&self, topic_id: uuid::Uuid, offset: i64) -> String {
+        // Nothing is planned: records and offsets are published together.
+        Group::metadata(self, topic_id, Vec::new()).write(offset, 0).text
+    }
 }
 
 /// Topic and number of a partition whose name is `topic:0`.

@@ -26,7 +26,8 @@ pub use notify::Notifying;
 use crate::batch::{Batch, Receipt};
 use crate::error::{Error, Result, Retry};
 use crate::kafka::error as kafka;
-use crate::kafka::producer::{Ended, GroupOffset, Identity, ProducerSettings};
+use crate::kafka::group::{Group, Identity};
+use crate::kafka::producer::{Ended, GroupOffset, ProducerSettings};
 use crate::kafka::{Cluster, TopicPartition};
 use crate::sink::{Commits, DeadLetters, Shape, Sink};
 use mailbox::{Delivery, Mailbox, append_all};
@@ -54,13 +55,19 @@ struct State {
 }
 
 impl KafkaSink {
-    /// Finds the topic. With a transactional id in `settings` each call of [`Sink::store`] is one transaction.
-    /// Blocks until the cluster has told of the topic.
+    /// Finds the topic. With a transactional id in `settings` each call of [`Sink::store`] is one transaction; with
+    /// the group whose partitions are read, which is of the same cluster, it holds the offsets too. Blocks until
+    /// the cluster has told of the topic.
     ///
     /// # Errors
-    /// If the topic is not there, or not allowed.
-    pub fn prepare(cluster: Cluster, topic: &str, settings: ProducerSettings) -> Result<Self> {
-        KafkaSink::with(cluster, topic, settings, None)
+    /// If the topic is not there, or not allowed; [`Error::Usage`] for a group without a transactional id.
+    pub fn prepare(
+        cluster: Cluster,
+        topic: &str,
+        settings: ProducerSettings,
+        group: Option<Arc<Group>>,
+    ) -> Result<Self> {
+        KafkaSink::with(cluster, topic, settings, group.map(|group| group as Arc<dyn Membership>))
     }
 
     fn with(

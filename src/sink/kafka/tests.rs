@@ -89,7 +89,7 @@ fn transactional(delivery: Duration) -> ProducerSettings {
 }
 
 fn plain(world: &World, settings: ProducerSettings) -> KafkaSink {
-    KafkaSink::prepare(cluster(world, long()), TOPIC, settings).unwrap()
+    KafkaSink::prepare(cluster(world, long()), TOPIC, settings, None).unwrap()
 }
 
 fn exact(world: &World, member: &Arc<Member>, delivery: Duration) -> KafkaSink {
@@ -119,7 +119,7 @@ fn the_shape_says_who_commits() {
 fn a_missing_topic_is_permanent_and_named() {
     let world = World::start(1, &[1], |_, _, _| None);
     let short = ProducerSettings { delivery_timeout: Duration::from_millis(100), ..settings() };
-    let error = KafkaSink::prepare(cluster(&world, long()), "nowhere", short).err().unwrap();
+    let error = KafkaSink::prepare(cluster(&world, long()), "nowhere", short, None).err().unwrap();
     assert_eq!(error.exit_code(), 4);
     assert!(error.to_string().contains("topic nowhere does not exist"), "{error}");
 }
