@@ -92,6 +92,11 @@ impl KafkaSource {
         Ok(KafkaSource { shared: Arc::new(shared) })
     }
 
+    /// The cluster it reads from.
+    pub fn cluster(&self) -> &Cluster {
+        &self.shared.cluster
+    }
+
     /// The group it is a member of, for a sink that commits offsets in its transactions.
     pub fn group(&self) -> Option<Arc<Group>> {
         self.shared.group.clone()
