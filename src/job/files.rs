@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::memory::{Memory, Remember};
+use super::report::Extent;
 use super::{Done, FAILED, Job, Mode, PROCESSED, Parts, loops};
 use crate::config::{Config, EnvelopeKind, Format, OnReject, Place, StateAt};
 use crate::error::{Error, Result};
@@ -52,7 +53,14 @@ impl Job<'_> {
         source.set_opened_at(|name| memory.started_at(name));
         let recipe = self.recipe(memory.processed_by());
         let (marks, consumed) = (Some(memory.marks()), source.consumed());
-        Ok(self.engine(&Parts { source: &source, recipe: &recipe, sink: &*sink, marks, consumed }))
+        Ok(self.engine(&Parts {
+            source: &source,
+            recipe: &recipe,
+            sink: &*sink,
+            marks,
+            consumed,
+            extent: Extent::Open,
+        }))
     }
 
     fn source(&self) -> Result<FileSource> {

@@ -5,6 +5,8 @@
 //! is; the state is durable before anything is published. Read `memory.rs` for how inputs and state are joined.
 
 mod files;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod loops;
 mod memory;
 mod rehearsal;
@@ -16,7 +18,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::codec::Codec;
-use crate::config::{Config, OnReject, Place};
+use crate::config::{Config, OnReject, Place, SourceKind};
 use crate::cut::Limits;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -28,7 +30,7 @@ use crate::stop::Stop;
 use crate::summary::{Outcome, Summary};
 use crate::transform::Transform;
 use crate::transform::recipe::{Letters, Recipe, RecipeOptions, Replay};
-use report::Reporter;
+use report::{Extent, Reporter};
 
 /// How often the observer is called.
 const OBSERVE: Duration = Duration::from_millis(200);
@@ -89,18 +91,24 @@ struct Parts<'a> {
     marks: Option<Arc<dyn Marks>>,
     /// Bytes, or offsets, that were read so far.
     consumed: Arc<AtomicU64>,
+    /// What progress is shown over.
+    extent: Extent,
 }
 
 impl Job<'_> {
     fn run(&self) -> Result<Done> {
-        if self.config.uses_kafka() {
-            return Err(Error::Usage("this build cannot run jobs with Kafka yet".into()));
+        match self.config.input.source {
+            SourceKind::File => self.run_files(),
+            #[cfg(feature = "kafka")]
+            SourceKind::Kafka => self.run_kafka(),
+            #[cfg(not(feature = "kafka"))]
+            SourceKind::Kafka => Err(Error::Usage("this build has no Kafka (feature kafka)".into())),
         }
-        self.run_files()
     }
 
     fn engine(&self, parts: &Parts<'_>) -> Done {
-        let reporter = Reporter::new(parts.source.size(), parts.consumed.clone(), self.observe);
+        let reporter =
+            Reporter::new(parts.source.size(), parts.consumed.clone(), self.observe).over(parts.extent);
         let observe = |metrics: &Metrics| reporter.tick(metrics);
         let mut pipeline = Pipeline::new(parts.source, parts.recipe, parts.sink)
             .settings(self.settings())

@@ -24,7 +24,6 @@ pub(super) enum Extent {
     /// It goes on for ever, or is known in bytes.
     Open,
     /// Once everything that is readable is committed, the run is over: a bar over positions makes sense.
-    #[allow(dead_code, reason = "the Kafka source asks for it")]
     Bounded,
 }
 
@@ -38,7 +37,6 @@ impl<'a> Reporter<'a> {
     }
 
     /// Whether progress is shown over positions.
-    #[allow(dead_code, reason = "the Kafka source asks for it")]
     pub(super) fn over(mut self, extent: Extent) -> Self {
         self.extent = extent;
         self

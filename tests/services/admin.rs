@@ -1,5 +1,6 @@
 //! Topics, by way of our own connection: a Java tool takes most of a second to do the same.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
@@ -64,10 +65,15 @@ pub fn delete(kafka: &Kafka, name: &str) {
 /// What a broker knows of a topic.
 #[track_caller]
 pub fn describe(connection: &mut Connection, name: &str) -> MetadataResponseTopic {
+    try_describe(connection, name).expect("the broker answers")
+}
+
+/// The same, if it answers.
+pub fn try_describe(connection: &mut Connection, name: &str) -> Option<MetadataResponseTopic> {
     let topic = MetadataRequestTopic::default().with_name(Some(TopicName(text(name))));
     let request =
         MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false);
-    connection.call(&request).expect("the broker answers").topics.remove(0)
+    connection.call(&request).ok()?.topics.pop()
 }
 
 /// Waits until every broker that runs knows this of the topic.
@@ -90,4 +96,29 @@ pub fn until_known(kafka: &Kafka, name: &str, is_so: impl Fn(&MetadataResponseTo
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Gives each partition of a topic these replicas, the first as leader.
+#[track_caller]
+pub fn reassign(kafka: &Kafka, topic: &str, partitions: i32, replicas: &str) {
+    let one =
+        |partition| format!("{{\"topic\":\"{topic}\",\"partition\":{partition},\"replicas\":[{replicas}]}}");
+    let list = (0..partitions).map(one).collect::<Vec<_>>().join(",");
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    write!(file, "{{\"version\":1,\"partitions\":[{list}]}}").expect("it can be written");
+    let path = file.path().to_str().expect("it is text");
+    kafka.tool("ReassignPartitionsCommand", &["--reassignment-json-file", path, "--execute"], "");
+    kafka.tool("LeaderElectionCommand", &["--election-type", "preferred", "--all-topic-partitions"], "");
+    let leader = replicas.split(',').next().expect("there is one").parse::<i32>().expect("it is a number");
+    until_known(kafka, topic, |topic| {
+        topic.partitions.iter().all(|partition| partition.leader_id.0 == leader)
+    });
+}
+
+/// The node that is the controller.
+#[track_caller]
+pub fn controller(kafka: &Kafka) -> u16 {
+    let said = kafka.tool("MetadataQuorumCommand", &["describe", "--status"], "");
+    let leader = said.lines().find_map(|line| line.strip_prefix("LeaderId:")).expect("it says so");
+    leader.trim().parse().expect("it is a number")
 }

@@ -27,6 +27,11 @@ impl Cluster3 {
         Some(cluster)
     }
 
+    /// The brokers, for threads that outlive a borrow of this.
+    pub fn brokers_of_all(&self) -> &'static Kafka {
+        self.kafka
+    }
+
     /// SIGKILL, as if the power was cut.
     pub fn kill(&self, node: u16) {
         assert!(self.nodes.order("kill", node), "broker {node} was down already");

@@ -79,6 +79,7 @@ tool() { # CLASS ARGS...
     *.*) package= ;;
     ConsumerGroupCommand) package+=.consumer.group. ;;
     ConsoleConsumer) package+=.consumer. ;;
+    ReassignPartitionsCommand) package+=.reassign. ;;
     *) package+=. ;;
   esac
   jvm WARN -XX:+UseSerialGC -Xmx"${KAFKA_HEAP:-256m}" "$package$class" "$@"
@@ -180,6 +181,7 @@ serve() { # DIR NODES PORT NAME=VALUE...
   DIR=$1 NODES=$2 PORT=$3; shift 3
   EXTRA=("$@")
   local word node; pids=()
+  exec 2> "$DIR/serve.log" # The shell tells of every job that is killed.
   set -m # Each broker gets a process group of its own, so that what it starts ends with it.
   trap 'exit 1' HUP INT TERM
   trap end EXIT
@@ -269,8 +271,8 @@ try() {
 Kafka is on localhost:$PORT. Its topics are data-input (3 partitions, a few records), processing-results and
 data-input-failed. Try:
 
-  target/release/pipeline process --source kafka --topic data-input --until end     # into ./out
-  target/release/pipeline process --source kafka --topic data-input --until end -o -
+  target/release/pipeline process --source kafka --brokers localhost:$PORT --topic data-input --until end     # into ./out
+  target/release/pipeline process --source kafka --brokers localhost:$PORT --topic data-input --until end -o -
   tests/services/kafka.sh tool ConsoleProducer --bootstrap-server localhost:$PORT --topic data-input
   make kafka-down
 END

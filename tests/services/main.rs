@@ -8,10 +8,16 @@ mod access;
 mod admin;
 mod batches;
 mod cluster;
+mod directory;
+mod exactly;
+mod faults;
+mod flow;
 mod harness;
 mod kafka;
 mod nodes;
 mod proxy;
+mod records;
+mod refusals;
 mod tool;
 
 #[allow(dead_code, reason = "tests/it needs more of it")]

@@ -3,8 +3,11 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use pipeline::kafka::wire::Compression;
+
 use crate::kafka::Kafka;
 use crate::nodes::SCRIPT;
+use crate::records::Row;
 use crate::support;
 
 /// Runs one of Kafka's programs to its end and returns its stdout. The program is killed after a minute.
@@ -44,17 +47,28 @@ impl Kafka {
         self.tool("ConsoleProducer", &args.into_iter().chain(properties).collect::<Vec<_>>(), lines);
     }
 
-    /// What Kafka's console consumer reads of committed records, from the beginning, until it has `count` of them:
-    /// `partition, offset, headers, key, value` a line, tabs between them.
+    /// All committed records of a topic as Kafka's console consumer reads them: `partition, offset, headers, key,
+    /// value` a line, tabs between them. There should be `count`; it fails if there are more, and returns fewer after
+    /// 20 s without a record. To know that there are no more, each partition gets a last record, so this can be asked
+    /// once for a topic.
     #[track_caller]
     pub fn consume(&self, topic: &str, count: usize) -> Vec<String> {
-        let count = count.to_string();
+        const LAST: &str = "the last one";
+        let partitions = self.ends(topic).len();
+        for partition in 0..partitions {
+            let last = Row { value: Some(LAST.into()), ..Row::default() };
+            self.write(topic, partition as i32, Compression::None, &[last]);
+        }
+        let most = (count + partitions).to_string();
         let print =
             ["partition", "offset", "headers", "key", "value"].map(|what| format!("print.{what}=true"));
         let print = print.iter().flat_map(|property| ["--formatter-property", property]);
         let args = ["--topic", topic, "--from-beginning", "--isolation-level", "read_committed"];
-        let args = args.into_iter().chain(["--max-messages", &count, "--timeout-ms", "20000"]);
+        let args = args.into_iter().chain(["--max-messages", &most, "--timeout-ms", "20000"]);
         let read = self.tool("ConsoleConsumer", &args.chain(print).collect::<Vec<_>>(), "");
-        read.lines().map(str::to_string).collect()
+        let (last, lines): (Vec<&str>, Vec<&str>) = read.lines().partition(|line| line.ends_with(LAST));
+        let all = last.len() == partitions || lines.len() < count;
+        assert!(all, "more than {count} records are in {topic}: {} of {partitions} ends seen", last.len());
+        lines.into_iter().map(str::to_string).collect()
     }
 }

@@ -11,7 +11,7 @@ mod name;
 #[cfg(feature = "kafka")]
 mod client;
 
-pub use name::{check_group, check_name, default_group};
+pub use name::{check_group, check_name, default_group, fingerprint};
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -64,6 +64,12 @@ pub fn default_group(topics: &[String], to: &Place, cwd: &Path) -> String {
     group
 }
 
+/// A number for an output, for commits: a group that goes on must know that its batches went elsewhere.
+pub fn fingerprint(to: &Place, cwd: &Path) -> u64 {
+    let hash = Sha256::digest(location(to, cwd));
+    hash[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// An output as one text.
 fn location(to: &Place, cwd: &Path) -> Vec<u8> {
     let path = |kind: &str, path: &Path| {
