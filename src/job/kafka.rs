@@ -37,7 +37,7 @@ impl Job<'_> {
             Mode::Store => self.sink_with_kafka(&namer, source.cluster(), source.group())?,
             Mode::Rehearse => self.local_sink(&namer)?,
         };
-        let recipe = self.recipe(self.processed_by());
+        let recipe = self.recipe(self.processed_by(), &sink.shape())?;
         let extent = match self.config.kafka.source.until {
             config::Until::Forever => Extent::Open,
             config::Until::End | config::Until::Time(_) => Extent::Bounded,
@@ -127,12 +127,9 @@ impl Job<'_> {
             None => main,
         };
         Ok(match &self.config.kafka.notify {
-            Some(notify) => Box::new(Notifying::prepare(
-                lettered,
-                cluster.clone(),
-                &notify.topic,
-                self.producer(None),
-            )?),
+            Some(notify) => {
+                Box::new(Notifying::prepare(lettered, cluster.clone(), &notify.topic, self.producer(None))?)
+            }
             None => lettered,
         })
     }
