@@ -42,7 +42,7 @@ impl Job<'_> {
             config::Until::Forever => Extent::Open,
             config::Until::End | config::Until::Time(_) => Extent::Bounded,
         };
-        let (marks, consumed) = (None, Arc::default());
+        let (marks, consumed) = (None, source.consumed());
         Ok(self.engine(&Parts { source: &source, recipe: &recipe, sink: &*sink, marks, consumed, extent }))
     }
 
