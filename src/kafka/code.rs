@@ -191,6 +191,36 @@ impl Code {
     pub const INCONSISTENT_TOPIC_ID: Code = Code(103);
     /// What the client knows of the cluster is too old (KIP-1102).
     pub const REBOOTSTRAP_REQUIRED: Code = Code(129);
+    /// The coordinator is still loading.
+    pub const COORDINATOR_LOAD_IN_PROGRESS: Code = Code(14);
+    /// Another broker is the coordinator.
+    pub const NOT_COORDINATOR: Code = Code(16);
+    /// The broker could not finish in time.
+    pub const REQUEST_TIMED_OUT: Code = Code(7);
+    /// The commit's metadata is larger than the broker takes.
+    pub const OFFSET_METADATA_TOO_LARGE: Code = Code(12);
+    /// The group has gone on to another generation.
+    pub const ILLEGAL_GENERATION: Code = Code(22);
+    /// No assignor in common with the other members.
+    pub const INCONSISTENT_GROUP_PROTOCOL: Code = Code(23);
+    /// The group's name is not allowed.
+    pub const INVALID_GROUP_ID: Code = Code(24);
+    /// The group no longer knows this member.
+    pub const UNKNOWN_MEMBER_ID: Code = Code(25);
+    /// The broker does not allow this session timeout.
+    pub const INVALID_SESSION_TIMEOUT: Code = Code(26);
+    /// The group is rebalancing.
+    pub const REBALANCE_IN_PROGRESS: Code = Code(27);
+    /// Not allowed to use this group.
+    pub const GROUP_AUTHORIZATION_FAILED: Code = Code(30);
+    /// Join again with the member id that came along.
+    pub const MEMBER_ID_REQUIRED: Code = Code(79);
+    /// The group takes no more members.
+    pub const GROUP_MAX_SIZE_REACHED: Code = Code(81);
+    /// Another consumer runs with the same instance id.
+    pub const FENCED_INSTANCE_ID: Code = Code(82);
+    /// A transaction with these offsets is still open.
+    pub const UNSTABLE_OFFSET_COMMIT: Code = Code(88);
     /// The broker does not have this version of a request.
     pub const UNSUPPORTED_VERSION: Code = Code(35);
     /// Wrong user name or password.

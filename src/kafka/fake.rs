@@ -1,4 +1,4 @@
-//! A scripted broker in this process, for tests: it takes connections one after another and answers each
+//! A scripted broker in this process, for tests: it takes connections and answers each
 //! request as the test's closure says, cut, garbled or not at all if it says so.
 
 use std::io::{self, Read, Write};
@@ -14,6 +14,7 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, 
 use kafka_protocol::protocol::{
     Decodable, Encodable, HeaderVersion, Message, decode_request_header_from_buffer,
 };
+use parking_lot::Mutex;
 
 use super::Address;
 use super::wire::Api;
@@ -69,7 +70,7 @@ pub(crate) enum Reply {
     Cut,
 }
 
-type Serve = Box<dyn FnMut(&Asked) -> Reply + Send>;
+type Serve = Mutex<Box<dyn FnMut(&Asked) -> Reply + Send>>;
 
 /// The broker. Dropping it stops it.
 pub(crate) struct Fake {
@@ -95,10 +96,10 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let stop = Arc::new(AtomicBool::new(false));
-        let (seen, mut serve): (_, Serve) = (stop.clone(), Box::new(serve));
+        let (seen, serve): (_, Serve) = (stop.clone(), Mutex::new(Box::new(serve)));
         let thread = std::thread::Builder::new()
             .name("fake-broker".into())
-            .spawn(move || accept(&listener, &quirks, &seen, &mut serve))
+            .spawn(move || accept(&listener, &quirks, &seen, &serve))
             .unwrap();
         let address = Arc::new(Address { host: "localhost".into(), port });
         Fake { address, stop, thread: Some(thread) }
@@ -116,30 +117,35 @@ impl Drop for Fake {
     }
 }
 
-fn accept(listener: &TcpListener, quirks: &Quirks, stop: &AtomicBool, serve: &mut Serve) {
-    for count in 0.. {
-        let (stream, _) = listener.accept().unwrap();
-        if stop.load(Ordering::SeqCst) {
-            return;
-        }
-        stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let left = quirks.cuts.get(count).copied().unwrap_or(usize::MAX);
-        // The client went away, or was cut off: both are what tests want.
-        let _ = match &quirks.tls {
-            None => converse(&mut &stream, left, stop, serve),
-            Some(config) => {
-                let session = rustls::ServerConnection::new(config.clone()).unwrap();
-                converse(&mut rustls::StreamOwned::new(session, &stream), left, stop, serve)
+/// Connections are served side by side; the script answers one request at a time.
+fn accept(listener: &TcpListener, quirks: &Quirks, stop: &AtomicBool, serve: &Serve) {
+    std::thread::scope(|scope| {
+        for count in 0.. {
+            let (stream, _) = listener.accept().unwrap();
+            if stop.load(Ordering::SeqCst) {
+                return;
             }
-        };
-    }
+            scope.spawn(move || {
+                stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+                let left = quirks.cuts.get(count).copied().unwrap_or(usize::MAX);
+                // The client went away, or was cut off: both are what tests want.
+                let _ = match &quirks.tls {
+                    None => converse(&mut &stream, left, stop, serve),
+                    Some(config) => {
+                        let session = rustls::ServerConnection::new(config.clone()).unwrap();
+                        converse(&mut rustls::StreamOwned::new(session, &stream), left, stop, serve)
+                    }
+                };
+            });
+        }
+    });
 }
 
 fn converse(
     stream: &mut (impl Read + Write),
     mut left: usize,
     stop: &AtomicBool,
-    serve: &mut Serve,
+    serve: &Serve,
 ) -> io::Result<()> {
     loop {
         let mut size = [0; 4];
@@ -155,7 +161,8 @@ fn converse(
             client_id: header.client_id.map(|id| id.to_string()),
             body: body.copy_to_bytes(body.remaining()),
         };
-        match serve(&asked) {
+        let reply = serve.lock()(&asked);
+        match reply {
             Reply::Bytes(bytes) => {
                 let sent = bytes.len().min(left);
                 stream.write_all(&bytes[..sent])?;

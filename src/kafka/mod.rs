@@ -13,6 +13,9 @@ pub mod tls;
 pub mod connection;
 pub mod cluster;
 pub mod consumer;
+pub mod producer;
+pub mod probe;
+pub mod group;
 #[cfg(test)]
 pub(crate) mod fake;
 

@@ -10,6 +10,7 @@ pub mod hangup;
 pub mod options;
 mod buffer;
 mod login;
+mod ready;
 mod socket;
 mod versions;
 #[cfg(test)]

@@ -156,6 +156,15 @@ impl Write for Tcp {
     }
 }
 
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Plain(tcp) => tcp.stream.as_fd(),
+            Socket::Tls(tls) => tls.sock.stream.as_fd(),
+        }
+    }
+}
+
 impl Socket {
     /// Until when reads and writes may take.
     pub(crate) fn set_deadline(&mut self, deadline: Instant) {

@@ -1,0 +1,273 @@
+//! What the threads of a group share: who the member is, and which tenancies it holds. Time is a parameter; the
+//! lock around it is never held over IO.
+//!
+//! A tenancy belongs to the member id and generation of its assignment. It outlives a rebalance only in
+//! [`State::settle`]: the member id is the same (a new one loses all), the generation rose by exactly one since
+//! the last settled one, and the offset that the group now remembers is the last that was acknowledged, or one
+//! that may have been stored without our hearing of it. After a follow-up rebalance the same is checked again,
+//! each time against the generation that was settled last. A generation that was joined but not settled
+//! therefore ends all tenancies; so does any doubt.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::change::{Changes, Committed, Heard, Tenancy};
+use super::protocol::NO_GENERATION;
+use crate::kafka::cluster::TopicPartition;
+use crate::kafka::code::Code;
+
+/// An offset with its metadata, as the coordinator keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub offset: i64,
+    pub text: String,
+}
+
+/// What the group remembers of a partition after a rebalance.
+pub(super) struct Fetched {
+    pub topic_id: Uuid,
+    pub stored: Option<Stored>,
+    pub committed: Option<Committed>,
+}
+
+/// Where the member stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// In no generation.
+    Out,
+    /// A rebalance is under way; the last settled generation may be over.
+    Joining,
+    /// In a generation.
+    Stable,
+}
+
+/// Why the group's thread must join again, as another thread found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Summons {
+    /// The coordinator refused the member.
+    Expelled(Code),
+    /// It is not known what was committed: nothing may be done before there is a new generation.
+    Doubt,
+}
+
+struct Held {
+    epoch: u64,
+    topic_id: Uuid,
+    acknowledged: Option<Stored>,
+    /// Sent, and neither acknowledged nor refused for sure.
+    sent: Vec<Stored>,
+    leaving: bool,
+}
+
+pub(super) struct State {
+    pub phase: Phase,
+    member: String,
+    generation: i32,
+    /// When the coordinator may have given up on this member; unknown while it waits for a join.
+    lease: Option<Instant>,
+    pub summons: Option<Summons>,
+    pub changes: Changes,
+    held: BTreeMap<TopicPartition, Held>,
+    next_epoch: u64,
+}
+
+impl State {
+    pub fn new() -> Self {
+        State {
+            phase: Phase::Out,
+            member: String::new(),
+            generation: NO_GENERATION,
+            lease: None,
+            summons: None,
+            changes: Changes::default(),
+            held: BTreeMap::new(),
+            next_epoch: 1,
+        }
+    }
+
+    pub fn member(&self) -> &str {
+        &self.member
+    }
+
+    /// The last settled generation.
+    pub fn generation(&self) -> i32 {
+        self.generation
+    }
+
+    /// Another member id is another member: it holds nothing.
+    pub fn set_member(&mut self, member: &str) {
+        if self.member != member {
+            self.lose_all();
+            self.member = member.to_string();
+            self.generation = NO_GENERATION;
+        }
+    }
+
+    /// The coordinator heard from this member at `at`.
+    pub fn renew(&mut self, at: Instant, session_timeout: Duration) {
+        self.lease = Some(at + session_timeout);
+    }
+
+    pub fn lease(&self) -> Option<Instant> {
+        self.lease
+    }
+
+    /// A join is about to be sent. While it waits, the coordinator keeps the member without heartbeats.
+    pub fn joining(&mut self) {
+        self.phase = Phase::Joining;
+        self.lease = None;
+    }
+
+    /// Whether the session must have expired. Then everything is lost, without asking anyone.
+    pub fn expire(&mut self, now: Instant) -> bool {
+        let expired = self.lease.is_some_and(|lease| now >= lease);
+        if expired {
+            self.lose_all();
+            self.lease = None;
+        }
+        expired
+    }
+
+    pub fn is_owned(&self, of: &TopicPartition, epoch: u64, now: Instant) -> bool {
+        self.held.get(of).is_some_and(|held| held.epoch == epoch)
+            && self.lease.is_none_or(|lease| now < lease)
+    }
+
+    pub fn owned(&self) -> Vec<TopicPartition> {
+        self.held.keys().cloned().collect()
+    }
+
+    pub fn holds_any(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    pub fn is_any_leaving(&self) -> bool {
+        self.held.values().any(|held| held.leaving)
+    }
+
+    /// Those whose topic is another one now.
+    pub fn recreated(&self, id_of: impl Fn(&str) -> Option<Uuid>) -> Vec<TopicPartition> {
+        let other = |of: &TopicPartition, held: &Held| {
+            id_of(&of.topic).is_some_and(|id| !id.is_nil() && !held.topic_id.is_nil() && id != held.topic_id)
+        };
+        self.held.iter().filter(|(of, held)| other(of, held)).map(|(of, _)| of.clone()).collect()
+    }
+
+    pub fn revoke(&mut self, of: &TopicPartition) {
+        let Some(held) = self.held.get_mut(of) else { return };
+        if held.leaving {
+            return;
+        }
+        held.leaving = true;
+        if self.changes.revoked(of, held.epoch) == Heard::No {
+            self.held.remove(of);
+        }
+    }
+
+    /// Whether it was waited for.
+    pub fn release(&mut self, of: &TopicPartition, epoch: u64) -> bool {
+        let leaving = self.held.get(of).is_some_and(|held| held.epoch == epoch && held.leaving);
+        if leaving {
+            self.held.remove(of);
+        }
+        leaving
+    }
+
+    pub fn lose(&mut self, of: &TopicPartition) {
+        if let Some(held) = self.held.remove(of) {
+            self.changes.lost(of, held.epoch);
+        }
+    }
+
+    pub fn lose_leaving(&mut self) -> usize {
+        let late: Vec<_> =
+            self.held.iter().filter(|(_, held)| held.leaving).map(|(of, _)| of.clone()).collect();
+        late.iter().for_each(|of| self.lose(of));
+        late.len()
+    }
+
+    pub fn lose_all(&mut self) {
+        while let Some((of, held)) = self.held.pop_first() {
+            self.changes.lost(&of, held.epoch);
+        }
+    }
+
+    /// Enters a generation with what was assigned. Returns what was taken away and must be let go of before the
+    /// next join. `fetched` has everything that is assigned or held.
+    pub fn settle(
+        &mut self,
+        generation: i32,
+        assigned: &[TopicPartition],
+        fetched: BTreeMap<TopicPartition, Fetched>,
+    ) -> Vec<TopicPartition> {
+        if self.generation == NO_GENERATION || self.generation.checked_add(1) != Some(generation) {
+            self.lose_all();
+        }
+        self.generation = generation;
+        self.phase = Phase::Stable;
+        let doubtful: Vec<_> = self
+            .held
+            .iter()
+            .filter(|(of, held)| !held.agrees(fetched.get(of)))
+            .map(|(of, _)| of.clone())
+            .collect();
+        doubtful.iter().for_each(|of| self.lose(of));
+        let taken: Vec<_> = self.held.keys().filter(|of| !assigned.contains(of)).cloned().collect();
+        for (of, fetched) in fetched {
+            match self.held.get_mut(&of) {
+                Some(held) => {
+                    held.acknowledged = fetched.stored;
+                    // The old generation is fenced now: what is not stored by now never will be.
+                    held.sent.clear();
+                }
+                None if assigned.contains(&of) => self.assign(of, fetched),
+                None => {}
+            }
+        }
+        taken
+    }
+
+    fn assign(&mut self, of: TopicPartition, fetched: Fetched) {
+        let (epoch, topic_id) = (self.next_epoch, fetched.topic_id);
+        self.next_epoch += 1;
+        let held = Held { epoch, topic_id, acknowledged: fetched.stored, sent: Vec::new(), leaving: false };
+        self.held.insert(of.clone(), held);
+        self.changes.assigned(Tenancy { of, topic_id, epoch, committed: fetched.committed });
+    }
+
+    /// This goes out now.
+    pub fn sending(&mut self, of: &TopicPartition, epoch: u64, stored: Stored) {
+        if let Some(held) = self.held.get_mut(of).filter(|held| held.epoch == epoch)
+            && !held.sent.contains(&stored)
+        {
+            held.sent.push(stored);
+        }
+    }
+
+    /// The coordinator has it.
+    pub fn acknowledge(&mut self, of: &TopicPartition, epoch: u64, stored: &Stored) {
+        if let Some(held) = self.held.get_mut(of).filter(|held| held.epoch == epoch) {
+            held.acknowledged = Some(stored.clone());
+            held.sent.clear();
+        }
+    }
+
+    /// The coordinator said that it does not have it.
+    pub fn refuse(&mut self, of: &TopicPartition, epoch: u64, stored: &Stored) {
+        if let Some(held) = self.held.get_mut(of).filter(|held| held.epoch == epoch) {
+            held.sent.retain(|sent| sent != stored);
+        }
+    }
+}
+
+impl Held {
+    fn agrees(&self, fetched: Option<&Fetched>) -> bool {
+        let Some(fetched) = fetched else { return false };
+        let same_topic =
+            fetched.topic_id == self.topic_id || fetched.topic_id.is_nil() || self.topic_id.is_nil();
+        let sent = fetched.stored.as_ref().is_some_and(|stored| self.sent.contains(stored));
+        same_topic && (fetched.stored == self.acknowledged || sent)
+    }
+}
