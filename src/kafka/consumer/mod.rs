@@ -328,6 +328,7 @@ impl Fetcher {
         topics.sort();
         topics.dedup();
         let asked = self.cluster.refresh(&topics, now + self.refresh.patience);
+        self.forgive(now.elapsed(), |partition| partition.leader.is_some());
         let delay = self.refresh.delays.next().unwrap_or(PATIENCE);
         self.refresh.not_before = Instant::now() + delay;
         match asked {

@@ -199,3 +199,13 @@ fn a_leader_that_moves_is_followed() {
     let found = cluster.offsets(&partitions, At::Earliest, Isolation::ReadCommitted, late()).unwrap();
     assert_eq!(found[0].offset, 100);
 }
+
+#[test]
+fn any_broker_is_one_that_answers() {
+    let fake = Fake::start(answer_versions);
+    let cluster = cluster(&[&nobody(), &fake.address]);
+    assert_eq!(*cluster.connect_any(late()).unwrap().broker(), fake.address);
+    drop(fake);
+    let soon = Instant::now() + Duration::from_millis(50);
+    assert!(matches!(cluster.connect_any(soon), Err(Error::GaveUp { .. })));
+}

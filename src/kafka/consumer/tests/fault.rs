@@ -171,3 +171,22 @@ fn silence_of_a_partition_is_an_error_in_the_end() {
     // It does not spin meanwhile: tries have delays.
     assert!(world.scene.lock().seen.len() < 150);
 }
+
+#[test]
+fn a_leader_that_takes_connections_and_says_nothing_is_to_blame_and_nobody_else() {
+    // Opening a connection to it takes longer than anyone may be silent.
+    let settings = FetchSettings { give_up_after: Duration::from_millis(300), ..settings() };
+    let mut world = World::new(Setup { leaders: vec![1, 3], settings: Some(settings), ..Setup::default() });
+    world.add(0, 0, -1);
+    world.read_to(&[(0, 30)]);
+    world.add(1, 0, -1);
+    world.read_to(&[(0, 60)]);
+    let error = loop {
+        match world.next(LONG) {
+            Err(error) => break error.to_string(),
+            Ok(fetched) => assert!(fetched.is_none_or(|fetched| fetched.records.is_empty())),
+        }
+    };
+    assert!(error.starts_with("fetching partition t-1: gave up"), "{error}");
+    assert!(error.contains("ApiVersions") && error.contains("no answer within"), "{error}");
+}
