@@ -12,7 +12,7 @@
 //! the partition, which is then left alone until it is added again. There are no fetch sessions (KIP-227): every
 //! request is complete, so that nothing has to be kept in step with a broker.
 //!
-//! Read [`partition`] for one partition, [`link`] for one leader, [`answer`] for what an answer means.
+//! Read `partition` for one partition, `link` for one leader, `answer` for what an answer means, `wait` for polling.
 //!
 //! **How long memory lives.** [`Fetched::records`] is a slice of the whole answer, which all its partitions share:
 //! the answer is freed when the last of its [`Fetched`] is dropped. Then a connection uses the memory again. Who
