@@ -3,7 +3,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/pipeline
 
-.PHONY: build run test lint bench install
+.PHONY: build run services test kafka-up kafka-down lint bench install
 
 build:            ## The release binary, target/release/pipeline
 	$(CARGO) build --release --locked
@@ -11,8 +11,17 @@ build:            ## The release binary, target/release/pipeline
 run: build        ## Two small files into ./out, in batches of 50
 	$(BINARY) -s file -b 50 testdata/data1.json testdata/data2.json
 
-test:             ## All tests
+services:         ## Apache Kafka for the tests, from Maven, once (Java 17 or newer)
+	tests/services/kafka.sh fetch
+
+test: services    ## All tests; those with a real Kafka are skipped aloud where Java or Maven is missing, unless CI=true
 	$(CARGO) test --locked
+
+kafka-up: services ## A Kafka to play with on localhost:9092, in the background
+	tests/services/kafka.sh up
+
+kafka-down:       ## Stops it
+	tests/services/kafka.sh down
 
 lint:             ## fmt, clippy, docs: no warnings
 	$(CARGO) fmt --check

@@ -4,7 +4,7 @@
 //! pressure and a tick: under pressure with nothing in flight no result would arrive to wake it. Where one
 //! lane's results stand in order, its partitions do too, so order is kept by lane.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use crate::batch::Batch;
 use crate::budget::Budget;
-use crate::commit::Note;
+use crate::commit::{Gone, Note};
 use crate::config::{MaxRejected, OnReject};
 use crate::cut::Close;
 use crate::error::{Error, Intolerance, Result};
@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::process::{Processed, SectionOut};
 use crate::read::{Event, Flows, Message};
 use crate::record::Partition;
-use crate::sink::{DeadLetters, Order, Shape};
+use crate::sink::{Commits, DeadLetters, Order, Shape};
 use crate::source::{Cuts, Flow, Mark};
 use crate::stop::Stop;
 use crate::write::Job;
@@ -73,7 +73,7 @@ pub(crate) struct Assembler<'a> {
     lanes: Vec<LaneOrder>,
     lots: HashMap<Partition, Lot>,
     /// Partitions that were lost or revoked: what still arrives of them is dropped.
-    gone: HashSet<Partition>,
+    gone: Gone,
     /// Partitions with planned ends that wait for a slot, with their lane.
     waiting: VecDeque<(usize, Partition)>,
     slots: usize,
@@ -110,7 +110,7 @@ impl<'a> Assembler<'a> {
             ports,
             lanes: (0..lanes).map(|_| LaneOrder::default()).collect(),
             lots: HashMap::new(),
-            gone: HashSet::new(),
+            gone: Gone::default(),
             waiting: VecDeque::new(),
             slots: at.slots.max(1),
             open_lanes: lanes,
@@ -181,7 +181,7 @@ impl<'a> Assembler<'a> {
         if lot.planned_until.is_some() {
             self.take_slot(lane, &partition);
         }
-        self.gone.remove(&partition);
+        self.gone.back(&partition);
         self.lots.insert(partition.clone(), lot);
         self.note(Note::Assigned(partition, start, mark))
     }
@@ -263,7 +263,9 @@ impl<'a> Assembler<'a> {
             lot.planned_until = None;
             self.free_slot();
         }
-        let content = if batch.counts.read > 0 { Content::Records } else { Content::Empty };
+        // A sink that commits must be told of ends behind which there is nothing.
+        let told = batch.counts.read > 0 || self.at.shape.commits == Commits::Sink;
+        let content = if told { Content::Records } else { Content::Empty };
         out.cuts.push(CutBatch {
             start: batch.id.start,
             end: batch.end,
@@ -326,7 +328,7 @@ impl<'a> Assembler<'a> {
                 self.job(Job::Abort(upload))?;
             }
         }
-        self.gone.insert(partition.clone());
+        self.gone.put(partition);
         self.note(note(partition.clone()))
     }
 

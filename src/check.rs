@@ -1,5 +1,8 @@
 //! `--check`: tries what a run needs and runs nothing. Every finding is a line; nothing is created or changed.
 
+#[cfg(feature = "kafka")]
+mod kafka;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,8 +27,11 @@ pub enum Verdict {
     Fine,
     /// It is not there, or not what it should be: wrong use.
     Wrong(String),
-    /// It is there, and the system refuses it.
+    /// It is there and refuses us, or it is a service that has not what is needed: trying again cannot help.
     Refused(String),
+    /// It does not answer, which may be otherwise later.
+    #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "only services do not answer"))]
+    Failed(String),
 }
 
 impl Finding {
@@ -35,6 +41,7 @@ impl Finding {
             Verdict::Fine => format!("ok       {}\n", self.what),
             Verdict::Wrong(why) => format!("wrong    {}: {why}\n", self.what),
             Verdict::Refused(why) => format!("refused  {}: {why}\n", self.what),
+            Verdict::Failed(why) => format!("failed   {}: {why}\n", self.what),
         }
     }
 }
@@ -45,20 +52,24 @@ pub fn exit_code(findings: &[Finding]) -> u8 {
     match () {
         () if any(|verdict| matches!(verdict, Verdict::Wrong(_))) => 2,
         () if any(|verdict| matches!(verdict, Verdict::Refused(_))) => 4,
+        () if any(|verdict| matches!(verdict, Verdict::Failed(_))) => 1,
         () => 0,
     }
 }
 
-/// Tries inputs, output, dead letters and state.
+/// Tries inputs, output, dead letters, state and brokers. Blocks while brokers are asked, for some seconds at
+/// most if nobody answers.
 pub fn run(config: &Config) -> Vec<Finding> {
     let mut findings: Vec<Finding> = config.input.files.iter().map(|file| input(file)).collect();
-    findings.push(output(&config.output.to));
-    if let Some(dir) = &config.output.dead_letter {
+    findings.extend(output(&config.output.to));
+    if let Some(dir) = config.output.dead_letter_dir() {
         findings.push(directory("dead letters", dir));
     }
     if let StateAt::Dir(dir) = &config.processing.state {
         findings.push(directory("state", dir));
     }
+    #[cfg(feature = "kafka")]
+    findings.extend(kafka::findings(config));
     findings
 }
 
@@ -85,9 +96,11 @@ fn input(file: &str) -> Finding {
     Finding { what, verdict: verdict(tried, || not_there(file)) }
 }
 
-fn output(to: &Place) -> Finding {
-    match to {
+fn output(to: &Place) -> Option<Finding> {
+    Some(match to {
         Place::Stdout => Finding { what: "output - (stdout)".into(), verdict: Verdict::Fine },
+        // Among what the cluster is asked for.
+        Place::Kafka(_) => return None,
         Place::Dir(dir) => directory("output", dir),
         Place::File(path) => {
             let what = format!("output {}", path.display());
@@ -98,7 +111,7 @@ fn output(to: &Place) -> Finding {
             };
             Finding { what, verdict: writable(target) }
         }
-    }
+    })
 }
 
 fn directory(name: &str, dir: &Path) -> Finding {

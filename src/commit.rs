@@ -2,7 +2,11 @@
 //!
 //! It only receives; it never sends to readers, assembler or writers, so nobody it waits for can wait for it.
 //! Writers that must not publish before an end is planned look at the ledgers under a condition variable
-//! ([`Ledgers::wait_planned`]). A mark is stored only for what is published.
+//! ([`Ledgers::wait_planned`]). A mark is stored only for what is published. Where the sink commits, receipts alone
+//! move the ledgers.
+//!
+//! A partition is lost when its reader says so, when its mark is refused, or when a sink that commits gives no
+//! receipt for it: its ledger is dropped, and with it everything that was not committed.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -17,6 +21,7 @@ use crate::ledger::{CutBatch, Gap, Ledger, Request};
 use crate::metrics::Metrics;
 use crate::record::Partition;
 use crate::retry::Policy;
+use crate::sink::Commits;
 use crate::source::{Mark, Marks};
 use crate::stop::Stop;
 use crate::write::retry;
@@ -47,7 +52,34 @@ pub(crate) struct Ledgers {
 #[derive(Default)]
 struct Table {
     open: HashMap<Partition, Ledger>,
-    lost: HashSet<Partition>,
+    lost: Gone,
+}
+
+/// Partitions that went elsewhere. Epochs only grow, so one a name is enough: a run of many days sees any number
+/// of tenancies.
+#[derive(Default)]
+pub(crate) struct Gone(HashMap<String, u64>);
+
+impl Gone {
+    /// It is gone, and so is every earlier tenancy of it. Says whether that is news.
+    pub fn put(&mut self, partition: &Partition) -> bool {
+        let news = !self.contains(partition);
+        if news {
+            self.0.insert(partition.name().to_owned(), partition.identity().epoch);
+        }
+        news
+    }
+
+    /// It was assigned (again).
+    pub fn back(&mut self, partition: &Partition) {
+        if self.contains(partition) {
+            self.0.remove(partition.name());
+        }
+    }
+
+    pub fn contains(&self, partition: &Partition) -> bool {
+        self.0.get(partition.name()).is_some_and(|epoch| *epoch >= partition.identity().epoch)
+    }
 }
 
 /// What becomes of a batch that was cut.
@@ -80,6 +112,20 @@ impl Ledgers {
             let _ = self.changed.wait_for(&mut table, Duration::from_millis(100));
         }
     }
+
+    /// Whether nothing more of this partition may be published.
+    pub fn is_lost(&self, partition: &Partition) -> bool {
+        self.table.lock().lost.contains(partition)
+    }
+
+    /// The partition is lost: drops its ledger. Says whether that is news.
+    pub fn lose(&self, partition: &Partition) -> bool {
+        let mut table = self.table.lock();
+        table.open.remove(partition);
+        let news = table.lost.put(partition);
+        self.changed.notify_all();
+        news
+    }
 }
 
 /// What ends a partition.
@@ -98,6 +144,12 @@ pub(crate) struct Commit<'a> {
     pub retry: Policy,
     /// At most so often marks are stored, where nothing waits for them.
     pub interval: Duration,
+    /// Who commits.
+    pub commits: Commits,
+    /// A partition is to be released, or begins: its mark is stored at once.
+    urgent: bool,
+    /// Partitions whose start is remembered nowhere yet.
+    fresh: HashSet<Partition>,
     dirty: HashSet<Partition>,
     endings: HashMap<Partition, Ending>,
     due: Instant,
@@ -112,6 +164,9 @@ impl<'a> Commit<'a> {
             stop,
             retry: Policy::default(),
             interval: Duration::from_millis(500),
+            commits: Commits::Engine,
+            urgent: false,
+            fresh: HashSet::new(),
             dirty: HashSet::new(),
             endings: HashMap::new(),
             due: Instant::now(),
@@ -137,62 +192,79 @@ impl<'a> Commit<'a> {
             while let Ok(note) = notes.try_recv() {
                 self.apply(note)?;
             }
-            if !self.dirty.is_empty() && (self.marks.plans() || Instant::now() >= self.due) {
+            let now = self.urgent || self.plans() || self.commits == Commits::Sink;
+            if !self.dirty.is_empty() && (now || Instant::now() >= self.due) {
                 self.flush()?;
             }
         }
+    }
+
+    fn plans(&self) -> bool {
+        self.marks.plans() && self.commits == Commits::Engine
     }
 
     fn apply(&mut self, note: Note) -> Result<()> {
         match note {
             Note::Assigned(partition, start, mark) => self.assigned(partition, start, mark),
             Note::Cut(partition, cuts) => self.cut(&partition, cuts)?,
-            Note::Published(receipts) => self.published(&receipts)?,
+            Note::Published(mut receipts) => self.published(&mut receipts)?,
             Note::Ended(partition) => self.ending(partition, Ending::Ended),
             Note::Revoked(partition) => self.ending(partition, Ending::Revoked),
-            Note::Lost(partition) => {
-                self.dirty.remove(&partition);
-                self.endings.remove(&partition);
-                let mut table = self.ledgers.table.lock();
-                table.open.remove(&partition);
-                table.lost.insert(partition);
-                self.ledgers.changed.notify_all();
-            }
+            Note::Lost(partition) => self.lost(&partition),
         }
         Ok(())
     }
 
     fn assigned(&mut self, partition: Partition, start: u64, mark: Option<Mark>) {
+        if mark.as_ref().is_some_and(|mark| mark.fresh) {
+            self.fresh.insert(partition.clone());
+            self.dirty.insert(partition.clone());
+            self.urgent = true;
+        }
         let ledger = mark.map_or_else(
             || Ledger::new(start, 0, 0, []),
             |mark| Ledger::new(start, mark.line, mark.rejected, mark.plan),
         );
         self.metrics.begun(&partition, start);
         let mut table = self.ledgers.table.lock();
-        table.lost.remove(&partition);
+        table.lost.back(&partition);
         table.open.insert(partition, ledger);
     }
 
     fn ending(&mut self, partition: Partition, ending: Ending) {
         self.dirty.insert(partition.clone());
-        self.endings.insert(partition, ending);
+        self.endings.insert(partition.clone(), ending);
+        self.urgent |= self.is_over(&partition, Ending::Revoked);
+    }
+
+    /// Forgets a partition that somebody else owns.
+    fn lost(&mut self, partition: &Partition) {
+        self.dirty.remove(partition);
+        self.endings.remove(partition);
+        self.fresh.remove(partition);
+        if self.ledgers.lose(partition) {
+            self.metrics.lost(partition);
+        }
     }
 
     fn cut(&mut self, partition: &Partition, cuts: Vec<CutBatch>) -> Result<()> {
+        let plans = self.plans();
         let mut table = self.ledgers.table.lock();
         let Some(ledger) = table.open.get_mut(partition) else { return Ok(()) };
         for cut in cuts {
             ledger.cut(cut).map_err(|gap| broken(partition, &gap))?;
         }
-        if self.marks.plans() || ledger.has_moved() {
+        if plans || ledger.has_moved() {
             self.dirty.insert(partition.clone());
         }
         Ok(())
     }
 
-    fn published(&mut self, receipts: &[(Receipt, Close)]) -> Result<()> {
-        self.metrics.published(receipts);
+    fn published(&mut self, receipts: &mut Vec<(Receipt, Close)>) -> Result<()> {
         let mut table = self.ledgers.table.lock();
+        // What is stored of a lost partition will be read again: it counts then.
+        receipts.retain(|(receipt, _)| !table.lost.contains(&receipt.id.partition));
+        self.metrics.published(receipts);
         for (receipt, _) in receipts {
             let partition = &receipt.id.partition;
             if let Some(ledger) = table.open.get_mut(partition) {
@@ -201,6 +273,8 @@ impl<'a> Commit<'a> {
                 if !self.dirty.contains(partition) {
                     self.dirty.insert(partition.clone());
                 }
+                let revoked = ledger.open() == 0 && self.endings.get(partition) == Some(&Ending::Revoked);
+                self.urgent |= revoked;
             }
         }
         Ok(())
@@ -208,19 +282,30 @@ impl<'a> Commit<'a> {
 
     /// Stores the marks of all partitions that changed, and tells the ledgers.
     fn flush(&mut self) -> Result<()> {
+        self.urgent = false;
         if self.dirty.is_empty() {
             return Ok(());
         }
         let begun = Instant::now();
         let requests = self.requests();
-        let marks: Vec<Mark> =
+        let mut marks: Vec<Mark> =
             requests.iter().map(|(partition, request)| self.mark(partition, request)).collect();
-        let what = || format!("store the marks of {} partitions", marks.len());
-        let stored = retry(self.retry, self.stop, self.metrics, &what, || self.marks.store(&marks));
+        let stored = match self.commits {
+            Commits::Engine => self.store(&mut marks),
+            // Receipts say that it is committed.
+            Commits::Sink => {
+                marks.retain(|mark| self.fresh.contains(&mark.partition));
+                self.store(&mut marks)
+            }
+        };
         self.settle(&requests, stored.is_ok());
         stored?;
-        for mark in &marks {
-            self.metrics.moved(&mark.partition, mark.watermark, mark.ended);
+        self.fresh.clear();
+        for (partition, request) in &requests {
+            if self.ledgers.is_lost(partition) {
+                continue;
+            }
+            self.metrics.moved(partition, request.watermark, self.is_over(partition, Ending::Ended));
         }
         self.end_partitions();
         // A state of 100,000 files takes a while to write: never more than one part in twenty of the time.
@@ -228,8 +313,31 @@ impl<'a> Commit<'a> {
         Ok(())
     }
 
+    /// Stores marks; those of partitions that are refused are taken away, and the partitions are lost.
+    fn store(&mut self, marks: &mut Vec<Mark>) -> Result<()> {
+        let mut refused = Vec::new();
+        let count = marks.len();
+        let what = || format!("store the marks of {count} partitions");
+        let stored = retry(self.retry, self.stop, self.metrics, &what, || {
+            if marks.is_empty() {
+                return Ok(());
+            }
+            let known = refused.len();
+            let stored = self.marks.store(marks, &mut refused);
+            if refused.len() > known {
+                marks.retain(|mark| !refused.contains(&mark.partition));
+            }
+            stored
+        });
+        for partition in &refused {
+            log::info!("{partition} belongs to another owner now; nothing more of it is committed here");
+            self.lost(partition);
+        }
+        stored
+    }
+
     fn requests(&mut self) -> Vec<(Partition, Request)> {
-        let plans = self.marks.plans();
+        let plans = self.plans();
         let mut table = self.ledgers.table.lock();
         let dirty = self.dirty.drain();
         dirty
@@ -250,6 +358,7 @@ impl<'a> Commit<'a> {
             plan: request.plan.clone(),
             rejected: request.rejected,
             ended: self.is_over(partition, Ending::Ended),
+            fresh: false,
         }
     }
 
@@ -273,12 +382,13 @@ impl<'a> Commit<'a> {
     /// Forgets partitions of which nothing is in flight any more.
     fn end_partitions(&mut self) {
         let mut table = self.ledgers.table.lock();
-        let marks = self.marks;
+        let (marks, metrics) = (self.marks, self.metrics);
         self.endings.retain(|partition, ending| {
             let open = table.open.get(partition).is_some_and(|ledger| ledger.open() > 0);
             if !open {
                 table.open.remove(partition);
                 if *ending == Ending::Revoked {
+                    metrics.released(partition);
                     marks.released(partition);
                 }
             }

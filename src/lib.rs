@@ -144,7 +144,7 @@
 //!         Ok(self.0.lock().expect("no holder panics").get(partition).cloned())
 //!     }
 //!
-//!     fn store(&self, marks: &[Mark]) -> Result<()> {
+//!     fn store(&self, marks: &[Mark], _refused: &mut Vec<Partition>) -> Result<()> {
 //!         let named = marks.iter().map(|mark| (mark.partition.name().to_owned(), mark.clone()));
 //!         self.0.lock().expect("no holder panics").extend(named);
 //!         Ok(())
@@ -272,6 +272,7 @@ pub mod batch;
 pub mod source;
 pub mod transform;
 pub mod sink;
+pub mod outgoing;
 mod read;
 mod process;
 mod assemble;

@@ -19,7 +19,8 @@ const RUN: usize = 64 << 10;
 
 /// What lots need to frame and copy.
 pub(crate) struct Tools {
-    pub codec: Codec,
+    /// Of output and dead letters.
+    pub codecs: [Codec; 2],
     pub framing: Framing,
     pub budget: Arc<Budget>,
     pub checksums: bool,
@@ -48,6 +49,7 @@ pub(crate) struct Lot {
 /// One of the two streams of an open batch.
 #[derive(Default)]
 struct Strand {
+    codec: Codec,
     framer: Option<Framer>,
     body: Body,
     held: usize,
@@ -99,11 +101,14 @@ impl Lot {
         if section.counts.read > 0 {
             self.since.get_or_insert_with(Instant::now);
             self.opened_at.get_or_insert(section.opened_at);
-            self.first_time = self.first_time.or(section.first_time);
+            // Of the first record alone, whichever chunk it came in: the batch's name is made of it.
+            self.first_time.get_or_insert(section.first_time.unwrap_or(0));
         }
         let open = section.cut.close == Close::Open;
-        for (strand, block) in [(&mut self.stored, section.stored), (&mut self.failed, section.failed)] {
+        let strands = [(&mut self.stored, section.stored), (&mut self.failed, section.failed)];
+        for ((strand, block), codec) in strands.into_iter().zip(tools.codecs) {
             if let Some(block) = block {
+                strand.codec = codec;
                 strand.push(if open { block.compact(tools) } else { block }, tools);
             }
         }
@@ -226,7 +231,7 @@ impl Strand {
         match tools.framing {
             Framing::Stream => self.body.push(piece),
             Framing::Batch => {
-                let framer = self.framer.get_or_insert_with(|| Framer::new(tools.codec));
+                let framer = self.framer.get_or_insert_with(|| Framer::new(self.codec));
                 framer.push(piece, &mut self.body);
             }
         }

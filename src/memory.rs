@@ -5,6 +5,7 @@
 //! |---|---|
 //! | carry | each reader keeps up to one chunk that it has read but not yet handed on |
 //! | recycled | idle chunks and output buffers |
+//! | buffers | what readers hold outside of chunks ([`crate::source::Source::buffers`]) |
 //! | flow | everything else between read and stored: chunks, outputs, parts |
 //!
 //! Block sizes are not part of the plan: compressed output must not depend on memory or workers.
@@ -18,6 +19,8 @@ use crate::sink::{Framing, Order, Shape};
 const SLOT: usize = 5 << 20;
 /// A chunk and what it becomes: the envelope doubles small records.
 const GROWTH: usize = 3;
+/// Jobs that wait where a writer takes several at once: most are small then. Their bytes are in the flow budget.
+const GROUPED: usize = 256;
 
 /// How the memory of a run is divided.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,13 +48,14 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Usage`] if it is too little.
-    pub fn new(settings: &Settings, shape: &Shape, workers: usize) -> Result<Plan> {
+    pub fn new(settings: &Settings, shape: &Shape, workers: usize, buffers: usize) -> Result<Plan> {
         let chunk_bytes = 2 * settings.limits.block_bytes as usize;
         let most = 4 * workers + 2;
         let wanted = if shape.order == Order::Total { 1 } else { workers };
-        let plans = (1..=most).rev().map(|permits| Division { chunk_bytes, permits, readers: wanted });
+        let plans =
+            (1..=most).rev().map(|permits| Division { chunk_bytes, permits, readers: wanted, buffers });
         let fitting = |division: &Division| division.need(shape) <= settings.memory_limit;
-        let least = Division { chunk_bytes, permits: 1, readers: 1 };
+        let least = Division { chunk_bytes, permits: 1, readers: 1, buffers };
         let division = plans
             .chain([least])
             .find(fitting)
@@ -66,6 +70,7 @@ struct Division {
     chunk_bytes: usize,
     permits: usize,
     readers: usize,
+    buffers: usize,
 }
 
 impl Division {
@@ -82,11 +87,11 @@ impl Division {
     }
 
     fn need(&self, shape: &Shape) -> usize {
-        self.carry() + self.recycled() + self.chunks() + parts(shape)
+        self.carry() + self.recycled() + self.buffers + self.chunks() + parts(shape)
     }
 
     fn plan(self, settings: &Settings, shape: &Shape) -> Plan {
-        let flow = settings.memory_limit - self.carry() - self.recycled();
+        let flow = settings.memory_limit - self.carry() - self.recycled() - self.buffers;
         let slots = (flow / 2 / shape.part.unwrap_or(0).max(SLOT)).max(1);
         let readers = if shape.part.is_some() { self.readers.min(slots) } else { self.readers };
         let mut limits = settings.limits;
@@ -102,7 +107,7 @@ impl Division {
         Plan {
             readers,
             permits: self.permits,
-            queue: shape.writers.max(1),
+            queue: if is_grouped(shape) { GROUPED } else { shape.writers.max(1) },
             flow,
             slots,
             chunk_bytes: self.chunk_bytes,
@@ -110,6 +115,11 @@ impl Division {
             limits,
         }
     }
+}
+
+/// Whether a writer takes several jobs at once.
+pub(crate) fn is_grouped(shape: &Shape) -> bool {
+    shape.group > 0 && shape.order == Order::Partition
 }
 
 /// Parts that are queued or being written.
@@ -120,12 +130,13 @@ fn parts(shape: &Shape) -> usize {
 fn too_little(limit: usize, shape: &Shape, least: &Division) -> Error {
     let kib = |bytes: usize| bytes.div_ceil(1024);
     Error::Usage(format!(
-        "memory_limit is {} KiB, but at least {} KiB are needed: {} for reading, {} for recycled buffers, {} for chunks \
-         in flight, {} for parts of {} writers",
+        "memory_limit is {} KiB, but at least {} KiB are needed: {} for reading, {} for recycled buffers, {} for \
+         answers of the source, {} for chunks in flight, {} for parts of {} writers",
         kib(limit),
         kib(least.need(shape)),
         kib(least.carry()),
         kib(least.recycled()),
+        kib(least.buffers),
         kib(least.chunks()),
         kib(parts(shape)),
         shape.writers,
@@ -143,7 +154,7 @@ mod tests {
     #[test]
     fn the_default_for_two_workers_has_all_permits_and_readers() {
         let settings = Settings { memory_limit: 48 << 20, ..Settings::default() };
-        let plan = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), 2).unwrap();
+        let plan = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), 2, 0).unwrap();
         assert_eq!((plan.readers, plan.permits, plan.flow), (2, 10, 29 << 20));
         assert!(plan.slots * SLOT <= plan.flow / 2);
     }
@@ -153,7 +164,7 @@ mod tests {
         for workers in [1usize, 3, 8, 64, 256] {
             let memory_limit = (48 << 20).max(workers * (8 << 20));
             let settings = Settings { memory_limit, ..Settings::default() };
-            let plan = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), workers).unwrap();
+            let plan = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), workers, 0).unwrap();
             assert!(plan.permits > workers, "{workers} workers, {} permits", plan.permits);
         }
     }
@@ -161,10 +172,10 @@ mod tests {
     #[test]
     fn less_memory_is_fewer_chunks_in_flight_and_then_an_error_with_the_arithmetic() {
         let settings = Settings { memory_limit: 10 << 20, ..Settings::default() };
-        let plan = Plan::new(&settings, &shape(None, Order::Total), 4).unwrap();
+        let plan = Plan::new(&settings, &shape(None, Order::Total), 4, 0).unwrap();
         assert!(plan.permits < 8);
         let settings = Settings { memory_limit: 1 << 20, ..Settings::default() };
-        let error = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), 4).unwrap_err();
+        let error = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), 4, 0).unwrap_err();
         assert!(error.to_string().contains("memory_limit is 1024 KiB, but at least"), "{error}");
         assert_eq!(error.exit_code(), 2);
     }
@@ -172,7 +183,17 @@ mod tests {
     #[test]
     fn whole_batches_in_memory_are_bounded_by_it() {
         let settings = Settings { memory_limit: 48 << 20, ..Settings::default() };
-        let plan = Plan::new(&settings, &shape(None, Order::Any), 2).unwrap();
+        let plan = Plan::new(&settings, &shape(None, Order::Any), 2, 0).unwrap();
         assert!(plan.limits.batch_bytes as usize * plan.readers <= plan.flow / 4);
+    }
+
+    #[test]
+    fn what_readers_hold_is_taken_from_the_rest() {
+        let settings = Settings { memory_limit: 48 << 20, ..Settings::default() };
+        let plan = |buffers| Plan::new(&settings, &shape(None, Order::Partition), 2, buffers);
+        let (without, with) = (plan(0).unwrap(), plan(8 << 20).unwrap());
+        assert_eq!((with.permits, with.flow), (without.permits, without.flow - (8 << 20)));
+        let error = plan(64 << 20).unwrap_err().to_string();
+        assert!(error.contains("65536 for answers of the source"), "{error}");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Written by the engine's threads with relaxed atomics, a few per chunk; read by progress, summary and status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -31,7 +31,47 @@ pub struct Metrics {
     pub writer_waits: AtomicU64,
     /// The most bytes that were between read and stored at once; set when the run is over.
     pub peak_bytes: AtomicU64,
+    /// Partitions that somebody else took over before everything of them was committed.
+    pub partitions_lost: AtomicU64,
     totals: Mutex<Totals>,
+    reaches: Mutex<Reaches>,
+}
+
+/// How far partitions are done that have a known end: positions, which for Kafka are records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Committed by this run.
+    pub done: u64,
+    /// Committed by this run, or readable and not yet committed.
+    pub all: u64,
+}
+
+impl Reach {
+    /// What can be read and is not committed.
+    pub fn lag(self) -> u64 {
+        self.all - self.done
+    }
+}
+
+/// The partitions whose readers know how far they can be read.
+#[derive(Default)]
+struct Reaches {
+    open: HashMap<Partition, Extent>,
+    /// What was done of partitions that are gone.
+    past: u64,
+}
+
+struct Extent {
+    start: u64,
+    done: u64,
+    end: u64,
+}
+
+impl Extent {
+    fn reach(&self) -> Reach {
+        let done = self.done.saturating_sub(self.start);
+        Reach { done, all: done + self.end.saturating_sub(self.done) }
+    }
 }
 
 /// Sums over everything that is durable.
@@ -107,6 +147,8 @@ impl Default for Metrics {
             reader_waits: AtomicU64::new(0),
             writer_waits: AtomicU64::new(0),
             peak_bytes: AtomicU64::new(0),
+            partitions_lost: AtomicU64::new(0),
+            reaches: Mutex::default(),
             totals: Mutex::default(),
         }
     }
@@ -141,6 +183,44 @@ impl Metrics {
         (stage, now)
     }
 
+    /// How far the partitions are done whose readers know their ends; `None` while there is none.
+    pub fn reach(&self) -> Option<Reach> {
+        let reaches = self.reaches.lock();
+        let sum = |sum: Reach, next: Reach| Reach { done: sum.done + next.done, all: sum.all + next.all };
+        let past = Reach { done: reaches.past, all: reaches.past };
+        let known = !reaches.open.is_empty() || reaches.past > 0;
+        known.then(|| reaches.open.values().map(Extent::reach).fold(past, sum))
+    }
+
+    /// How many positions of each partition can be read and are not committed, by name.
+    pub fn lags(&self) -> BTreeMap<String, u64> {
+        let reaches = self.reaches.lock();
+        reaches.open.iter().map(|(of, extent)| (of.name().to_owned(), extent.reach().lag())).collect()
+    }
+
+    /// Readers tell: a partition, where they stand in it, and where it ends for now.
+    pub(crate) fn readable(&self, told: &mut Vec<(Partition, u64, u64)>) {
+        let mut reaches = self.reaches.lock();
+        for (partition, at, end) in told.drain(..) {
+            let extent = reaches.open.entry(partition).or_insert(Extent { start: at, done: at, end });
+            extent.end = end;
+        }
+    }
+
+    /// A partition was taken over by somebody else.
+    pub(crate) fn lost(&self, partition: &Partition) {
+        self.partitions_lost.fetch_add(1, Ordering::Relaxed);
+        self.released(partition);
+    }
+
+    /// A partition was given up: its lag is somebody else's.
+    pub(crate) fn released(&self, partition: &Partition) {
+        let mut reaches = self.reaches.lock();
+        if let Some(extent) = reaches.open.remove(partition) {
+            reaches.past += extent.reach().done;
+        }
+    }
+
     pub(crate) fn begun(&self, partition: &Partition, start: u64) {
         let mut totals = self.totals.lock();
         totals.partition_count += 1;
@@ -171,6 +251,9 @@ impl Metrics {
         if let Some(range) = self.totals.lock().partitions.get_mut(partition.name()) {
             range.end = watermark;
             range.ended = ended;
+        }
+        if let Some(extent) = self.reaches.lock().open.get_mut(partition) {
+            (extent.start, extent.done) = (extent.start.min(watermark), watermark);
         }
     }
 

@@ -204,7 +204,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(pipe: &'a Pipeline<'a>, pool: &'a ThreadPool, marks: &'a dyn Marks) -> Result<Self> {
         let workers = pool.current_num_threads();
-        let plan = Plan::new(&pipe.settings, &pipe.sink.shape(), workers)?;
+        let plan = Plan::new(&pipe.settings, &pipe.sink.shape(), workers, pipe.source.buffers())?;
         let budget = Budget::new(plan.flow);
         let freed = budget.clone();
         pipe.stop.on_change(move || freed.notify());
@@ -255,6 +255,10 @@ impl<'a> Run<'a> {
                 this.spawn_writers(&stages, &todo, &notes);
                 drop((todo, notes));
                 stages.spawn("commit", move || this.commit(&noted, reading, over));
+                for task in pipe.source.tasks() {
+                    let ended = ended.clone();
+                    stages.spawn(task.name, move || (task.run)(&ended));
+                }
                 this.spawn_observer(&stages, ended);
             });
         });
@@ -264,7 +268,7 @@ impl<'a> Run<'a> {
 
     fn shop<'s>(&'s self, chunks: &'s Chunks) -> Shop<'s> {
         let (pipe, shape) = (self.pipe, self.pipe.sink.shape());
-        let mut shop = Shop::new(pipe.program, pipe.settings.codec, self.buffers.clone(), chunks);
+        let mut shop = Shop::new(pipe.program, codecs(pipe), self.buffers.clone(), chunks);
         shop.checksums = shape.checksums;
         shop.cuts = pipe.source.cuts();
         shop
@@ -302,14 +306,14 @@ impl<'a> Run<'a> {
     }
 
     fn tools(&self) -> Tools {
-        let (shape, codec) = (self.pipe.sink.shape(), self.pipe.settings.codec);
+        let (shape, codecs) = (self.pipe.sink.shape(), codecs(self.pipe));
         Tools {
-            codec,
+            codecs,
             framing: shape.framing,
             budget: self.budget.clone(),
             checksums: shape.checksums,
             buffers: self.buffers.clone(),
-            encoder: Encoder::new(codec),
+            encoder: Encoder::new(self.pipe.settings.codec),
         }
     }
 
@@ -329,16 +333,20 @@ impl<'a> Run<'a> {
             stop: &pipe.stop,
             retry: pipe.settings.retry,
             metrics: &pipe.metrics,
-            planned: self.marks.plans().then_some(&self.ledgers),
+            ledgers: &self.ledgers,
+            plans: self.marks.plans(),
+            shape: pipe.sink.shape(),
             pending: &self.pending,
         }
     }
 
-    /// The commit thread; it is the last to end, so it also finishes the run. Dropping `over` ends the observer.
+    /// The commit thread; it is the last to end, so it also finishes the run. Dropping `over` ends the observer
+    /// and the source's tasks.
     fn commit(&self, notes: &Receiver<Note>, reading: &Mutex<Reading>, over: Sender<()>) -> Result<()> {
         let (pipe, settings) = (self.pipe, &self.pipe.settings);
         let mut commit = Commit::new(self.marks, &self.ledgers, &pipe.metrics, &pipe.stop);
         (commit.retry, commit.interval) = (settings.retry, settings.commit_interval);
+        commit.commits = pipe.sink.shape().commits;
         commit.run(notes)?;
         let damaged_only = self.faults.lock().iter().all(|fault| matches!(fault, Error::Damaged { .. }));
         if *reading.lock() == Reading::Complete && !pipe.stop.is_aborted() && damaged_only {
@@ -376,6 +384,13 @@ impl<'a> Run<'a> {
             Reading::Cut => Ok(End::Drained),
         }
     }
+}
+
+/// How output and dead letters are compressed: records are not, that is their sink's business.
+fn codecs(pipe: &Pipeline<'_>) -> [Codec; 2] {
+    let shape = pipe.sink.shape();
+    [shape.records, shape.letter_records]
+        .map(|records| if records { Codec::None } else { pipe.settings.codec })
 }
 
 /// A channel that is full of permits: receiving takes one, sending gives it back.

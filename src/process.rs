@@ -55,7 +55,8 @@ pub(crate) enum Block {
 /// What tasks share.
 pub(crate) struct Shop<'a> {
     pub program: &'a dyn Program,
-    pub codec: Codec,
+    /// Of output and dead letters.
+    pub codecs: [Codec; 2],
     pub checksums: bool,
     pub cuts: Cuts,
     pub buffers: Arc<Recycler>,
@@ -92,7 +93,7 @@ impl Chunks {
         chunk.clear();
         chunk.lease = Lease::default();
         let mut idle = self.idle.lock();
-        if chunk.bytes.capacity() <= self.largest && idle.len() < self.keep {
+        if chunk.memory() <= self.largest && idle.len() < self.keep {
             idle.push(chunk);
         }
     }
@@ -109,8 +110,13 @@ struct Span {
 }
 
 impl<'a> Shop<'a> {
-    pub fn new(program: &'a dyn Program, codec: Codec, buffers: Arc<Recycler>, chunks: &'a Chunks) -> Self {
-        Shop { program, codec, checksums: false, cuts: Cuts::Fixed, buffers, chunks, idle: Mutex::default() }
+    pub fn new(
+        program: &'a dyn Program,
+        codecs: [Codec; 2],
+        buffers: Arc<Recycler>,
+        chunks: &'a Chunks,
+    ) -> Self {
+        Shop { program, codecs, checksums: false, cuts: Cuts::Fixed, buffers, chunks, idle: Mutex::default() }
     }
 
     /// Processes a chunk; a panic of the program becomes an error.
@@ -123,7 +129,7 @@ impl<'a> Shop<'a> {
 
     fn process(&self, mut chunk: Box<Chunk>) -> Processed {
         let idle = self.idle.lock().pop();
-        let mut bench = idle.unwrap_or_else(|| Bench::new(self.codec));
+        let mut bench = idle.unwrap_or_else(|| Bench::new(self.codecs));
         let mut spans = Vec::with_capacity(chunk.cuts.len() + 1);
         let mut sections = Vec::with_capacity(chunk.cuts.len() + 1);
         for section in chunk.sections() {
@@ -160,20 +166,18 @@ impl<'a> Shop<'a> {
         self.program.run(section, &mut bench.out);
         let block_end = chunk.block_end || section.cut().close != Close::Open;
         let whole = self.cuts == Cuts::Fixed || block_end;
-        let codec = self.codec;
         let Bench { out, encoder, stored, failed } = bench;
         [
-            encode(codec, whole, &mut out.stored, before.0, (encoder, stored)),
-            encode(codec, whole, &mut out.failed, before.1, (encoder, failed)),
+            encode(self.codecs[0], whole, &mut out.stored, before.0, (encoder, stored)),
+            encode(self.codecs[1], whole, &mut out.failed, before.1, (encoder, failed)),
         ]
     }
 
     /// Turns the bench's buffers into pieces, and takes new buffers for the next chunk.
     fn pieces(&self, processed: &mut Processed, spans: &[[Span; 2]], bench: &mut Bench, mut lease: Lease) {
-        let stored =
-            self.buffer(if self.codec == Codec::None { &mut bench.out.stored } else { &mut bench.stored });
-        let failed =
-            self.buffer(if self.codec == Codec::None { &mut bench.out.failed } else { &mut bench.failed });
+        let plain = self.codecs.map(|codec| codec == Codec::None);
+        let stored = self.buffer(if plain[0] { &mut bench.out.stored } else { &mut bench.stored });
+        let failed = self.buffer(if plain[1] { &mut bench.out.failed } else { &mut bench.failed });
         bench.out.stored.clear();
         bench.out.failed.clear();
         lease.resize(stored.capacity() + failed.capacity());
@@ -205,7 +209,9 @@ impl<'a> Shop<'a> {
 }
 
 impl Bench {
-    fn new(codec: Codec) -> Self {
+    fn new(codecs: [Codec; 2]) -> Self {
+        // At least one of them is what the run compresses with, if it compresses at all.
+        let codec = codecs.into_iter().find(|codec| *codec != Codec::None).unwrap_or(Codec::None);
         Bench { out: Out::default(), encoder: Encoder::new(codec), stored: Vec::new(), failed: Vec::new() }
     }
 }

@@ -25,13 +25,25 @@ pub struct Snapshot {
     pub batches: u64,
     /// The stage that the others wait for: `read`, `process` or `write`; empty if unknown.
     pub limiting: &'static str,
+    /// Positions committed, and all there are to commit, where a run without a known size has a known end: Kafka
+    /// with `--until`. Progress is then measured by these.
+    pub positions: Option<(u64, u64)>,
+    /// Positions that can be read and are not committed, where known.
+    pub lag: Option<u64>,
+}
+
+impl Snapshot {
+    /// What is done and how much there is, in bytes or positions: what a bar shows. `None` while nobody knows.
+    pub fn share(&self) -> Option<(u64, u64)> {
+        self.positions.or(self.bytes_known.map(|known| (self.bytes_done, known)))
+    }
 }
 
 /// Rates over the last seconds, from one snapshot to the next.
 #[derive(Debug, Default)]
 pub struct Meter {
-    /// Elapsed time, bytes and records at up to [`WINDOW`] moments, the oldest first.
-    past: VecDeque<(Duration, u64, u64)>,
+    /// Elapsed time, bytes, records and share done at up to [`WINDOW`] moments, the oldest first.
+    past: VecDeque<(Duration, u64, u64, u64)>,
 }
 
 /// How many moments rates look back, at least [`GAP`] apart: ten seconds.
@@ -52,9 +64,10 @@ pub struct Rates {
 impl Meter {
     /// Takes note of a snapshot; says how fast it goes now.
     pub fn tick(&mut self, now: &Snapshot) -> Rates {
-        let first = *self.past.front().unwrap_or(&(Duration::ZERO, 0, 0));
+        let first = *self.past.front().unwrap_or(&(Duration::ZERO, 0, 0, 0));
         let span = now.elapsed.saturating_sub(first.0).as_secs_f64();
         let rate = |from: u64, to: u64| if span > 0.0 { to.saturating_sub(from) as f64 / span } else { 0.0 };
+        let done = now.share().map_or(0, |(done, _)| done);
         let rates = Rates {
             bytes: rate(first.1, now.bytes_done),
             records: rate(first.2, now.records_read),
@@ -64,31 +77,34 @@ impl Meter {
             if self.past.len() == WINDOW {
                 self.past.pop_front();
             }
-            self.past.push_back((now.elapsed, now.bytes_done, now.records_read));
+            self.past.push_back((now.elapsed, now.bytes_done, now.records_read, done));
         }
-        Rates { eta: eta(now, rates.bytes), ..rates }
+        Rates { eta: eta(now, rate(first.3, done)), ..rates }
     }
 }
 
 /// Time left, unless nothing moves or nothing is known.
 fn eta(now: &Snapshot, rate: f64) -> Option<Duration> {
-    let left = now.bytes_known?.saturating_sub(now.bytes_done);
+    let (done, all) = now.share()?;
+    let left = all.saturating_sub(done);
     (rate >= 1.0).then(|| Duration::from_secs_f64((left as f64 / rate).min(1e9)))
 }
 
 /// Everything on one line: for a log, once a minute.
 pub fn line(now: &Snapshot, rates: Rates) -> String {
-    let done = match now.bytes_known {
-        Some(known) if known > 0 => {
-            let share = (now.bytes_done as f64 / known as f64 * 100.0).min(100.0);
-            format!("{share:.0}% of {}", bytes(known))
+    let done = match now.share() {
+        Some((done, all)) if all > 0 => {
+            let share = (done as f64 / all as f64 * 100.0).min(100.0);
+            let all = if now.positions.is_some() { format!("{} records", count(all)) } else { bytes(all) };
+            format!("{share:.0}% of {all}")
         }
         _ => bytes(now.bytes_done),
     };
+    let lag = now.lag.map_or_else(String::new, |lag| format!(", lag {}", count(lag)));
     let limiting =
         if now.limiting.is_empty() { String::new() } else { format!(", waits for {}", now.limiting) };
     format!(
-        "{done} in {}, {} read, {} stored, {} rejected, {} batches, {}{}{limiting}",
+        "{done} in {}, {} read, {} stored, {} rejected, {} batches, {}{}{lag}{limiting}",
         seconds(now.elapsed.as_secs_f64()),
         count(now.records_read),
         count(now.records_stored),
@@ -106,7 +122,15 @@ pub fn beside_bar(now: &Snapshot, rates: Rates) -> String {
         0 => String::new(),
         some => format!(", {} rejected", count(some)),
     };
-    format!("{}{known} {}{}{rejected}", bytes(now.bytes_done), speed(rates), left(rates))
+    let done = match now.positions {
+        Some((done, all)) => format!("{}/{}", count(done), count(all)),
+        None => format!("{}{known}", bytes(now.bytes_done)),
+    };
+    let lag = match (now.positions, now.lag) {
+        (None, Some(lag)) => format!(", lag {}", count(lag)),
+        _ => String::new(),
+    };
+    format!("{done} {}{}{lag}{rejected}", speed(rates), left(rates))
 }
 
 fn speed(rates: Rates) -> String {
@@ -186,6 +210,22 @@ mod tests {
             beside_bar(&now, rates),
             "20.0 MB/100 MB 2.0 MB/s, 10,000 records/s, 40 s left, 2 rejected"
         );
+    }
+
+    #[test]
+    fn a_run_to_known_positions_is_measured_by_them() {
+        let now =
+            |second, done| Snapshot { bytes_known: None, positions: Some((done, 1_000)), ..at(second, 0) };
+        let mut meter = Meter::default();
+        meter.tick(&now(0, 0));
+        let half = Snapshot { lag: Some(500), ..now(5, 500) };
+        let rates = meter.tick(&half);
+        assert_eq!(rates.eta, Some(Duration::from_secs(5)));
+        assert!(line(&half, rates).starts_with("50% of 1,000 records in 5.0 s"), "{}", line(&half, rates));
+        assert!(line(&half, rates).contains("5 s left, lag 500"), "{}", line(&half, rates));
+        assert_eq!(beside_bar(&half, rates), "500/1,000 0 B/s, 0 records/s, 5 s left");
+        let endless = Snapshot { positions: None, ..half };
+        assert!(beside_bar(&endless, rates).ends_with(", lag 500"), "{}", beside_bar(&endless, rates));
     }
 
     #[test]

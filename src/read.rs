@@ -82,6 +82,9 @@ impl<'scope> Readers<'scope> {
             chunk.cutters = cutters;
             chunk.cutters.set_now(now());
             let read = reader.read(&mut chunk)?;
+            if !chunk.readable.is_empty() {
+                self.metrics.readable(&mut chunk.readable);
+            }
             cutters = std::mem::take(&mut chunk.cutters);
             let Some(event) = self.event(read, chunk, &mut cutters, lane, seq)? else { continue };
             seq += 1;
@@ -140,9 +143,8 @@ impl<'scope> Readers<'scope> {
     }
 
     fn spawn(&'scope self, mut chunk: Box<Chunk>, lane: &Lane<'_, 'scope>, seq: u64) -> Result<()> {
-        chunk
-            .lease
-            .resize(chunk.bytes.capacity() + chunk.entries.capacity() * size_of::<crate::record::Entry>());
+        let memory = chunk.memory();
+        chunk.lease.resize(memory);
         self.metrics.seen.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         self.permit()?;
         let (index, results) = (lane.index, lane.results.clone());

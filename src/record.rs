@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::budget::Lease;
 use crate::cut::{Close, Cutters, Step};
+use crate::outgoing::{Headers, Pair};
 
 /// One independently ordered stream of a source: a file, a topic-partition, an endpoint. Cheap to clone.
 #[derive(Clone)]
@@ -103,6 +104,8 @@ pub enum Payload {
     Json,
     /// One line of text; it becomes a JSON string.
     Text,
+    /// Bytes of any kind; they become a JSON string in base64 (RFC 4648).
+    Binary,
 }
 
 /// Where one record stands in its chunk and in its partition.
@@ -127,15 +130,79 @@ impl Entry {
     }
 }
 
-/// What only some sources know of a record: its key, time and headers. Ranges are into the chunk's buffer.
+/// What only some sources know of a record: its key, time and headers. Plain ranges, so that nothing is allocated
+/// per record; [`Record`] has what they stand for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extra {
     /// Milliseconds since the epoch.
     pub time: Option<i64>,
+    /// Whether the record has a null value: it says that its key was deleted.
+    pub tombstone: bool,
     /// The key, where there is one.
-    pub key: Option<Range<u32>>,
+    pub(crate) key: Option<Range<u32>>,
+    /// Which of the chunk's headers are its own.
+    pub(crate) headers: Range<u32>,
+}
+
+/// A header: ranges of its name and its value, which may be null.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub name: Range<u32>,
+    pub value: Option<Range<u32>>,
+}
+
+impl Header {
+    /// Name and value.
+    pub fn pair<'a>(&self, buffer: &'a [u8]) -> Pair<'a> {
+        (slice(buffer, &self.name), self.value.as_ref().map(|value| slice(buffer, value)))
+    }
+}
+
+fn slice<'a>(buffer: &'a [u8], range: &Range<u32>) -> &'a [u8] {
+    &buffer[range.start as usize..range.end as usize]
+}
+
+/// Keys, times and headers of a chunk's records. They have a buffer of their own: values stand together, so that
+/// one look at them all finds out whether they are UTF-8.
+#[derive(Debug, Default)]
+pub(crate) struct Side {
+    pub bytes: Vec<u8>,
+    pub headers: Vec<Header>,
+    pub extras: Vec<Extra>,
+}
+
+impl Side {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.headers.clear();
+        self.extras.clear();
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Range<u32> {
+        let from = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        from..self.bytes.len() as u32
+    }
+
+    /// How many bytes of memory it holds.
+    fn memory(&self) -> usize {
+        self.bytes.capacity()
+            + self.headers.capacity() * size_of::<Header>()
+            + self.extras.capacity() * size_of::<Extra>()
+    }
+}
+
+/// A record of a source that knows more of it than its value. Null and empty are different.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming<'a, H> {
+    /// The key; `None`: null.
+    pub key: Option<&'a [u8]>,
+    /// The value; `None`: null, a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Milliseconds since the epoch, where known.
+    pub time: Option<i64>,
     /// Names and values of the headers, in order, duplicates kept.
-    pub headers: Vec<(Range<u32>, Option<Range<u32>>)>,
+    pub headers: H,
 }
 
 /// A batch ends behind entry `entry - 1`.
@@ -228,7 +295,7 @@ pub struct Chunk {
     pub(crate) payload: Payload,
     pub(crate) bytes: Vec<u8>,
     pub(crate) entries: Vec<Entry>,
-    pub(crate) extras: Vec<Extra>,
+    pub(crate) side: Side,
     pub(crate) cuts: Vec<Cut>,
     /// Records that the reader itself rejects, by entry index, ascending.
     pub(crate) faults: Vec<(u32, Rejection)>,
@@ -246,6 +313,8 @@ pub struct Chunk {
     pub(crate) block_end: bool,
     /// What the source needs to go on from `end`, for sources whose positions alone do not tell.
     pub(crate) resume: Option<Arc<[u8]>>,
+    /// What the reader knows of partitions, not only of this one: where it stands, and where they end for now.
+    pub(crate) readable: Vec<(Partition, u64, u64)>,
     pub(crate) lease: Lease,
     pub(crate) cutters: Cutters,
 }
@@ -273,18 +342,35 @@ impl Chunk {
         self.mark(Entry { position, at, len: bytes.len() as u32, span, extra: 0 })
     }
 
-    /// Gives the last pushed record a time, a key and headers.
-    pub fn extra(&mut self, extra: Extra) {
-        self.extras.push(extra);
-        let index = self.extras.len() as u32;
-        if let Some(entry) = self.entries.last_mut() {
-            entry.extra = index;
+    /// Adds one record with its key, time and headers (copied). The position after it is `position + 1`.
+    pub fn push_incoming<'a, H>(&mut self, position: u64, record: Incoming<'a, H>) -> Room
+    where
+        H: IntoIterator<Item = Pair<'a>>,
+    {
+        let (at, before) = (self.bytes.len() as u32, self.side.bytes.len());
+        self.bytes.extend_from_slice(record.value.unwrap_or_default());
+        let key = record.key.map(|key| self.side.put(key));
+        let first = self.side.headers.len() as u32;
+        for (name, value) in record.headers {
+            let (name, value) = (self.side.put(name), value.map(|value| self.side.put(value)));
+            self.side.headers.push(Header { name, value });
         }
+        let headers = first..self.side.headers.len() as u32;
+        self.side.extras.push(Extra { time: record.time, tombstone: record.value.is_none(), key, headers });
+        let (len, extra) = (self.bytes.len() as u32 - at, self.side.extras.len() as u32);
+        let weight = len + (self.side.bytes.len() - before) as u32;
+        self.mark_weighing(Entry { position, at, len, span: 1, extra }, weight)
     }
 
     /// Adds the boundaries of a record whose bytes already stand in the buffer, and cuts where it is time to.
     #[inline]
     pub(crate) fn mark(&mut self, entry: Entry) -> Room {
+        self.mark_weighing(entry, entry.len)
+    }
+
+    /// [`Chunk::mark`] for a record that counts for `weight` bytes.
+    #[inline]
+    fn mark_weighing(&mut self, entry: Entry, weight: u32) -> Room {
         if self.cutters.current().planned().is_some() {
             self.cut_planned(entry.position);
         }
@@ -292,7 +378,7 @@ impl Chunk {
         let used = entry.end() - self.start;
         self.entries.push(entry);
         self.block_end = false;
-        match self.cutters.current().step(entry.end(), entry.len) {
+        match self.cutters.current().step(entry.end(), weight) {
             Step::More => Room::More,
             Step::Block => {
                 self.block_end = true;
@@ -319,6 +405,7 @@ impl Chunk {
         let limits = self.cutters.limits();
         // Not the buffer's length: a file's reader has more in it than it has marked.
         let filled = self.entries.last().map_or(0, |last| u64::from(last.at) + u64::from(last.len));
+        let filled = filled + self.side.bytes.len() as u64;
         let bytes = used.max(filled);
         if bytes >= limits.block_bytes || u64::from(entry) >= limits.block_records {
             Room::Full
@@ -347,6 +434,13 @@ impl Chunk {
         self.end = end;
     }
 
+    /// Tells how far a partition can be read for now, and where the reader stands in it: this is what lag and, for
+    /// runs with an end, progress are made of. May be told with a chunk of another partition, or with
+    /// [`crate::source::Read::Idle`]; survives [`Chunk::start`].
+    pub fn set_readable(&mut self, partition: &Partition, at: u64, end: u64) {
+        self.readable.push((partition.clone(), at, end));
+    }
+
     /// What the source needs to go on from the end of this chunk; comes back in [`crate::source::Mark`].
     pub fn set_resume(&mut self, resume: Arc<[u8]>) {
         self.resume = Some(resume);
@@ -372,13 +466,18 @@ impl Chunk {
         &self.bytes
     }
 
+    /// How many bytes of memory its buffers hold.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>() + self.side.memory()
+    }
+
     /// Forgets the contents and keeps the memory.
     pub(crate) fn clear(&mut self) {
         self.partition = None;
         self.payload = Payload::Json;
         self.bytes.clear();
         self.entries.clear();
-        self.extras.clear();
+        self.side.clear();
         self.cuts.clear();
         self.faults.clear();
         (self.start, self.end, self.line, self.end_line) = (0, 0, 0, 0);
@@ -478,8 +577,8 @@ impl<'a> Section<'a> {
             position: entry.position,
             payload: self.chunk.payload,
             bytes: &self.chunk.bytes[at..at + entry.len as usize],
-            extra: (entry.extra as usize).checked_sub(1).map(|index| &self.chunk.extras[index]),
-            buffer: &self.chunk.bytes,
+            extra: (entry.extra as usize).checked_sub(1).map(|index| &self.chunk.side.extras[index]),
+            side: &self.chunk.side,
             opened_at: self.opened_at,
         }
     }
@@ -511,17 +610,29 @@ pub struct Record<'a> {
     pub extra: Option<&'a Extra>,
     /// What stands for "now" in its batch, in milliseconds since the epoch: the only clock a transform may use.
     pub opened_at: i64,
-    pub(crate) buffer: &'a [u8],
+    pub(crate) side: &'a Side,
 }
 
 impl<'a> Record<'a> {
-    /// The bytes of a range that [`Extra`] holds.
-    pub fn slice(&self, range: &Range<u32>) -> &'a [u8] {
-        &self.buffer[range.start as usize..range.end as usize]
-    }
-
     /// The key, where there is one.
     pub fn key(&self) -> Option<&'a [u8]> {
-        self.extra?.key.as_ref().map(|range| self.slice(range))
+        self.extra?.key.as_ref().map(|range| slice(&self.side.bytes, range))
+    }
+
+    /// The time, in milliseconds since the epoch, where the source knows it.
+    pub fn time(&self) -> Option<i64> {
+        self.extra?.time
+    }
+
+    /// The headers, in order, duplicates kept.
+    pub fn headers(&self) -> Headers<'a> {
+        let Some(extra) = self.extra else { return Headers::default() };
+        let list = &self.side.headers[extra.headers.start as usize..extra.headers.end as usize];
+        Headers::of_chunk(list, &self.side.bytes)
+    }
+
+    /// Whether the record has a null value: it says that its key was deleted.
+    pub fn is_tombstone(&self) -> bool {
+        self.extra.is_some_and(|extra| extra.tombstone)
     }
 }

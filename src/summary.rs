@@ -32,6 +32,9 @@ pub struct Summary {
     pub records_per_second: f64,
     /// Millions of bytes read a second.
     pub megabytes_per_second: f64,
+    /// Positions that could be read and were not committed when the run ended, of partitions whose end is known (for
+    /// Kafka: records); `null` where there is none.
+    pub lag: Option<u64>,
     /// The most memory the process held at once (VmHWM), in bytes; `null` where the system does not say.
     pub peak_memory_bytes: Option<u64>,
     /// Why batches were closed: the name of [`crate::cut::Close`] and how often.
@@ -74,6 +77,8 @@ pub struct PartitionRange {
     pub records: u64,
     /// Whether it was read to its end.
     pub ended: bool,
+    /// Positions that could be read and were not committed; `null` where the source does not know.
+    pub lag: Option<u64>,
 }
 
 /// A rejected record as the summary shows it.
@@ -119,6 +124,9 @@ impl Summary {
         line("stored", format!("{} in {batches}{closed}{}", records(self.records_stored), self.place()));
         line("bytes", format!("{} in, {} out", bytes(self.bytes_in), bytes(self.bytes_out)));
         line("rate", self.rate());
+        if let Some(lag) = self.lag {
+            line("lag", self.lagging(lag));
+        }
         if let Some(peak) = self.peak_memory_bytes {
             line("memory", format!("{} at most", bytes(peak)));
         }
@@ -141,6 +149,13 @@ impl Summary {
     fn rate(&self) -> String {
         let records = count(self.records_per_second.round() as u64);
         format!("{records} records/s, {:.1} MB/s", self.megabytes_per_second)
+    }
+
+    fn lagging(&self, lag: u64) -> String {
+        let behind = self.partitions.iter().filter(|range| range.lag.is_some_and(|lag| lag > 0));
+        let most = behind.max_by_key(|range| range.lag);
+        let most = most.map(|range| (printable(&range.name), count(range.lag.unwrap_or_default())));
+        most.map_or_else(|| records(lag), |(name, lags)| format!("{} (most: {name} {lags})", records(lag)))
     }
 
     /// Why batches were closed, where there is more to say than that their partition ended.
@@ -259,6 +274,7 @@ mod tests {
                 end: 250_000_000,
                 records: 1_234_567,
                 ended: true,
+                lag: None,
             }],
             samples: vec![RejectedRecord {
                 place: "a.json line 7 (byte 812)".into(),
@@ -284,6 +300,24 @@ rejected  4 records (invalid_json 3, too_large 1), kept in out/failed
           … and 3 more
 ";
         assert_eq!(example().text(), expected);
+    }
+
+    #[test]
+    fn lag_is_told_where_it_is_known() {
+        let range = |name: &str, lag| PartitionRange { name: name.into(), lag, ..PartitionRange::default() };
+        let partitions = vec![range("t:0", Some(17)), range("t:1", Some(1_200)), range("f", None)];
+        let summary = Summary { lag: Some(1_217), partitions, ..Summary::default() };
+        assert!(
+            summary.text().contains("\nlag       1,217 records (most: t:1 1,200)\n"),
+            "{}",
+            summary.text()
+        );
+        let json: serde_json::Value = serde_json::from_str(&summary.json()).unwrap();
+        assert_eq!((&json["lag"], &json["partitions"][0]["lag"]), (&1217.into(), &17.into()));
+        assert!(json["partitions"][2]["lag"].is_null());
+        let done = Summary { lag: Some(0), ..Summary::default() };
+        assert!(done.text().contains("\nlag       0 records\n"));
+        assert!(!example().text().contains("\nlag"));
     }
 
     #[test]

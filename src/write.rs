@@ -13,10 +13,11 @@ use parking_lot::Mutex;
 use crate::batch::{Batch, BatchId, Receipt};
 use crate::commit::{Ledgers, Note, Verdict};
 use crate::cut::Close;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Retry};
+use crate::memory::is_grouped;
 use crate::metrics::Metrics;
 use crate::retry::Policy;
-use crate::sink::{Part, Sink, Totals, Upload};
+use crate::sink::{Commits, Part, Shape, Sink, Totals, Upload};
 use crate::stop::Stop;
 
 /// Batches a call of [`Sink::store`]: an abort is seen between calls, and two hundred files are synced in less
@@ -93,8 +94,11 @@ pub(crate) struct Writers<'a> {
     pub stop: &'a Stop,
     pub retry: Policy,
     pub metrics: &'a Metrics,
-    /// Where planned ends are looked up; `None` where nothing is planned.
-    pub planned: Option<&'a Ledgers>,
+    /// Where planned ends and lost partitions are looked up.
+    pub ledgers: &'a Ledgers,
+    /// Whether ends must be planned before a batch is published.
+    pub plans: bool,
+    pub shape: Shape,
     /// Jobs that are queued or being done.
     pub pending: &'a AtomicUsize,
 }
@@ -105,12 +109,19 @@ impl Writers<'_> {
     /// # Errors
     /// The first failure that is permanent or outlasts its retries.
     pub fn run(&self, jobs: &Receiver<Job>, notes: &Sender<Note>) -> Result<()> {
-        for job in jobs {
+        let mut next = None;
+        while let Some(job) = next.take().or_else(|| jobs.recv().ok()) {
             if self.stop.is_aborted() {
                 return Err(Error::Stopped);
             }
+            let mut done = 1;
             match job {
-                Job::Store(batches) => self.store(&batches, notes)?,
+                Job::Store(mut batches) => {
+                    if is_grouped(&self.shape) {
+                        (done, next) = self.gather(&mut batches, jobs);
+                    }
+                    self.store(batches, notes)?;
+                }
                 Job::Part(upload, part) => self.part(&upload, &part, notes)?,
                 Job::Close(upload, batch, totals) => {
                     if let Some(closed) = upload.close(batch, totals) {
@@ -119,33 +130,101 @@ impl Writers<'_> {
                 }
                 Job::Abort(upload) => drop(upload),
             }
-            self.pending.fetch_sub(1, Ordering::AcqRel);
+            self.pending.fetch_sub(done, Ordering::AcqRel);
         }
         Ok(())
     }
 
-    fn store(&self, batches: &[Batch], notes: &Sender<Note>) -> Result<()> {
-        batches.chunks(GROUP).try_for_each(|group| self.store_group(group, notes))
+    /// Adds what else is queued to `batches`, up to the sink's group. Returns how many jobs these are, and the
+    /// one that does not fit. Never waits: while one group is stored, the next gathers in the queue.
+    fn gather(&self, batches: &mut Vec<Batch>, jobs: &Receiver<Job>) -> (usize, Option<Job>) {
+        let (mut count, mut bytes) = (1, size(batches));
+        while bytes < self.shape.group as u64 {
+            match jobs.try_recv() {
+                Ok(Job::Store(more)) if bytes + size(&more) <= self.shape.group as u64 => {
+                    bytes += size(&more);
+                    batches.extend(more);
+                    count += 1;
+                }
+                Ok(job) => return (count, Some(job)),
+                Err(_) => break,
+            }
+        }
+        (count, None)
     }
 
-    fn store_group(&self, batches: &[Batch], notes: &Sender<Note>) -> Result<()> {
+    fn store(&self, mut batches: Vec<Batch>, notes: &Sender<Note>) -> Result<()> {
+        let most = if is_grouped(&self.shape) { usize::MAX } else { GROUP };
+        while !batches.is_empty() {
+            let rest = batches.split_off(batches.len().min(most));
+            self.store_group(batches, notes)?;
+            batches = rest;
+        }
+        Ok(())
+    }
+
+    fn store_group(&self, mut batches: Vec<Batch>, notes: &Sender<Note>) -> Result<()> {
         if self.stop.is_aborted() {
             return Err(Error::Stopped);
         }
-        for batch in batches {
-            if self.wait_planned(&batch.id, batch.end)? == Verdict::Drop {
-                return Ok(());
+        for index in (0..batches.len()).rev() {
+            if self.verdict(&batches[index].id, batches[index].end)? == Verdict::Drop {
+                batches.remove(index);
             }
         }
-        let mut receipts = Vec::with_capacity(batches.len());
-        let result = self.retry("store", &batches[0].id, || {
-            let done = receipts.len();
+        let Some(first) = batches.first() else { return Ok(()) };
+        let mut receipts: Vec<Receipt> = Vec::with_capacity(batches.len());
+        let result = self.retry("store", &first.id, || {
+            let last = receipts.last().and_then(|last| batches.iter().rposition(|batch| is_of(last, batch)));
+            let done = last.map_or(0, |last| last + 1);
             self.sink.store(&batches[done..], &mut receipts)
         });
-        // Durable is durable: receipts count even if an error follows.
-        let closes = batches.iter().map(|batch| batch.close);
-        let sent = self.note(notes, receipts.into_iter().zip(closes).collect());
-        result.and(sent)
+        self.settle(&batches, receipts, result, notes)
+    }
+
+    /// Tells the commit thread what is durable: receipts count even if an error follows. Batches of a call that
+    /// succeeded must all have one, unless their partition is lost.
+    fn settle(
+        &self,
+        batches: &[Batch],
+        receipts: Vec<Receipt>,
+        result: Result<()>,
+        notes: &Sender<Note>,
+    ) -> Result<()> {
+        let mut published = Vec::with_capacity(receipts.len());
+        let (mut missing, mut receipts) = (Vec::new(), receipts.into_iter().peekable());
+        for batch in batches {
+            match receipts.next_if(|receipt| is_of(receipt, batch)) {
+                Some(receipt) => published.push((receipt, batch.close)),
+                None => missing.push(batch),
+            }
+        }
+        let odd = receipts.next().map(|receipt| unasked(&receipt));
+        let sent = self.note(notes, published);
+        result?;
+        sent?;
+        if let Some(odd) = odd {
+            return Err(odd);
+        }
+        missing.into_iter().try_for_each(|batch| self.missing(batch, notes))
+    }
+
+    /// A batch has no receipt although the sink has no complaint.
+    fn missing(&self, batch: &Batch, notes: &Sender<Note>) -> Result<()> {
+        let partition = &batch.id.partition;
+        if self.shape.commits == Commits::Sink {
+            // At once, so that nothing behind it is stored; the note is for the commit thread's own books.
+            if self.ledgers.lose(partition) {
+                self.metrics.lost(partition);
+                notes.send(Note::Lost(partition.clone())).map_err(|_| Error::Stopped)?;
+            }
+            return Ok(());
+        }
+        if self.ledgers.is_lost(partition) {
+            return Ok(());
+        }
+        let what = format!("internal error: the sink has no receipt for batch {} of", batch.id.start);
+        Err(Error::other(what, Retry::Permanent, partition.to_string()))
     }
 
     fn part(&self, upload: &Arc<OpenUpload>, part: &Part, notes: &Sender<Note>) -> Result<()> {
@@ -175,7 +254,7 @@ impl Writers<'_> {
 
     fn publish(&self, upload: &OpenUpload, closed: (Box<Batch>, Totals), notes: &Sender<Note>) -> Result<()> {
         let (batch, totals) = closed;
-        if self.wait_planned(&batch.id, batch.end)? == Verdict::Drop {
+        if self.verdict(&batch.id, batch.end)? == Verdict::Drop {
             return Ok(());
         }
         let handle = self.open(upload)?;
@@ -188,9 +267,12 @@ impl Writers<'_> {
         self.note(notes, receipt.map(|receipt| (receipt, batch.close)).into_iter().collect())
     }
 
-    fn wait_planned(&self, id: &BatchId, end: u64) -> Result<Verdict> {
-        self.planned
-            .map_or(Ok(Verdict::Publish), |ledgers| ledgers.wait_planned(&id.partition, end, self.stop))
+    /// Whether a batch may be published; blocks until that is known.
+    fn verdict(&self, id: &BatchId, end: u64) -> Result<Verdict> {
+        if self.plans && self.shape.commits == Commits::Engine {
+            return self.ledgers.wait_planned(&id.partition, end, self.stop);
+        }
+        Ok(if self.ledgers.is_lost(&id.partition) { Verdict::Drop } else { Verdict::Publish })
     }
 
     fn note(&self, notes: &Sender<Note>, receipts: Vec<(Receipt, Close)>) -> Result<()> {
@@ -204,6 +286,20 @@ impl Writers<'_> {
         let what = || format!("{what} batch {} of {}", id.start, id.partition);
         retry(self.retry, self.stop, self.metrics, &what, call)
     }
+}
+
+fn size(batches: &[Batch]) -> u64 {
+    batches.iter().map(|batch| batch.stored.len() + batch.failed.len()).sum()
+}
+
+fn is_of(receipt: &Receipt, batch: &Batch) -> bool {
+    receipt.id.start == batch.id.start && receipt.id.partition == batch.id.partition
+}
+
+fn unasked(receipt: &Receipt) -> Error {
+    let what =
+        format!("internal error: the sink has a receipt out of order, for batch {} of", receipt.id.start);
+    Error::other(what, Retry::Permanent, receipt.id.partition.to_string())
 }
 
 /// Calls until it succeeds, fails for good, or the run is aborted. Blocks between tries.

@@ -2,8 +2,9 @@
 //! what should have stood there instead, the table of configuration keys knows.
 
 use argh::{ArgsInfo, FromArgs};
+use pipeline::config::setting::Value;
 
-/// Moves JSON records from files to a directory, a file or stdout.
+/// Moves JSON records from files and Kafka to a directory, a file, Kafka or stdout.
 #[derive(FromArgs, ArgsInfo, Debug, Default)]
 pub struct Args {
     /// what is read
@@ -21,6 +22,21 @@ pub struct Args {
     /// inputs are dead letters
     #[argh(switch)]
     pub replay: bool,
+    /// where the cluster is
+    #[argh(option)]
+    pub brokers: Option<String>,
+    /// topics that are read
+    #[argh(option, short = 't')]
+    pub topic: Vec<String>,
+    /// whose members share the partitions
+    #[argh(option, short = 'g')]
+    pub group: Option<String>,
+    /// where a partition begins
+    #[argh(option)]
+    pub from: Option<String>,
+    /// where the run ends
+    #[argh(option)]
+    pub until: Option<String>,
     /// where the output goes
     #[argh(option, short = 'o')]
     pub output: Option<String>,
@@ -97,11 +113,22 @@ pub struct Args {
 
 impl Args {
     /// The value of the option that sets a configuration key.
-    pub fn value(&self, long: &str) -> Option<&String> {
+    pub fn value(&self, long: &str) -> Option<Value> {
+        match long {
+            "topic" => (!self.topic.is_empty()).then(|| Value::List(self.topic.clone())),
+            _ => self.text(long).map(|text| Value::Text(text.clone())),
+        }
+    }
+
+    fn text(&self, long: &str) -> Option<&String> {
         match long {
             "source" => self.source.as_ref(),
             "format" => self.format.as_ref(),
             "shard" => self.shard.as_ref(),
+            "brokers" => self.brokers.as_ref(),
+            "group" => self.group.as_ref(),
+            "from" => self.from.as_ref(),
+            "until" => self.until.as_ref(),
             "output" => self.output.as_ref(),
             "compress" => self.compress.as_ref(),
             "dead-letter" => self.dead_letter.as_ref(),
@@ -143,7 +170,11 @@ mod tests {
         for option in OPTIONS.iter().filter(|option| option.key.is_some()) {
             let name = format!("--{}", option.long);
             let args = Args::from_args(&["pipeline"], &[&name, "x"]).unwrap();
-            assert_eq!(args.value(option.long).map(String::as_str), Some("x"), "{name}");
+            let expected = match option.times {
+                Times::Last => Value::Text("x".into()),
+                Times::Every => Value::List(vec!["x".into()]),
+            };
+            assert_eq!(args.value(option.long), Some(expected), "{name}");
         }
     }
 

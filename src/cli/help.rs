@@ -12,12 +12,14 @@ pub const USAGE: &str = "pipeline [process] [OPTIONS] [FILE|DIR|- ...]";
 
 /// What it is, in one sentence.
 pub const ABOUT: &str =
-    "Moves JSON records from files to a directory, a file or stdout: nothing lost, nothing twice.";
+    "Moves JSON records from files and Kafka to a directory, a file, Kafka or stdout: nothing lost.";
 
 /// Calls that show how it is used, with what they do.
-pub const EXAMPLES: [(&str, &str); 2] = [
+pub const EXAMPLES: [(&str, &str); 4] = [
     ("pipeline -s file -b 50 data1.json data2.json", "batches of 50 records under out/processed/"),
     ("zcat logs.gz | pipeline -o result.ndjson.zst -", "stdin to one compressed file"),
+    ("pipeline -s kafka --brokers localhost:9092 -t orders", "a topic to out/, until Ctrl-C"),
+    ("pipeline -t orders -o kafka:copy --until end", "to another topic (KAFKA_BROKERS is set)"),
 ];
 
 /// What the exit codes mean.
@@ -34,7 +36,7 @@ pub const EXIT_CODES: [(&str, &str); 6] = [
 pub fn help() -> String {
     let mut out = format!("{ABOUT}\n\nUsage: {USAGE}\n\nExamples:\n");
     for (command, what) in EXAMPLES {
-        let _ = writeln!(out, "  {command:<48} # {what}");
+        let _ = writeln!(out, "  {command:<53} # {what}");
     }
     for group in Group::SHOWN {
         let _ = writeln!(out, "\n{}:", group.title());

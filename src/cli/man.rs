@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::help::{ABOUT, EXAMPLES, EXIT_CODES, USAGE};
 use super::table::{Group, shown};
+use pipeline::config::env::COMMON;
 use pipeline::config::key::{Default, KEYS};
 
 /// `pipeline.1`.
@@ -11,13 +12,19 @@ pub fn page() -> String {
     let mut out = format!(
         ".TH PIPELINE 1 \"\" \"pipeline {}\" \"User Commands\"\n.SH NAME\npipeline \\- {}\n.SH SYNOPSIS\n{}\n",
         env!("CARGO_PKG_VERSION"),
-        escape("moves JSON records from files to directories, files and stdout"),
+        escape("moves JSON records from files and Kafka to directories, files, Kafka and stdout"),
         escape(USAGE),
     );
     let _ = writeln!(out, ".SH DESCRIPTION\n{}", escape(ABOUT));
     out.push_str(&escape(
         "Inputs are files, directories (with everything in them, sorted) and - for standard input; gzip and zstd \
          are recognised. Options may stand before, between or after inputs; -- ends them.\n",
+    ));
+    out.push_str(".PP\n");
+    out.push_str(&escape(
+        "Without -s, named inputs are files, and where only topics are named they are read. Jobs that read Kafka with \
+         the same group share the partitions, and a job that is started again goes on where its group stopped. A run \
+         to stdout joins no group unless -g names one; --dry-run and --check never do.\n",
     ));
     options(&mut out);
     configuration(&mut out);
@@ -56,7 +63,7 @@ fn configuration(out: &mut String) {
     out.push_str(&escape(
         "Flags come before --set, --set before the environment, that before the file, and the file before the \
          defaults. Each key has an environment variable PIPELINE_<SECTION>__<KEY>; with _FILE behind it, the value \
-         is read from a file.\n",
+         is read from a file. A secret may be env:NAME or file:PATH, and is never printed.\n",
     ));
     for key in KEYS {
         let default = match key.default {
@@ -70,6 +77,9 @@ fn configuration(out: &mut String) {
 fn environment(out: &mut String) {
     out.push_str(".SH ENVIRONMENT\n");
     item(out, &bold("PIPELINE_CONFIG"), "the configuration file, where --config names none");
+    for (name, key) in COMMON {
+        item(out, &bold(name), &format!("{key}, where no flag, no --set and no PIPELINE_ variable says it"));
+    }
     item(
         out,
         &bold("RUST_LOG"),

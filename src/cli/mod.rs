@@ -18,8 +18,9 @@ use std::path::{Path, PathBuf};
 use argh::FromArgs;
 use pipeline::config::key;
 use pipeline::config::resolve::{Resolved, resolve};
+use pipeline::config::secret::Lookup;
 use pipeline::config::setting::{Layer, Origin, Setting, Value, parse_set};
-use pipeline::config::{Config, Log, env, file, show};
+use pipeline::config::{Config, Intent, Log, SourceKind, env, file, show};
 
 use args::Args;
 use normalise::{Asked, Normal, normalise};
@@ -165,36 +166,57 @@ fn invocation(args: &Args, normal: &Normal, ambient: &Ambient<'_>) -> Result<Req
     if args.print_config {
         return Ok(Request::Print(show::effective(&resolved)));
     }
-    run(args, normal, ambient, resolved).map(|it| Request::Run(Box::new(it))).map_err(|problem| vec![problem])
+    run(args, normal, ambient, resolved).map(|it| Request::Run(Box::new(it)))
 }
 
-/// What only flags say is laid over the configuration.
+/// What only flags say is laid over the configuration, and all of it is checked together.
 fn run(
     args: &Args,
     normal: &Normal,
     ambient: &Ambient<'_>,
     resolved: Resolved,
-) -> Result<Invocation, String> {
+) -> Result<Invocation, Vec<String>> {
+    let one = |problem| vec![problem];
     let log_filter = log_filter(&resolved, ambient);
+    let mode = mode(args).map_err(one)?;
     let mut config = resolved.config;
     config.processing.fresh = args.fresh;
     config.input.replay = args.replay;
     if let Some(text) = &args.limit {
-        config.processing.limit = Some(limit(normal.spelling("limit"), text)?);
+        config.processing.limit = Some(limit(normal.spelling("limit"), text).map_err(one)?);
     }
-    if config.input.files.is_empty() {
-        return Err(no_inputs(args, ambient));
+    if config.input.source == SourceKind::File && config.input.files.is_empty() {
+        return Err(one(no_inputs(args, ambient)));
     }
+    config.check(if mode == Mode::Run { Intent::Store } else { Intent::Look })?;
+    load_secrets(&mut config, ambient).map_err(one)?;
     Ok(Invocation {
         config,
-        mode: mode(args)?,
-        progress: when(args.progress.as_deref())?,
-        summary: summary(args.summary.as_deref())?,
+        mode,
+        progress: when(args.progress.as_deref()).map_err(one)?,
+        summary: summary(args.summary.as_deref()).map_err(one)?,
         chatter: if args.quiet { Chatter::Quiet } else { Chatter::Normal },
         rejects_ok: args.rejects_ok,
         log: resolved.log,
         log_filter,
     })
+}
+
+/// Reads secrets from where they are, if this run needs them.
+fn load_secrets(config: &mut Config, ambient: &Ambient<'_>) -> Result<(), String> {
+    if !config.uses_kafka() {
+        return Ok(());
+    }
+    let read = |path: &Path| match path.to_str() {
+        Some(path) => (ambient.read)(path),
+        None => Err(io::ErrorKind::InvalidInput.into()),
+    };
+    let variable = |name: &str| ambient.variable(name).map(str::to_owned);
+    if let Some(password) = &mut config.kafka.sasl.password {
+        let loaded = password.load(&Lookup { variable: &variable, read: &read });
+        *password = loaded.map_err(|error| format!("kafka.sasl.password: {error}"))?;
+    }
+    Ok(())
 }
 
 /// All layers, the weakest first: file, environment, `--set`, flags.
@@ -240,7 +262,7 @@ fn flags(args: &Args, normal: &Normal) -> Layer {
     }
     for option in table::OPTIONS {
         if let (Some(path), Some(value)) = (option.key, args.value(option.long)) {
-            flag(path, normal.spelling(option.long), Value::Text(value.clone()));
+            flag(path, normal.spelling(option.long), value);
         }
     }
     if !args.inputs.is_empty() {

@@ -34,6 +34,7 @@ pub enum Times {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     Input,
+    Kafka,
     Output,
     Run,
     State,
@@ -44,12 +45,20 @@ pub enum Group {
 }
 
 impl Group {
-    pub const SHOWN: [Group; 6] =
-        [Group::Input, Group::Output, Group::Run, Group::State, Group::Configuration, Group::Reporting];
+    pub const SHOWN: [Group; 7] = [
+        Group::Input,
+        Group::Kafka,
+        Group::Output,
+        Group::Run,
+        Group::State,
+        Group::Configuration,
+        Group::Reporting,
+    ];
 
     pub fn title(self) -> &'static str {
         match self {
             Group::Input => "Input",
+            Group::Kafka => "Kafka",
             Group::Output => "Output",
             Group::Run => "How it runs",
             Group::State => "What was done before",
@@ -113,19 +122,24 @@ const SHELLS: Complete = Words(&["bash", "zsh", "fish"]);
 
 /// Every option, in the order of the help.
 pub static OPTIONS: &[Opt] = &[
-    option("source", "KIND", Group::Input, "what is read: file (the default when inputs are named)")
-        .short('s')
-        .key("processing.source")
-        .complete(Words(&["file"])),
+    option(
+        "source",
+        "KIND",
+        Group::Input,
+        "file or kafka; default: file, or kafka where only topics are named",
+    )
+    .short('s')
+    .key("processing.source")
+    .complete(Words(&["file", "kafka"])),
     option(
         "format",
         "NAME",
         Group::Input,
-        "auto, ndjson, json (an array, or values one after another) or text",
+        "auto, ndjson, json (an array, or values one after another), text, or binary (Kafka only)",
     )
     .short('f')
     .key("input.format")
-    .complete(Words(&["auto", "ndjson", "json", "text"])),
+    .complete(Words(&["auto", "ndjson", "json", "text", "binary"])),
     option("limit", "N", Group::Input, "stop after N records").short('n'),
     option(
         "shard",
@@ -135,10 +149,46 @@ pub static OPTIONS: &[Opt] = &[
     )
     .key("processing.shard"),
     switch("replay", Group::Input, "the inputs are dead letters: do their records again"),
-    option("output", "WHERE", Group::Output, "DIR, FILE.ndjson[.gz|.zst] or - (stdout); default out")
-        .short('o')
-        .key("processing.output")
-        .complete(Paths),
+    option("brokers", "LIST", Group::Kafka, "HOST[:PORT], several with commas between; also KAFKA_BROKERS")
+        .key("kafka.brokers"),
+    option("topic", "NAME", Group::Kafka, "a topic to read (repeatable)")
+        .short('t')
+        .key("kafka.source.topics")
+        .every(),
+    option(
+        "group",
+        "NAME",
+        Group::Kafka,
+        "jobs of one group share the partitions and go on where it stopped; default: named after topics and \
+         output, none with -o -",
+    )
+    .short('g')
+    .key("kafka.source.group"),
+    option(
+        "from",
+        "WHEN",
+        Group::Kafka,
+        "earliest (the default), latest or a time, where the group has no commit",
+    )
+    .key("kafka.source.from")
+    .complete(Words(&["earliest", "latest"])),
+    option(
+        "until",
+        "WHEN",
+        Group::Kafka,
+        "end (what is the end when it begins), a time, or forever (the default)",
+    )
+    .key("kafka.source.until")
+    .complete(Words(&["end", "forever"])),
+    option(
+        "output",
+        "WHERE",
+        Group::Output,
+        "DIR, FILE.ndjson[.gz|.zst], kafka:TOPIC or - (stdout); default out",
+    )
+    .short('o')
+    .key("processing.output")
+    .complete(Paths),
     option(
         "compress",
         "NAME[:N]",
@@ -150,9 +200,9 @@ pub static OPTIONS: &[Opt] = &[
     .complete(Words(&["none", "gzip", "zstd"])),
     option(
         "dead-letter",
-        "DIR",
+        "WHERE",
         Group::Output,
-        "where rejected records go; default: failed/ in the output directory",
+        "DIR or kafka:TOPIC for rejected records; default: failed/ in the output directory",
     )
     .key("output.dead_letter")
     .complete(Paths),
@@ -179,7 +229,11 @@ pub static OPTIONS: &[Opt] = &[
         .short('c')
         .complete(Paths),
     option("set", "KEY=VALUE", Group::Configuration, "set any key of the configuration (repeatable)").every(),
-    switch("check", Group::Configuration, "validate the configuration, try inputs and output, run nothing"),
+    switch(
+        "check",
+        Group::Configuration,
+        "validate the configuration, try inputs, brokers and output, run nothing",
+    ),
     switch(
         "print-config",
         Group::Configuration,

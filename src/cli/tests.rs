@@ -91,7 +91,7 @@ fn wrong_values_name_the_option_as_it_was_written() {
     wrong(&["-b", "-1", "a"], &format!("-b: {size}, not \"-1\""));
     wrong(&["--batch-size=x", "a"], &format!("--batch-size: {size}, not \"x\""));
     wrong(&["-w", "0", "a"], "-w: expected a whole number from 1 to 1024, not \"0\"");
-    wrong(&["-f", "csv", "a"], "-f: expected auto, ndjson, json or text, not \"csv\"");
+    wrong(&["-f", "csv", "a"], "-f: expected auto, ndjson, json, text or binary, not \"csv\"");
     wrong(&["-z", "lz4", "a"], "-z: expected none, gzip[:0…9] or zstd[:-7…19], not \"lz4\"");
     wrong(&["--shard", "4/4", "a"], "--shard: expected I/N with I from 0 to N-1, like 0/4, not \"4/4\"");
     wrong(&["-n", "x", "a"], "-n: expected a whole number of records, 0 or more, not \"x\"");
@@ -112,15 +112,119 @@ fn wrong_values_name_the_option_as_it_was_written() {
 
 #[test]
 fn what_this_build_cannot_do_yet_says_what_it_can() {
-    let reads = "it reads from: file (files, directories and -)";
-    wrong(&["-s", "kafka"], &format!("-s: this build cannot read from kafka yet; {reads}"));
+    let reads = "it reads from: file (files, directories and -) and kafka";
     wrong(&["-s", "http"], &format!("-s: this build cannot read from http yet; {reads}"));
     wrong(&["-s", "api"], &format!("-s: this build cannot read from api yet; {reads}"));
-    for (place, kind) in [("s3://bucket/x", "s3"), ("kafka:topic", "kafka")] {
-        let problems = ask(&["-o", place, "a"], &[]).err().unwrap();
-        let start = format!("-o: this build cannot write to {kind} yet; it writes to a directory, a file");
-        assert!(problems[0].starts_with(&start), "{problems:?}");
+    let problems = ask(&["-o", "s3://bucket/x", "a"], &[]).err().unwrap();
+    let start = "-o: this build cannot write to s3 yet; it writes to a directory, a file";
+    assert!(problems[0].starts_with(start), "{problems:?}");
+}
+
+#[test]
+fn topics_are_read() {
+    let args = ["-t", "orders", "-t", "events,payments", "--brokers", "a:1,b", "-g", "nightly"];
+    let args = [&args[..], &["--from=latest", "--until", "2026-11-23T12:00:00Z", "-f", "binary"]].concat();
+    for source in [&[][..], &["-s", "kafka"]] {
+        let config = run(&[&args[..], source].concat(), &[]).config;
+        assert_eq!(config.input.source, SourceKind::Kafka);
+        let (kafka, source) = (&config.kafka, &config.kafka.source);
+        assert_eq!(kafka.brokers, ["a:1", "b"]);
+        assert_eq!(source.topics, ["orders", "events", "payments"]);
+        assert_eq!(source.group.as_deref(), Some("nightly"));
+        assert_eq!(config.processing.memory_limit, 256 << 20);
     }
+}
+
+#[test]
+fn the_environment_says_where_the_cluster_is() {
+    let variables = [
+        ("KAFKA_BOOTSTRAP_SERVERS", "c"),
+        ("KAFKA_BROKERS", "a,b"),
+        ("KAFKA_SASL_USERNAME", "alice"),
+        ("KAFKA_SASL_PASSWORD", "env:literally"),
+        ("PIPELINE_KAFKA__SASL__MECHANISM", "SCRAM-SHA-256"),
+        ("PIPELINE_KAFKA__SOURCE__GROUP", "nightly"),
+    ];
+    let config = run(&["-t", "orders"], &variables).config;
+    assert_eq!(config.kafka.brokers, ["a", "b"]);
+    assert_eq!(config.kafka.source.group.as_deref(), Some("nightly"));
+    let password = config.kafka.sasl.password.as_ref().and_then(|it| it.expose());
+    assert_eq!(password, Some("env:literally"));
+    assert!(!format!("{config:?}").contains("literally"));
+    // A file is read as ever, whatever else stands in the environment.
+    assert_eq!(run(&["a"], &[("KAFKA_BROKERS", "SSL://nonsense")]).config.input.files, ["a"]);
+    assert_eq!(run(&["-t", "x", "--brokers", "flag"], &variables).config.kafka.brokers, ["flag"]);
+}
+
+#[test]
+fn secrets_are_looked_up_where_they_are_needed() {
+    let with = |password: &str, variables: &[(&str, &str)]| {
+        let set = format!("kafka.sasl.password={password}");
+        let mechanism = "kafka.sasl.mechanism=SCRAM-SHA-512";
+        let args = ["-t", "x", "--brokers", "a", "--set", &set, "--set", mechanism];
+        let result = ask(&[&args[..], &["--set", "kafka.sasl.username=alice"]].concat(), variables);
+        result.map(|request| match request {
+            Request::Run(it) => it.config.kafka.sasl.password.unwrap().expose().unwrap().to_owned(),
+            Request::Print(text) => panic!("printed {text}"),
+        })
+    };
+    assert_eq!(with("env:PASSWORD", &[("PASSWORD", "s3cret")]).unwrap(), "s3cret");
+    assert_eq!(with("file:c.toml", &[]).unwrap(), FILE.trim_end_matches('\n'));
+    let problems = with("env:PASSWORD", &[]).unwrap_err();
+    assert_eq!(problems, ["kafka.sasl.password: the variable PASSWORD is not set"]);
+    assert!(with("file:none", &[]).unwrap_err()[0].starts_with("kafka.sasl.password: cannot read none: "));
+    // Neither a run that needs none nor a look at the configuration asks for it.
+    let set = ["--set", "kafka.sasl.password=env:NONE"];
+    assert!(ask(&[&set[..], &["a"]].concat(), &[]).is_ok());
+    assert!(print(&[&set[..], &["--print-config"]].concat(), &[]).contains("password = \"env:NONE\""));
+    let shown = print(&["--set", "kafka.sasl.password=s3cret", "--print-config"], &[]);
+    assert!(shown.contains("password = \"***\"") && !shown.contains("s3cret"), "{shown}");
+}
+
+#[test]
+fn what_does_not_go_together_is_refused() {
+    let topic = ["-t", "x", "--brokers", "a"];
+    let both = |more: &[&str], expected: &str| wrong(&[&topic[..], more].concat(), expected);
+    both(&["-s", "file", "f"], "-t: the source is file (flag -s); expected it with -s kafka only");
+    both(&["-s", "kafka", "f"], "inputs: the source is kafka (flag -s); expected topics (-t), no files");
+    both(&["f"], "files and topics are named; expected one of them, or -s file or -s kafka");
+    wrong(&["-g", "x", "f"], "-g: the source is file (by default); expected it with -s kafka only");
+    wrong(&["-s", "kafka", "--brokers", "a"], "no topics: expected -t NAME (kafka.source.topics)");
+    wrong(&["-t", "x"], "no brokers: expected --brokers HOST:PORT[,...] (kafka.brokers or KAFKA_BROKERS)");
+    both(
+        &["--shard", "0/2"],
+        "--shard is for files; jobs that read with the same group (-g) share the partitions of a topic",
+    );
+    both(
+        &["-o", "a.ndjson"],
+        "one file appears when the run ends, and one that reads Kafka does not; expected --until end, or a directory",
+    );
+    both(
+        &["-n", "5"],
+        "--limit with a group would leave records out of the next run; expected it with -o - and no -g, or with \
+         --dry-run",
+    );
+    for more in [&["-n", "5", "-o", "-"][..], &["-n", "5", "--dry-run"], &["-o", "a.json", "--until=end"]] {
+        assert!(ask(&[&topic[..], more].concat(), &[]).is_ok(), "{more:?}");
+    }
+    for more in [
+        &["--replay"][..],
+        &["--fresh"],
+        &["--state", "s"],
+        &["-o", "kafka:x"],
+        &["-z", "gzip", "-o", "kafka:y"],
+    ] {
+        let problems = ask(&[&topic[..], more].concat(), &[]).err();
+        assert_eq!(problems.as_ref().map(Vec::len), Some(1), "{more:?}: {problems:?}");
+    }
+    wrong(
+        &["-o", "kafka:x", "f"],
+        "no brokers: expected --brokers HOST:PORT[,...] (kafka.brokers or KAFKA_BROKERS)",
+    );
+    wrong(
+        &["--dead-letter", "kafka:a/b", "f"],
+        "--dead-letter: topic: expected 1 to 249 of a-z, A-Z, 0-9, dot, _ and - (not . or ..), not \"a/b\"",
+    );
 }
 
 #[test]
@@ -160,7 +264,7 @@ fn the_log_follows_the_strongest_word() {
 #[test]
 fn every_key_can_be_set_by_environment_and_by_set() {
     for key in key::KEYS {
-        let (key::Default::Is(value) | key::Default::Absent(value, _)) = key.default;
+        let value = key.example();
         let by_variable = print(&["--print-config"], &[(&key.variable(), value)]);
         assert!(by_variable.contains(&format!("# environment {}\n", key.variable())), "{}", key.path());
         let by_set = print(&["--print-config", "--set", &format!("{}={value}", key.path())], &[]);

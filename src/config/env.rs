@@ -1,18 +1,42 @@
-//! The environment as a layer of settings: `PIPELINE_<SECTION>__<KEY>`, with `_FILE` behind it from a file.
+//! The environment as a layer of settings: `PIPELINE_<SECTION>__<KEY>`, with `_FILE` behind it from a file, and
+//! below those the names that are common where these services are used: [`COMMON`].
 //!
 //! The environment is a parameter, and so is reading a file: nothing here touches the process.
 
 use super::key::{KEYS, Key};
 use super::nearest::did_you_mean;
+use super::secret::without_newline;
 use super::setting::{Layer, Origin, Setting};
 
 /// The variable that names the configuration file.
 pub const CONFIG: &str = "PIPELINE_CONFIG";
 
+/// Names that other programs use too, and the keys that they set; the first ones of a key come first. What stands
+/// in them is taken as it is: a password that begins with `env:` is that password.
+pub const COMMON: [(&str, &str); 4] = [
+    ("KAFKA_BROKERS", "kafka.brokers"),
+    ("KAFKA_BOOTSTRAP_SERVERS", "kafka.brokers"),
+    ("KAFKA_SASL_USERNAME", "kafka.sasl.username"),
+    ("KAFKA_SASL_PASSWORD", "kafka.sasl.password"),
+];
+
 /// The settings among the variables, and everything that is wrong with them: unknown variables, files that cannot
 /// be read, and a key that is set both ways. Other variables are
 /// nobody's business, but one that begins with `PIPELINE_` and sets nothing is a typo.
 pub fn parse(variables: &[(String, String)], read: &dyn Fn(&str) -> std::io::Result<String>) -> Layer {
+    let mut layer = ours(variables, read);
+    for (name, path) in COMMON {
+        let found = variables.iter().find(|(other, value)| other == name && !value.is_empty());
+        let key = KEYS.iter().find(|key| key.path() == path);
+        let (Some((_, value)), Some(key)) = (found, key) else { continue };
+        // Before what covers it.
+        let setting = Setting { key, value: key.read_as_it_is(value), origin: Origin::Env(name.into()) };
+        layer.settings.insert(0, setting);
+    }
+    layer
+}
+
+fn ours(variables: &[(String, String)], read: &dyn Fn(&str) -> std::io::Result<String>) -> Layer {
     let mut layer = Layer::default();
     for (name, value) in variables.iter().filter(|(name, _)| name.starts_with("PIPELINE_")) {
         if name == CONFIG || is_service_link(name) {
@@ -50,8 +74,8 @@ fn setting(
         return Err(format!("unknown environment variable {name}{meant}"));
     };
     let text = read(value).map_err(|error| format!("{name}: cannot read {value}: {error}"))?;
-    let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
-    Ok(Setting { key, value: key.read(text), origin: Origin::EnvFile(name.into()) })
+    let value = key.read_as_it_is(without_newline(&text));
+    Ok(Setting { key, value, origin: Origin::EnvFile(name.into()) })
 }
 
 fn find(name: &str) -> Option<&'static Key> {
@@ -73,6 +97,7 @@ fn is_service_link(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::setting::Value;
     use super::*;
 
     fn run(variables: &[(&str, &str)]) -> Result<Vec<Setting>, Vec<String>> {
@@ -119,6 +144,31 @@ mod tests {
     fn both_ways_at_once_are_refused() {
         let both = [("PIPELINE_PROCESSING__WORKERS", "1"), ("PIPELINE_PROCESSING__WORKERS_FILE", "/secret")];
         assert!(run(&both).unwrap_err()[0].contains("both set"));
+    }
+
+    #[test]
+    fn common_names_are_below_ours() {
+        let common = [("KAFKA_BOOTSTRAP_SERVERS", "b"), ("KAFKA_BROKERS", "a"), ("KAFKA_PORT", "1")];
+        let last = |variables: &[(&str, &str)]| run(variables).unwrap().last().unwrap().origin.to_string();
+        assert_eq!(run(&common).unwrap().len(), 2);
+        assert_eq!(last(&common), "environment KAFKA_BROKERS");
+        assert_eq!(
+            last(&[common[0], ("PIPELINE_KAFKA__BROKERS", "c"), common[1]]),
+            "environment PIPELINE_KAFKA__BROKERS"
+        );
+        assert!(run(&[("KAFKA_BROKERS", "")]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn secrets_of_files_and_common_names_are_no_references() {
+        let secret = |name: &str, value: &str| match &run(&[(name, value)]).unwrap()[0].value {
+            Value::Secret(secret) => secret.shown(),
+            other => panic!("{other} is printed"),
+        };
+        assert_eq!(secret("PIPELINE_KAFKA__SASL__PASSWORD", "env:X"), "env:X");
+        assert_eq!(secret("PIPELINE_KAFKA__SASL__PASSWORD", "x"), "***");
+        assert_eq!(secret("PIPELINE_KAFKA__SASL__PASSWORD_FILE", "/secret"), "***");
+        assert_eq!(secret("KAFKA_SASL_PASSWORD", "env:X"), "***");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::key::{self, Key};
+use super::key::{self, Key, Shape};
 use super::nearest::did_you_mean;
 use super::setting::{Layer, Origin, Setting, Value};
 
@@ -50,7 +50,7 @@ impl Reader<'_> {
                 self.value(key, value);
             } else if is_section(&path) {
                 match value.get_ref() {
-                    DeValue::Table(inner) => self.sections(inner, &path),
+                    DeValue::Table(inner) => self.section(inner, &path, value.span().start),
                     _ => self.problem(value.span().start, format!("{path}: expected a table")),
                 }
             } else {
@@ -59,9 +59,23 @@ impl Reader<'_> {
         }
     }
 
+    fn section(&mut self, table: &DeTable<'_>, section: &str, at: usize) {
+        let switched = key::SWITCHED.iter().find(|(name, _)| *name == section);
+        if let Some(key) = switched.and_then(|(_, path)| key::find(path).ok()) {
+            // That the table is there is a setting. Keys in it come later, and count.
+            let (line, column) = place(self.text, at);
+            let origin = Origin::File { path: self.path.to_path_buf(), line, column };
+            self.layer.settings.push(Setting { key, value: key.read(key.example()), origin });
+        }
+        self.sections(table, section);
+    }
+
     fn value(&mut self, key: &'static Key, value: &Spanned<DeValue<'_>>) {
         let at = value.span().start;
-        let Some(read) = read(value.get_ref()) else {
+        let Some(read) = read(value.get_ref()).map(|read| match read {
+            Value::Text(text) if key.shape == Shape::Secret => key.read(&text),
+            read => read,
+        }) else {
             return self.problem(at, format!("{}: expected {}", key.path(), key.expected));
         };
         let (line, column) = place(self.text, at);
@@ -140,7 +154,12 @@ mod tests {
             "[input]\nworkers = 2",
             "c.toml:2:1: unknown key input.workers; workers stands in [processing]",
         );
-        wrong("[kafka]\nbrokers = 'x'", "c.toml:1:2: unknown table kafka");
+        wrong("[s3]\nbucket = 'x'", "c.toml:1:2: unknown table s3");
+        wrong(
+            "[kafka]\nsource.topcis = ['x']",
+            "c.toml:2:8: unknown key kafka.source.topcis; did you mean topics?",
+        );
+        wrong("[kafka]\ngroup = 'x'", "c.toml:2:1: unknown key kafka.group; group stands in [kafka.source]");
         wrong("processing = 3", "c.toml:1:14: processing: expected a table");
     }
 
@@ -172,6 +191,17 @@ mod tests {
         let values: Vec<String> = settings.iter().map(|setting| setting.value.to_string()).collect();
         assert_eq!(values, ["\"16\"", "\"1000\"", "[\"a\", \"b\"]", "\"false\""]);
         assert_eq!(settings[1].origin.to_string(), "c:2");
+    }
+
+    #[test]
+    fn notifications_are_on_where_their_table_is() {
+        let settings = |text: &str| -> Vec<String> {
+            let settings = parse(Path::new("c"), text).checked().unwrap();
+            settings.iter().map(|it| format!("{} {} {}", it.key.path(), it.value, it.origin)).collect()
+        };
+        assert_eq!(settings("[kafka.notify]"), ["kafka.notify.topic \"processing-results\" c:1"]);
+        assert_eq!(settings("[kafka.notify]\ntopic = 'x'").last().unwrap(), "kafka.notify.topic \"x\" c:2");
+        assert!(settings("[kafka]\n[kafka.sink]").is_empty());
     }
 
     proptest! {

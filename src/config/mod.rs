@@ -8,7 +8,13 @@
 //! The table takes the place of serde shapes: one line a key gives the check for unknown keys, line and column of
 //! wrong values, the environment variable, `--set`, `--print-config` and the shipped `config.toml`, so none of
 //! them can be forgotten when a key is added.
+//!
+//! What one value may be, its key knows; what several of them may be together, [`Config::check`] does, for
+//! embedders as for users.
 
+pub mod kafka;
+pub mod secret;
+pub mod check;
 #[cfg(feature = "cli")]
 pub mod unit;
 #[cfg(feature = "cli")]
@@ -29,11 +35,13 @@ pub mod resolve;
 pub mod show;
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::codec::Codec;
 use crate::retry::Policy;
+pub use check::Intent;
+pub use kafka::Kafka;
 
 /// What is to be done, checked and with every default filled in.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,6 +52,8 @@ pub struct Config {
     pub input: Input,
     /// `[output]`: where it goes and as what.
     pub output: Output,
+    /// `[kafka]`: brokers, and what is read from them and written to them.
+    pub kafka: Kafka,
 }
 
 /// How a run is done.
@@ -82,6 +92,8 @@ pub struct Processing {
 /// What is read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Input {
+    /// What kind of thing is read.
+    pub source: SourceKind,
     /// Files, directories and `-`, as they were given.
     pub files: Vec<String>,
     /// What is in them.
@@ -102,7 +114,7 @@ pub struct Output {
     /// What is put around a record.
     pub envelope: EnvelopeKind,
     /// Where rejected records go; `None`: the sink's own place, if it has one.
-    pub dead_letter: Option<PathBuf>,
+    pub dead_letter: Option<LettersTo>,
     /// Whether files and directories are synced before they count as stored.
     pub fsync: bool,
 }
@@ -114,6 +126,64 @@ impl Config {
             processing: Processing::default(),
             input: Input { files, ..Input::default() },
             output: Output { to, ..Output::default() },
+            kafka: Kafka::default(),
+        }
+    }
+
+    /// These topics of the cluster of these brokers to this place, everything else as it is by default.
+    pub fn from_kafka(brokers: Vec<String>, topics: Vec<String>, to: Place) -> Self {
+        let mut config = Config::new(Vec::new(), to);
+        config.input.source = SourceKind::Kafka;
+        config.processing.memory_limit = memory_for_streams(config.processing.workers);
+        (config.kafka.brokers, config.kafka.source.topics) = (brokers, topics);
+        config
+    }
+
+    /// How long a batch of a stream stays open: as configured, else 10 s for files, 200 ms for Kafka, whose
+    /// readers wait; zero for stdout, where a batch ends as soon as nothing more is there.
+    pub fn batch_wait(&self) -> Duration {
+        self.processing.batch_wait.unwrap_or(match self.output.to {
+            Place::Dir(_) | Place::File(_) => Duration::from_secs(10),
+            Place::Kafka(_) => Duration::from_millis(200),
+            Place::Stdout => Duration::ZERO,
+        })
+    }
+
+    /// The group that a run with this intent joins; `None`: it joins none and commits nothing. A group that
+    /// nobody named is called after topics and output, `cwd` being where relative paths begin.
+    ///
+    /// A dry run and a check join none; neither does a run to stdout, unless a group is named.
+    pub fn group(&self, intent: Intent, cwd: &Path) -> Option<String> {
+        let source = &self.kafka.source;
+        self.joins(intent).then(|| {
+            let default = || kafka::default_group(&source.topics, &self.output.to, cwd);
+            source.group.clone().unwrap_or_else(default)
+        })
+    }
+
+    /// Whether a run with this intent joins a group.
+    fn joins(&self, intent: Intent) -> bool {
+        let named = self.kafka.source.group.is_some();
+        self.input.source == SourceKind::Kafka
+            && intent == Intent::Store
+            && (named || self.output.to != Place::Stdout)
+    }
+}
+
+impl Output {
+    /// The directory that was named for rejected records, if one was.
+    pub fn dead_letter_dir(&self) -> Option<&PathBuf> {
+        match &self.dead_letter {
+            Some(LettersTo::Dir(dir)) => Some(dir),
+            Some(LettersTo::Kafka(_)) | None => None,
+        }
+    }
+
+    /// The topic that was named for rejected records, if one was.
+    pub fn dead_letter_topic(&self) -> Option<&str> {
+        match &self.dead_letter {
+            Some(LettersTo::Kafka(topic)) => Some(topic),
+            Some(LettersTo::Dir(_)) | None => None,
         }
     }
 }
@@ -145,9 +215,20 @@ pub fn memory_for_files(workers: NonZeroUsize) -> usize {
     workers.get().saturating_mul(8 << 20).max(48 << 20)
 }
 
+/// The default `memory_limit` of streams: 256 MiB, or 8 MiB a worker where that is more.
+pub fn memory_for_streams(workers: NonZeroUsize) -> usize {
+    memory_for_files(workers).max(256 << 20)
+}
+
 impl Default for Input {
     fn default() -> Self {
-        Input { files: Vec::new(), format: Format::default(), max_record_bytes: 16 << 20, replay: false }
+        Input {
+            source: SourceKind::default(),
+            files: Vec::new(),
+            format: Format::default(),
+            max_record_bytes: 16 << 20,
+            replay: false,
+        }
     }
 }
 
@@ -172,6 +253,27 @@ pub enum Place {
     File(PathBuf),
     /// Standard output.
     Stdout,
+    /// A topic.
+    Kafka(String),
+}
+
+/// Where rejected records go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LettersTo {
+    /// Below this directory.
+    Dir(PathBuf),
+    /// To this topic.
+    Kafka(String),
+}
+
+/// What kind of thing is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceKind {
+    /// Files, directories and stdin.
+    #[default]
+    File,
+    /// Topics.
+    Kafka,
 }
 
 /// What is in an input.
@@ -184,8 +286,10 @@ pub enum Format {
     Ndjson,
     /// One array, or concatenated or pretty-printed values.
     Json,
-    /// Lines of text.
+    /// Lines of text; of Kafka: each value is a text.
     Text,
+    /// Bytes. Of Kafka only: each value is a record, whatever is in it.
+    Binary,
 }
 
 /// What is put around a record.

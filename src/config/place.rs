@@ -4,14 +4,17 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use super::Place;
+use super::{LettersTo, Place};
 use crate::codec::Codec;
 
 const NAMES: [&str; 4] = [".ndjson", ".jsonl", ".json", ".txt"];
 
 /// What is expected of an output.
 pub const EXPECTED: &str =
-    "a directory, a file (.ndjson, .jsonl, .json or .txt, with .gz or .zst) or - (stdout)";
+    "a directory, a file (.ndjson, .jsonl, .json or .txt, with .gz or .zst), kafka:TOPIC or - (stdout)";
+
+/// What a name of a topic stands behind.
+const KAFKA: &str = "kafka:";
 
 /// The place that `text` names. Looks at the file system only for what exists already: a device, a FIFO or a
 /// directory is what it is, whatever its name.
@@ -25,6 +28,9 @@ pub fn parse(text: &str) -> Result<Place, String> {
     if text == "-" {
         return Ok(Place::Stdout);
     }
+    if let Some(topic) = topic(text)? {
+        return Ok(Place::Kafka(topic));
+    }
     if let Some(kind) = foreign(text) {
         return Err(format!("this build cannot write to {kind} yet; it writes to {EXPECTED}"));
     }
@@ -37,6 +43,36 @@ pub fn parse(text: &str) -> Result<Place, String> {
         }
         _ if extension(text).is_some() => Ok(Place::File(path)),
         _ => Ok(Place::Dir(path)),
+    }
+}
+
+/// The place for rejected records that `text` names.
+///
+/// # Errors
+/// One sentence on what was expected.
+pub fn parse_letters(text: &str) -> Result<LettersTo, String> {
+    const EXPECTED: &str = "expected a directory or kafka:TOPIC";
+    if text.trim().is_empty() || text == "-" {
+        return Err(format!("{EXPECTED}, not {text:?}"));
+    }
+    match (topic(text)?, foreign(text)) {
+        (Some(topic), _) if topic.is_empty() => Err(format!("{EXPECTED}, not {text:?}")),
+        (Some(topic), _) => Ok(LettersTo::Kafka(topic)),
+        (None, Some(kind)) => Err(format!("this build cannot write to {kind} yet; {EXPECTED}")),
+        (None, None) => Ok(LettersTo::Dir(text.into())),
+    }
+}
+
+/// The topic of `kafka:TOPIC`; empty where it names none.
+fn topic(text: &str) -> Result<Option<String>, String> {
+    match text.strip_prefix(KAFKA) {
+        None => Ok(None),
+        // `kafka://host/topic` is how others write it: our brokers stand elsewhere.
+        Some(rest) if rest.starts_with("//") => {
+            Err("expected kafka:TOPIC, and the brokers in --brokers".into())
+        }
+        Some("") => Ok(Some(String::new())),
+        Some(name) => super::kafka::check_name("topic", name).map(|()| Some(name.to_owned())),
     }
 }
 
@@ -69,7 +105,13 @@ fn extension(text: &str) -> Option<&'static str> {
 /// # Errors
 /// The name says one thing and the setting another.
 pub fn codec(to: &Place, asked: Option<Codec>) -> Result<Codec, String> {
-    let Place::File(path) = to else { return Ok(asked.unwrap_or_default()) };
+    let path = match (to, asked) {
+        (Place::File(path), _) => path,
+        (Place::Kafka(_), Some(Codec::Gzip(_) | Codec::Zstd(_))) => {
+            return Err("messages to Kafka are compressed by kafka.sink.compression: set that one".into());
+        }
+        _ => return Ok(asked.unwrap_or_default()),
+    };
     let text = path.to_string_lossy();
     let Some(named) = extension(&text) else { return Ok(asked.unwrap_or_default()) };
     let by_name = match named {
@@ -163,7 +205,7 @@ mod tests {
 
     #[test]
     fn places_that_this_build_cannot_reach_say_so() {
-        for (text, kind) in [("s3://bucket/x", "s3"), ("kafka:topic", "kafka"), ("gs://b/a.json", "gs")] {
+        for (text, kind) in [("s3://bucket/x", "s3"), ("gs://b/a.json", "gs")] {
             let error = parse(text).unwrap_err();
             assert!(
                 error.contains(&format!("cannot write to {kind} yet; it writes to a directory")),
@@ -172,6 +214,26 @@ mod tests {
         }
         assert!(parse("").is_err());
         assert_eq!(foreign("a/b:c"), None);
+    }
+
+    #[test]
+    fn topics_are_places() {
+        assert_eq!(parse("kafka:a.b-c"), Ok(Place::Kafka("a.b-c".into())));
+        assert_eq!(parse("kafka:"), Ok(Place::Kafka(String::new())), "kafka.sink.topic names it");
+        assert!(parse("kafka:a/b").unwrap_err().starts_with("topic: expected 1 to 249 of"));
+        assert!(parse("kafka://host:9092/a").unwrap_err().contains("expected kafka:TOPIC"));
+        let to = Place::Kafka("a".into());
+        assert_eq!(codec(&to, None), Ok(Codec::None));
+        assert!(codec(&to, Some(Codec::Gzip(1))).unwrap_err().contains("kafka.sink.compression"));
+    }
+
+    #[test]
+    fn rejected_records_go_to_directories_and_topics() {
+        assert_eq!(parse_letters("kafka:t"), Ok(LettersTo::Kafka("t".into())));
+        assert_eq!(parse_letters("bad.json"), Ok(LettersTo::Dir("bad.json".into())));
+        for wrong in ["", " ", "-", "kafka:", "kafka:a b", "s3://b"] {
+            assert!(parse_letters(wrong).unwrap_err().contains("expected "), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Settings become the validated configuration, once: [`resolve`].
 
+use std::cmp::Ordering;
 use std::num::NonZeroUsize;
 
 use super::key::{Default as KeyDefault, KEYS, Key, Wrong};
 use super::setting::{Origin, Setting, Value};
-use super::{Config, Log, memory_for_files, place, unit};
+use super::{Config, Log, Place, SourceKind, memory_for_files, memory_for_streams, place, unit};
 use crate::codec::Codec;
 
 /// What the settings have said so far. What depends on several of them is decided at the end.
@@ -15,6 +16,7 @@ pub(super) struct Draft {
     pub(super) workers: Option<NonZeroUsize>,
     pub(super) memory_limit: Option<usize>,
     pub(super) codec: Option<Codec>,
+    pub(super) source: Option<SourceKind>,
 }
 
 /// The configuration, and how it came about.
@@ -42,7 +44,7 @@ pub struct Effective {
 impl Resolved {
     /// Where the value of `section.name` came from.
     pub fn origin(&self, path: &str) -> &Origin {
-        self.values.iter().find(|it| it.key.path() == path).map_or(&Origin::Default, |it| &it.origin)
+        find(&self.values, path).map_or(&Origin::Default, |it| &it.origin)
     }
 }
 
@@ -69,6 +71,10 @@ pub fn resolve(settings: Vec<Setting>) -> Result<Resolved, Vec<String>> {
     }
 }
 
+fn find<'a>(values: &'a [Effective], path: &str) -> Option<&'a Effective> {
+    values.iter().find(|it| it.key.path() == path)
+}
+
 /// The last setting of a key is the one that counts. One that is overruled is not even checked: what it said
 /// does not matter to this run.
 fn effective(key: &'static Key, settings: &[Setting]) -> Effective {
@@ -78,7 +84,7 @@ fn effective(key: &'static Key, settings: &[Setting]) -> Effective {
             Effective { key, value: Some(setting.value.clone()), origin: setting.origin.clone() }
         }
         (None, KeyDefault::Is(text)) => {
-            Effective { key, value: Some(Value::Text(text.into())), origin: Origin::Default }
+            Effective { key, value: Some(key.read(text)), origin: Origin::Default }
         }
         (None, KeyDefault::Absent(..)) => Effective { key, value: None, origin: Origin::Default },
     }
@@ -94,19 +100,89 @@ fn explain(it: &Effective, value: &Value, wrong: Wrong) -> String {
 
 /// Fills in what depends on other values or on the machine.
 fn finish(draft: &mut Draft, values: &mut [Effective], problems: &mut Vec<String>) {
+    match source(draft.source, values) {
+        Ok(source) => draft.config.input.source = source,
+        Err(problem) => problems.push(problem),
+    }
     let config = &mut draft.config;
+    let is_stream = config.input.source == SourceKind::Kafka;
+    if is_stream {
+        // Those of a weaker layer: they are for runs that read files.
+        config.input.files.clear();
+    }
     if let Some(workers) = draft.workers {
         config.processing.workers = workers;
     }
     let workers = config.processing.workers;
-    config.processing.memory_limit = draft.memory_limit.unwrap_or_else(|| memory_for_files(workers));
+    let default = if is_stream { memory_for_streams(workers) } else { memory_for_files(workers) };
+    config.processing.memory_limit = draft.memory_limit.unwrap_or(default);
+    problems.extend(unnamed_topic(config));
     match place::codec(&config.output.to, draft.codec) {
         Ok(codec) => config.output.codec = codec,
         Err(problem) => problems.push(problem),
     }
+    computed(values, "processing.source", if is_stream { "kafka" } else { "file" }.into());
     computed(values, "processing.workers", workers.to_string());
     computed(values, "processing.memory_limit", unit::show_size(config.processing.memory_limit as u64));
-    computed(values, "output.compress", place::show_codec(config.output.codec));
+    if !matches!(config.output.to, Place::Kafka(_)) {
+        computed(values, "output.compress", place::show_codec(config.output.codec));
+    }
+}
+
+/// The output `kafka:` goes to `kafka.sink.topic`.
+fn unnamed_topic(config: &mut Config) -> Option<String> {
+    let Place::Kafka(topic) = &mut config.output.to else { return None };
+    if topic.is_empty() {
+        match &config.kafka.sink.topic {
+            Some(named) => topic.clone_from(named),
+            None => {
+                return Some(
+                    "the output kafka: names no topic; expected kafka:TOPIC or kafka.sink.topic".into(),
+                );
+            }
+        }
+    }
+    None
+}
+
+/// What is read. Whoever says `source` decides; else what is named does, files or topics, and of both that which
+/// is named in the stronger layer: flags before `--set` before the environment before the file. Flags that the
+/// source has no use for are mistakes; in weaker layers they are for other runs with the same settings.
+fn source(asked: Option<SourceKind>, values: &[Effective]) -> Result<SourceKind, String> {
+    let set = |path: &str| find(values, path).filter(|it| it.origin != Origin::Default);
+    let (by, files, topics) = (set("processing.source"), set("input.files"), set("kafka.source.topics"));
+    let rank = |it: Option<&Effective>| it.map_or(0, |it| it.origin.rank());
+    let source = match (asked, rank(files).cmp(&rank(topics))) {
+        (Some(source), _) => source,
+        (None, Ordering::Greater) => SourceKind::File,
+        (None, Ordering::Less) => SourceKind::Kafka,
+        (None, Ordering::Equal) if files.is_none() => SourceKind::File,
+        (None, Ordering::Equal) => {
+            return Err("files and topics are named; expected one of them, or -s file or -s kafka".into());
+        }
+    };
+    let useless: &[&str] = match source {
+        SourceKind::Kafka => &["input.files"],
+        SourceKind::File => {
+            &["kafka.source.topics", "kafka.source.group", "kafka.source.from", "kafka.source.until"]
+        }
+    };
+    let is_mistake = |it: &&Effective| {
+        matches!(it.origin, Origin::Flag(_)) || (by.is_some() && it.origin.rank() > rank(by))
+    };
+    let Some(mistake) = useless.iter().filter_map(|path| set(path)).find(is_mistake) else {
+        return Ok(source);
+    };
+    let place = mistake.origin.locate(mistake.key);
+    let because = by.map_or_else(|| "by default".into(), |it| it.origin.to_string());
+    Err(match source {
+        SourceKind::Kafka => {
+            format!("{place}: the source is kafka ({because}); expected topics (-t), no files")
+        }
+        SourceKind::File => {
+            format!("{place}: the source is file ({because}); expected it with -s kafka only")
+        }
+    })
 }
 
 /// Shows what a value came to that nobody set.
@@ -119,8 +195,9 @@ fn computed(values: &mut [Effective], path: &str, text: String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::kafka::{Compression, From, Until};
     use crate::config::setting::parse_set;
-    use crate::config::{MaxRejected, StateAt};
+    use crate::config::{LettersTo, MaxRejected, StateAt};
 
     fn set(pairs: &[&str]) -> Result<Resolved, Vec<String>> {
         resolve(pairs.iter().map(|pair| parse_set(pair).unwrap()).collect())
@@ -197,16 +274,39 @@ mod tests {
             "processing.batch_wait: expected a duration like 500ms, 30s, 5m or 2h, not \"5\"",
         );
         wrong(
-            "processing.source=kafka",
-            "processing.source: this build cannot read from kafka yet; \
-             it reads from: file (files, directories and -)",
+            "processing.source=http",
+            "processing.source: this build cannot read from http yet; \
+             it reads from: file (files, directories and -) and kafka",
         );
+        wrong(
+            "kafka.sasl.password=",
+            "kafka.sasl.password: expected env:NAME, file:PATH or the password itself, not \"\"",
+        );
+        wrong(
+            "kafka.source.session_timeout=500ms",
+            "kafka.source.session_timeout: expected a duration from 1s to 30m, not \"500ms\"",
+        );
+        wrong(
+            "kafka.source.until=tomorrow",
+            "kafka.source.until: expected end, forever or a time like 2026-11-23T12:00:00Z or 2026-11-23, not \"tomorrow\"",
+        );
+        wrong("kafka.sink.acks=1", "kafka.sink.acks: 1 may lose records that count as stored; expected all");
     }
 
     #[test]
     fn every_key_refuses_nonsense() {
-        let takes_anything =
-            ["processing.output", "processing.state", "processing.processed_by", "output.dead_letter"];
+        let takes_anything = [
+            "processing.output",
+            "processing.state",
+            "processing.processed_by",
+            "output.dead_letter",
+            "kafka.client_id",
+            "kafka.tls.ca",
+            "kafka.tls.cert",
+            "kafka.tls.key",
+            "kafka.sasl.username",
+            "kafka.sasl.password",
+        ];
         for key in KEYS {
             for nonsense in ["", "\u{0}?"] {
                 if nonsense.is_empty()
@@ -218,6 +318,61 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn kafka_is_configured() {
+        let it = set(&[
+            "kafka.brokers=a:1, b ,a:1",
+            "kafka.source.topics=[\"x\", \"y,z\"]",
+            "kafka.source.from=2026-11-23",
+            "kafka.source.until=end",
+            "kafka.sink.topic=named",
+            "kafka.sink.compression=zstd:3",
+            "processing.output=kafka:",
+            "output.dead_letter=kafka:bad",
+        ])
+        .unwrap()
+        .config;
+        assert_eq!(it.input.source, SourceKind::Kafka);
+        assert_eq!(it.kafka.brokers, ["a:1", "b"]);
+        assert_eq!(it.kafka.source.topics, ["x", "y", "z"]);
+        assert_eq!(it.kafka.source.from, From::Time(1_795_392_000_000));
+        assert_eq!(it.kafka.source.until, Until::End);
+        assert_eq!((it.kafka.sink.compression, it.kafka.sink.level), (Compression::Zstd, Some(3)));
+        assert_eq!(it.output.to, Place::Kafka("named".into()));
+        assert_eq!(it.output.dead_letter, Some(LettersTo::Kafka("bad".into())));
+        assert_eq!(it.processing.memory_limit, 256 << 20);
+        let problem = set(&["processing.output=kafka:"]).unwrap_err();
+        assert!(problem[0].contains("expected kafka:TOPIC or kafka.sink.topic"), "{problem:?}");
+    }
+
+    #[test]
+    fn the_source_is_what_is_named() {
+        let layer = |path: &str, origin: Origin| {
+            let key = super::super::key::find(path).unwrap();
+            Setting { key, value: key.read(if path.ends_with("source") { "file" } else { "x" }), origin }
+        };
+        let file = || Origin::File { path: "p.toml".into(), line: 1, column: 1 };
+        let flag = || Origin::Flag("-x".into());
+        let (files, topics) = ("input.files", "kafka.source.topics");
+        let source = |settings: Vec<Setting>| resolve(settings).map(|it| it.config.input.source);
+        assert_eq!(source(vec![]), Ok(SourceKind::File));
+        assert_eq!(source(vec![layer(topics, file())]), Ok(SourceKind::Kafka));
+        assert_eq!(source(vec![layer(topics, file()), layer(files, flag())]), Ok(SourceKind::File));
+        assert_eq!(source(vec![layer(files, file()), layer(topics, flag())]), Ok(SourceKind::Kafka));
+        assert!(source(vec![layer(files, file()), layer(topics, file())]).is_err());
+        assert!(source(vec![layer(files, flag()), layer(topics, flag())]).is_err());
+        let by_file = || layer("processing.source", file());
+        assert_eq!(
+            source(vec![by_file(), layer(topics, file()), layer(files, file())]),
+            Ok(SourceKind::File)
+        );
+        assert!(source(vec![by_file(), layer(topics, flag())]).is_err());
+        assert_eq!(
+            source(vec![layer(files, file()), layer("kafka.source.group", flag())]).unwrap_err(),
+            ["-x: the source is file (by default); expected it with -s kafka only"]
+        );
     }
 
     #[test]

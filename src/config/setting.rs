@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::key::Key;
+use super::secret::Secret;
 
 /// A value as it was written, not yet checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub enum Value {
     Text(String),
     /// A list of texts.
     List(Vec<String>),
+    /// A secret, or where it is. Never printed.
+    Secret(Secret),
 }
 
 impl fmt::Display for Value {
@@ -19,6 +22,7 @@ impl fmt::Display for Value {
         match self {
             Value::Text(text) => write!(f, "{text:?}"),
             Value::List(texts) => write!(f, "{texts:?}"),
+            Value::Secret(secret) => write!(f, "{secret}"),
         }
     }
 }
@@ -48,6 +52,17 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// How strong it is: what is higher covers what is lower.
+    pub fn rank(&self) -> u8 {
+        match self {
+            Origin::Default => 0,
+            Origin::File { .. } => 1,
+            Origin::Env(_) | Origin::EnvFile(_) => 2,
+            Origin::Set => 3,
+            Origin::Flag(_) => 4,
+        }
+    }
+
     /// Where to look for a wrong value of `key`: begins the message.
     pub fn locate(&self, key: &Key) -> String {
         match self {

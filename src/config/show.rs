@@ -2,17 +2,19 @@
 
 use std::fmt::Write;
 
-use super::key::{Default, KEYS, Key, Shape};
+use super::key::{Default, KEYS, Key, SWITCHED, Shape};
 use super::resolve::Resolved;
 use super::setting::{Origin, Value};
 
 /// The effective configuration as TOML that says the same when it is fed back; each line with where its value
-/// came from. Lines of keys without a value are comments.
+/// came from. Lines of keys without a value are comments. Of secrets only where they are is shown, and `***` if
+/// that is here.
 pub fn effective(resolved: &Resolved) -> String {
     let mut out = String::new();
     let mut section = "";
     for it in &resolved.values {
-        begin_section(&mut out, &mut section, it.key);
+        let is_on = |name| resolved.values.iter().any(|it| it.key.section == name && it.value.is_some());
+        begin_section(&mut out, &mut section, it.key, is_on);
         let (line, origin) = match (&it.value, it.key.default) {
             (Some(value), _) => (format!("{} = {}", it.key.name, literal(it.key, value)), origin(&it.origin)),
             (None, Default::Absent(_, meaning)) => {
@@ -35,11 +37,12 @@ pub fn template() -> String {
     let mut out = String::from(
         "# Every key of `pipeline` with its default. Give this file with --config FILE or PIPELINE_CONFIG=FILE.\n\
          # Flags, --set and PIPELINE_<SECTION>__<KEY> come before what stands here. Lines that begin with # are off.\n\
-         # Durations: 500ms, 30s, 5m, 2h. Sizes: 64KiB, 8MiB, 1GB or a number of bytes.\n\n",
+         # Durations: 500ms, 30s, 5m, 2h. Sizes: 64KiB, 8MiB, 1GB or a number of bytes.\n\
+         # Times: 2026-11-23T12:00:00Z, 2026-11-23 (its beginning in UTC). Secrets: env:NAME, file:PATH.\n\n",
     );
     let mut section = "";
     for key in KEYS {
-        begin_section(&mut out, &mut section, key);
+        begin_section(&mut out, &mut section, key, |_| false);
         let (line, help) = match key.default {
             Default::Is(text) => {
                 (format!("{} = {}", key.name, literal(key, &key.read(text))), key.help.into())
@@ -54,10 +57,18 @@ pub fn template() -> String {
     out
 }
 
-fn begin_section(out: &mut String, section: &mut &'static str, key: &Key) {
+/// A table that is a setting by being there stands in a comment unless it `is_on`.
+fn begin_section(
+    out: &mut String,
+    section: &mut &'static str,
+    key: &Key,
+    is_on: impl Fn(&'static str) -> bool,
+) {
     if *section != key.section {
         let gap = if section.is_empty() { "" } else { "\n" };
-        let _ = writeln!(out, "{gap}[{}]", key.section);
+        let is_off = SWITCHED.iter().any(|(name, _)| *name == key.section) && !is_on(key.section);
+        let mark = if is_off { "# " } else { "" };
+        let _ = writeln!(out, "{gap}{mark}[{}]", key.section);
         *section = key.section;
     }
 }
@@ -70,6 +81,7 @@ fn literal(key: &Key, value: &Value) -> String {
             let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
             format!("[{}]", texts.join(", "))
         }
+        Value::Secret(secret) => quoted(&secret.shown()),
         Value::Text(text) => match key.shape {
             Shape::Number if text.parse::<i64>().is_ok() => {
                 text.parse::<i64>().map_or_else(|_| quoted(text), |n| n.to_string())
@@ -106,13 +118,16 @@ mod tests {
             .lines()
             .map(|line| {
                 line.strip_prefix("# ")
-                    .filter(|rest| KEYS.iter().any(|key| rest.starts_with(&format!("{} =", key.name))))
+                    .filter(|rest| {
+                        KEYS.iter().any(|key| rest.starts_with(&format!("{} =", key.name)))
+                            || rest.starts_with('[')
+                    })
                     .unwrap_or(line)
             })
             .flat_map(|line| [line, "\n"])
             .collect();
         let settings = file::parse(Path::new("config.toml"), &on).checked().unwrap();
-        assert_eq!(settings.len(), KEYS.len());
+        assert_eq!(settings.len(), KEYS.len() + SWITCHED.len(), "a table that switches is a setting too");
         assert!(resolve(settings).is_ok());
     }
 
@@ -124,12 +139,37 @@ mod tests {
         assert!(shown.contains("# default: beside the output"), "{shown}");
     }
 
+    #[test]
+    fn secrets_are_not_shown() {
+        let text = "[kafka.sasl]\nusername = 'alice'\npassword = 'hunter2'";
+        let resolved = resolve(file::parse(Path::new("my.toml"), text).checked().unwrap()).unwrap();
+        let shown = effective(&resolved);
+        assert!(shown.contains("password = \"***\"                         # my.toml:3\n"), "{shown}");
+        assert!(!format!("{shown}{resolved:?}").contains("hunter2"));
+        let text = "[kafka.sasl]\nusername = 'alice'\npassword = 'env:PASSWORD'";
+        let resolved = resolve(file::parse(Path::new("my.toml"), text).checked().unwrap()).unwrap();
+        let again = effective(&resolved);
+        assert!(again.contains("password = \"env:PASSWORD\""), "{again}");
+        let again = resolve(file::parse(Path::new("again.toml"), &again).checked().unwrap()).unwrap();
+        assert_eq!(again.config, resolved.config);
+        let problems = resolve(file::parse(Path::new("again.toml"), &shown).checked().unwrap()).unwrap_err();
+        assert!(problems[0].contains("kafka.sasl.password: *** stands for a secret"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_table_that_switches_is_shown_only_where_it_is_on() {
+        let shown = |settings| effective(&resolve(settings).unwrap());
+        assert!(shown(Vec::new()).contains("\n# [kafka.notify]\n# topic ="));
+        let on = file::parse(Path::new("my.toml"), "[kafka.notify]").checked().unwrap();
+        assert!(shown(on).contains("\n[kafka.notify]\ntopic = \"processing-results\""));
+    }
+
     proptest! {
         #[test]
         fn what_is_shown_says_the_same_when_it_is_fed_back(
             texts in proptest::collection::vec("[ -~ü\n\t]{1,12}", 3),
             numbers in proptest::collection::vec(0u32..5000, 6),
-            chosen in proptest::collection::vec(any::<bool>(), 12),
+            chosen in proptest::collection::vec(any::<bool>(), 18),
         ) {
             let pairs = [
                 ("processing.output", format!("d{}", texts[0])),
@@ -144,6 +184,12 @@ mod tests {
                 ("output.compress", format!("zstd:{}", numbers[5] % 20)),
                 ("log.level", "debug".to_owned()),
                 ("processing.timeout", format!("{}ms", numbers[0] + 1)),
+                ("kafka.brokers", format!("a{}:1, b", numbers[1])),
+                ("kafka.source.topics", "a,b".to_owned()),
+                ("kafka.source.from", format!("@{}", numbers[2])),
+                ("kafka.sink.compression", format!("zstd:{}", numbers[3] % 20)),
+                ("kafka.sink.linger", format!("{}ms", numbers[4])),
+                ("kafka.notify.topic", format!("n{}", numbers[5])),
             ];
             let settings: Vec<Setting> = pairs
                 .iter()

@@ -1,6 +1,8 @@
-//! Durations and sizes as people write them: `500ms`, `64KiB`. Pure.
+//! Durations, sizes and times as people write them: `500ms`, `64KiB`, `2026-11-23T12:00:00Z`. Pure.
 
 use std::time::Duration;
+
+use jiff::Timestamp;
 
 const SIZES: [(&str, u64); 10] = [
     ("GiB", 1 << 30),
@@ -37,6 +39,18 @@ pub fn size(text: &str) -> Option<u64> {
     }
     let (_, bytes) = SIZES.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
     scale(number, *bytes)
+}
+
+/// `2026-11-23T12:00:00Z`, `2026-11-23T13:00:00+01:00`, `2026-11-23` (its beginning in UTC) or `@1790164800000`, in
+/// milliseconds since 1970 (UTC); `None` for anything else, a time without its offset included.
+pub fn time(text: &str) -> Option<i64> {
+    if let Some(millis) = text.strip_prefix('@') {
+        return millis.parse().ok().filter(|millis| *millis >= 0);
+    }
+    let is_date = text.len() == "2026-11-23".len();
+    let whole = if is_date { format!("{text}T00:00:00Z") } else { text.into() };
+    let time = whole.parse::<Timestamp>().ok()?;
+    Some(time.as_millisecond()).filter(|millis| *millis >= 0)
 }
 
 /// A size with the largest unit that divides it.
@@ -108,6 +122,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn times_have_offsets() {
+        for (text, millis) in [
+            ("1970-01-02", 86_400_000),
+            ("2026-11-23", 1_795_392_000_000),
+            ("2026-11-23T12:00:00Z", 1_795_435_200_000),
+            ("2026-11-23T12:00:00.5Z", 1_795_435_200_500),
+            ("2026-11-23T13:00:00+01:00", 1_795_435_200_000),
+            ("2026-11-23 12:00:00Z", 1_795_435_200_000),
+            ("@0", 0),
+            ("@1795435200000", 1_795_435_200_000),
+        ] {
+            assert_eq!(time(text), Some(millis), "{text}");
+        }
+        for wrong in
+            ["", "2026", "2026-13-01", "2026-11-23T12:00:00", "12:00", "-1d", "@", "@-1", "1960-01-01"]
+        {
+            assert_eq!(time(wrong), None, "{wrong}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_shown_size_is_the_same_size(bytes: u64, shift in 0u32..40) {
@@ -117,7 +152,7 @@ mod tests {
 
         #[test]
         fn nothing_panics(text in "[0-9]{0,25}[.]?[0-9]{0,12} ?[a-zA-Zµ-]{0,4}") {
-            let _ = (size(&text), duration(&text));
+            let _ = (size(&text), duration(&text), time(&text));
         }
     }
 }

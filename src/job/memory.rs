@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::record::Partition;
 use crate::sink::dir::place::is_absent;
 use crate::source::file::FileInput;
 use crate::source::file::identity::{Fingerprint, compare, fingerprint};
@@ -246,10 +247,10 @@ impl Marks for Known {
         if self.known.contains(partition) { self.state.load(partition) } else { Ok(None) }
     }
 
-    fn store(&self, marks: &[Mark]) -> Result<()> {
+    fn store(&self, marks: &[Mark], refused: &mut Vec<Partition>) -> Result<()> {
         let known = |mark: &&Mark| self.known.contains(mark.partition.name());
         let marks: Vec<Mark> = marks.iter().filter(known).cloned().collect();
-        if marks.is_empty() { Ok(()) } else { self.state.store(&marks) }
+        if marks.is_empty() { Ok(()) } else { self.state.store(&marks, refused) }
     }
 
     fn finished(&self) -> Result<()> {

@@ -15,6 +15,16 @@ pub(super) struct Reporter<'a> {
     consumed: Arc<AtomicU64>,
     observe: &'a (dyn Fn(&Snapshot) + Sync),
     waits: Mutex<(u64, u64)>,
+    extent: Extent,
+}
+
+/// Whether what a source has ends where its partitions end at the start of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// It goes on for ever, or is known in bytes.
+    Open,
+    /// Once everything that is readable is committed, the run is over: a bar over positions makes sense.
+    Bounded,
 }
 
 impl<'a> Reporter<'a> {
@@ -23,7 +33,13 @@ impl<'a> Reporter<'a> {
         consumed: Arc<AtomicU64>,
         observe: &'a (dyn Fn(&Snapshot) + Sync),
     ) -> Self {
-        Reporter { size, consumed, observe, waits: Mutex::default() }
+        Reporter { size, consumed, observe, waits: Mutex::default(), extent: Extent::Open }
+    }
+
+    /// Whether progress is shown over positions.
+    pub(super) fn over(mut self, extent: Extent) -> Self {
+        self.extent = extent;
+        self
     }
 
     /// Tells the observer how far the run is.
@@ -32,6 +48,7 @@ impl<'a> Reporter<'a> {
         let mut waits = self.waits.lock();
         let (stage, now) = metrics.limiting(*waits);
         *waits = now;
+        let reach = metrics.reach();
         (self.observe)(&Snapshot {
             elapsed: metrics.started().elapsed(),
             bytes_done: self.consumed.load(Ordering::Relaxed),
@@ -41,13 +58,17 @@ impl<'a> Reporter<'a> {
             records_rejected,
             batches,
             limiting: stage.name(),
+            positions: reach.filter(|_| self.extent == Extent::Bounded).map(|reach| (reach.done, reach.all)),
+            lag: reach.map(crate::metrics::Reach::lag),
         });
     }
 
     /// What the run did.
     pub(super) fn summary(&self, metrics: &Metrics, outcome: Outcome) -> Summary {
         let totals = metrics.totals();
+        let lags = metrics.lags();
         let partition = |(name, range): (String, crate::metrics::Range)| PartitionRange {
+            lag: lags.get(&name).copied(),
             name,
             start: range.start,
             end: range.end,
@@ -66,6 +87,7 @@ impl<'a> Reporter<'a> {
             bytes_out: totals.bytes_stored,
             batches: totals.batches,
             seconds: metrics.started().elapsed().as_secs_f64(),
+            lag: metrics.reach().map(crate::metrics::Reach::lag),
             peak_memory_bytes: peak_memory(),
             close_reasons: totals.closes.iter().map(|(close, count)| (close.name().into(), *count)).collect(),
             partitions: totals.partitions.into_iter().map(partition).collect(),

@@ -28,7 +28,8 @@ pub fn detect(format: Format, head: &[u8], tail: Tail) -> Syntax {
     let array = head.get(skip_white(head, 0)) == Some(&b'[');
     match format {
         Format::Ndjson => Syntax::Lines,
-        Format::Text => Syntax::Text,
+        // Binary is Kafka's, whose values are not scanned.
+        Format::Text | Format::Binary => Syntax::Text,
         Format::Auto | Format::Json if array => Syntax::Array,
         Format::Json => Syntax::Values,
         Format::Auto if any_line_is_a_value(head, tail) => Syntax::Lines,

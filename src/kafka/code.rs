@@ -173,6 +173,10 @@ impl Code {
     pub const COORDINATOR_NOT_AVAILABLE: Code = Code(15);
     /// The topic's name is not allowed.
     pub const INVALID_TOPIC_EXCEPTION: Code = Code(17);
+    /// The batch is larger than what is allowed.
+    pub const MESSAGE_TOO_LARGE: Code = Code(10);
+    /// Records are damaged.
+    pub const CORRUPT_MESSAGE: Code = Code(2);
     /// Not allowed to use this topic.
     pub const TOPIC_AUTHORIZATION_FAILED: Code = Code(29);
     /// The client's view of the leader is older than the broker's.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::cluster::{Coordinates, TopicPartition};
 use super::code::Code;
 use super::connection::address::Address;
+use super::wire::Unwritable;
 use super::wire::frame::FrameFault;
 use crate::error::Retry;
 
@@ -146,6 +147,68 @@ pub enum Error {
         /// How the last try failed.
         last: Box<Error>,
     },
+    /// A topic to write to is not there.
+    NoTopic {
+        /// Its name.
+        topic: Arc<str>,
+    },
+    /// A broker will never store these records.
+    Records {
+        /// Topic and partition.
+        of: TopicPartition,
+        /// Why.
+        code: Code,
+        /// What the broker adds, with a separator before it; may be empty.
+        detail: String,
+    },
+    /// One record is larger than the topic takes.
+    RecordTooLarge {
+        /// Topic and partition.
+        of: TopicPartition,
+        /// Its size in bytes, before compression.
+        size: usize,
+        /// The beginning of its key, printable.
+        key: Option<String>,
+    },
+    /// Records cannot be written as a batch.
+    Unwritable {
+        /// The topic.
+        topic: Arc<str>,
+        /// The cause.
+        source: Unwritable,
+    },
+    /// It can no longer be found out whether the last records of a partition are stored.
+    Uncertain {
+        /// Topic and partition.
+        of: TopicPartition,
+        /// What the broker said at last.
+        code: Code,
+    },
+    /// Another producer took over the transactional id, or the cluster aborted a transaction that took too long.
+    Fenced {
+        /// The id.
+        transactional_id: String,
+        /// What the broker said.
+        code: Code,
+    },
+    /// The open transaction must be aborted; then the same can be tried again.
+    Abortable {
+        /// The transactional id.
+        transactional_id: String,
+        /// The request's name.
+        api: &'static str,
+        /// Why.
+        code: Code,
+    },
+    /// A transaction failed for good.
+    Transaction {
+        /// The transactional id.
+        transactional_id: String,
+        /// The request's name.
+        api: &'static str,
+        /// Why.
+        code: Code,
+    },
     /// The client was shut down from another thread.
     HungUp,
 }
@@ -159,6 +222,13 @@ impl Error {
             | Error::Partition { code, .. }
             | Error::Coordinator { code, .. } => code.retry(),
             Error::GaveUp { last, .. } => last.retry(),
+            Error::Uncertain { .. } | Error::Abortable { .. } => Retry::Transient,
+            Error::NoTopic { .. }
+            | Error::Records { .. }
+            | Error::RecordTooLarge { .. }
+            | Error::Unwritable { .. }
+            | Error::Fenced { .. }
+            | Error::Transaction { .. } => Retry::Permanent,
             Error::Unavailable(_)
             | Error::Resolve { .. }
             | Error::Connect { .. }
@@ -227,6 +297,40 @@ impl fmt::Display for Error {
             Error::GaveUp { what, after, last } => {
                 write!(f, "{what}: gave up after {:.1} s: {last}", after.as_secs_f64())
             }
+            Error::NoTopic { topic } => {
+                write!(f, "topic {topic} does not exist; create it, or correct its name")
+            }
+            Error::Records { of, code, detail } => write!(f, "records for {of} are refused: {code}{detail}"),
+            Error::RecordTooLarge { of, size, key } => {
+                write!(f, "a record of {size} bytes for {of} ")?;
+                match key {
+                    Some(key) => write!(f, "with key \"{key}\" ")?,
+                    None => f.write_str("without key ")?,
+                }
+                f.write_str(
+                    "is larger than the topic takes; raise its max.message.bytes, or drop such records",
+                )
+            }
+            Error::Unwritable { topic, source } => write!(f, "cannot write records for {topic}: {source}"),
+            Error::Uncertain { of, code } => write!(
+                f,
+                "whether the last records for {of} are stored can no longer be found out ({code}); they are \
+                 stored again when the run is started again"
+            ),
+            Error::Fenced { transactional_id, code } => write!(
+                f,
+                "another pipeline with transactional id {transactional_id} took over, or a transaction took \
+                 longer than its timeout ({code})"
+            ),
+            Error::Abortable { transactional_id, api, code } => {
+                write!(
+                    f,
+                    "transaction of {transactional_id}: {api} failed: {code}; it is aborted and tried again"
+                )
+            }
+            Error::Transaction { transactional_id, api, code } => {
+                write!(f, "transaction of {transactional_id}: {api} failed: {code}")
+            }
             Error::HungUp => f.write_str("the client was shut down"),
         }
     }
@@ -255,6 +359,7 @@ impl std::error::Error for Error {
                 source.source()
             }
             Error::Tls { source, .. } => source.source(),
+            Error::Unwritable { source, .. } => source.source(),
             Error::GaveUp { last, .. } => last.source(),
             _ => None,
         }

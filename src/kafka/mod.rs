@@ -12,6 +12,9 @@ pub mod sasl;
 pub mod tls;
 pub mod connection;
 pub mod cluster;
+pub mod consumer;
+pub mod producer;
+pub mod probe;
 pub mod group;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -22,6 +25,7 @@ pub use connection::address::Address;
 pub use connection::hangup::Hangup;
 pub use connection::options::Options;
 pub use connection::{Connection, Pending};
+pub use consumer::{FetchFault, FetchFrom, FetchSettings, Fetched, Fetcher};
 pub use error::{Call, Error, Result};
 pub use sasl::{Mechanism, Plaintext, Sasl};
 pub use tls::{Tls, TlsFiles, Verify};

@@ -5,6 +5,8 @@
 
 pub mod dir;
 pub mod key;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod stream;
 
 use crate::batch::{Batch, BatchId, Body, Receipt};
@@ -17,8 +19,13 @@ pub trait Sink: Send + Sync {
         Shape::default()
     }
 
-    /// Stores whole batches. Each pushed receipt is durable, even if an error follows; the engine tries the
-    /// rest again if the error is transient. Batches that stand in `receipts` already are not passed again.
+    /// Stores whole batches, of several partitions where [`Shape::group`] asks for it; those of one partition
+    /// stand in order. Receipts come in the order of the batches. Each pushed receipt is durable, even if an
+    /// error follows; the engine tries the rest again if the error is transient. Batches that stand in `receipts`
+    /// already, and those before them, are not passed again.
+    ///
+    /// `Ok` with a batch that has no receipt means that its partition is lost: with [`Commits::Sink`] it is
+    /// treated as such from then on; else the engine must know of it already, or the run ends.
     ///
     /// # Errors
     /// What went wrong with the first batch that is not in `receipts`.
@@ -112,6 +119,16 @@ pub struct Shape {
     pub dead_letters: DeadLetters,
     /// Whether pieces carry a CRC-32C.
     pub checksums: bool,
+    /// Who commits what is stored.
+    pub commits: Commits,
+    /// Whether [`Batch::stored`] holds records as [`crate::outgoing`] frames them, not lines. They are not
+    /// compressed, whatever the settings say: that is the sink's business.
+    pub records: bool,
+    /// Whether [`Batch::failed`] does.
+    pub letter_records: bool,
+    /// Bytes of queued output, of any partitions, that a writer hands to one [`Sink::store`] call; 0: what one
+    /// chunk left. More than this is one chunk's only. Counts for [`Order::Partition`] alone.
+    pub group: usize,
 }
 
 impl Default for Shape {
@@ -124,6 +141,10 @@ impl Default for Shape {
             framing: Framing::Batch,
             dead_letters: DeadLetters::Store,
             checksums: false,
+            commits: Commits::Engine,
+            records: false,
+            letter_records: false,
+            group: 0,
         }
     }
 }
@@ -137,6 +158,17 @@ pub enum Order {
     Partition,
     /// Everything in one order: partitions are read one after another. One writer, no open batches.
     Total,
+}
+
+/// Who commits what is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commits {
+    /// The engine, by [`crate::source::Marks::store`], behind the receipts.
+    Engine,
+    /// The sink, together with the output (a transaction): a receipt means that the batch's end is committed
+    /// too. It is therefore also given batches without records, whose ends must not be forgotten. `Marks::store`
+    /// is not called.
+    Sink,
 }
 
 /// Who writes container headers and trailers.

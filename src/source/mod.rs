@@ -5,8 +5,12 @@
 //! Read [`mod@file`] for a real one.
 
 pub mod file;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 
 use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
 
 use crate::error::{Error, Result};
 use crate::record::{Chunk, Partition};
@@ -34,7 +38,31 @@ pub trait Source: Send + Sync {
     fn size(&self) -> Option<u64> {
         None
     }
+
+    /// What must go on beside the readers and behind their end, until the last commit: a group's heartbeats.
+    /// Asked for once, after [`Source::open`]. Tasks hold no bytes of the budget.
+    fn tasks(&self) -> Vec<Task<'_>> {
+        Vec::new()
+    }
+
+    /// Bytes that the readers hold outside of chunks (answers, unpacked batches), all of them together: a fixed
+    /// share of `memory_limit`.
+    fn buffers(&self) -> usize {
+        0
+    }
 }
+
+/// Something that a source does in a thread of its own.
+pub struct Task<'a> {
+    /// The thread's name, for logs and errors.
+    pub name: String,
+    /// Blocks until the channel that it is given is disconnected, which happens behind the last commit, whatever
+    /// became of the run; ends soon after. Nothing is ever sent. An error ends the run.
+    pub run: TaskBody<'a>,
+}
+
+/// The body of a [`Task`].
+pub type TaskBody<'a> = Box<dyn FnOnce(&Receiver<()>) -> Result<()> + Send + 'a>;
 
 /// What a source is opened with.
 pub struct Start<'a> {
@@ -94,9 +122,11 @@ pub enum Read {
     Idle,
     /// From now on chunks of this partition come; it was done up to the mark.
     Assigned(Partition, Option<Mark>),
-    /// The partition goes to another reader: publish what is planned, then [`Marks::released`].
+    /// The partition goes to another reader: drop what is open, publish what is cut, commit it, then
+    /// [`Marks::released`].
     Revoked(Partition),
-    /// The partition is gone: drop what is open, commit nothing more.
+    /// The partition is gone: drop everything that is not published, commit nothing more. It may be assigned
+    /// again with a greater [`crate::record::Identity::epoch`].
     Lost(Partition),
     /// The partition was read to its end.
     Ended(Partition),
@@ -115,11 +145,14 @@ pub trait Marks: Send + Sync {
     /// If it cannot be known: the run ends.
     fn load(&self, partition: &str) -> Result<Option<Mark>>;
 
-    /// Remembers. Called by the commit thread only, one call at a time. Durable on return.
+    /// Remembers. Called by the commit thread only, one call at a time. Durable on return, but for partitions
+    /// that it adds to `refused`: somebody else owns them by now. They are treated as [`Read::Lost`] at once
+    /// (nothing more of them is published or committed) and the run goes on.
     ///
     /// # Errors
-    /// If it is not durable: the run ends, and nothing more is published that was newly planned.
-    fn store(&self, marks: &[Mark]) -> Result<()>;
+    /// If it is not durable: the run ends, and nothing more is published that was newly planned. What stands in
+    /// `refused` counts all the same: only the rest is tried again.
+    fn store(&self, marks: &[Mark], refused: &mut Vec<Partition>) -> Result<()>;
 
     /// Whether ends must stand in the plan before a batch is published.
     fn plans(&self) -> bool {
@@ -155,6 +188,9 @@ pub struct Mark {
     pub rejected: u64,
     /// Whether the partition was read and stored to its end.
     pub ended: bool,
+    /// Whether it is remembered nowhere yet: then it is stored before anything else of the partition, also
+    /// where the sink commits.
+    pub fresh: bool,
 }
 
 /// An end at which a batch may already be published.
@@ -195,7 +231,7 @@ impl Marks for Forget {
         Ok(None)
     }
 
-    fn store(&self, _marks: &[Mark]) -> Result<()> {
+    fn store(&self, _marks: &[Mark], _refused: &mut Vec<Partition>) -> Result<()> {
         Ok(())
     }
 }

@@ -313,10 +313,11 @@ impl Marks for State {
             plan: entry.plan.iter().map(Planned::from).collect(),
             rejected: entry.rejected,
             ended: entry.ended,
+            fresh: false,
         }))
     }
 
-    fn store(&self, marks: &[Mark]) -> Result<()> {
+    fn store(&self, marks: &[Mark], _refused: &mut Vec<Partition>) -> Result<()> {
         let mut record = self.record.lock();
         for mark in marks {
             let name = mark.partition.name();

@@ -291,22 +291,26 @@ fn members(record: &Record<'_>, extra: &Extra, comma: bool, out: &mut Vec<u8>) {
         out.extend_from_slice(b",\"timestamp\":");
         out.extend_from_slice(itoa::Buffer::new().format(time).as_bytes());
     }
-    if let Some(key) = &extra.key {
+    if let Some(key) = record.key() {
         out.push(b',');
-        text_or_base64("key", record.slice(key), out);
+        text_or_base64("key", key, out);
     }
-    for (index, (key, value)) in extra.headers.iter().enumerate() {
+    let headers = record.headers();
+    for (index, (name, value)) in headers.enumerate() {
         out.extend_from_slice(if index == 0 { b",\"headers\":[{" } else { b",{" });
-        text_or_base64("key", record.slice(key), out);
+        text_or_base64("key", name, out);
         out.push(b',');
         match value {
-            Some(value) => text_or_base64("value", record.slice(value), out),
+            Some(value) => text_or_base64("value", value, out),
             None => out.extend_from_slice(b"\"value\":null"),
         }
         out.push(b'}');
     }
-    if !extra.headers.is_empty() {
+    if headers.len() > 0 {
         out.push(b']');
+    }
+    if extra.tombstone {
+        out.extend_from_slice(b",\"tombstone\":true");
     }
     if !comma && out.len() > before {
         out.remove(before);

@@ -52,8 +52,8 @@ fn wrong_use_is_one_line() {
     wrong(&["a", "-b", "-1"], &format!("-b: {count}, not \"-1\""));
     wrong(&["help"], "input help: no such file or directory");
     wrong(
-        &["-s", "kafka"],
-        "-s: this build cannot read from kafka yet; it reads from: file (files, directories and -)",
+        &["-s", "http"],
+        "-s: this build cannot read from http yet; it reads from: file (files, directories and -) and kafka",
     );
 }
 
@@ -142,4 +142,59 @@ fn a_summary_that_cannot_be_written_is_said_before_the_run() {
     assert!(said.starts_with("pipeline: --summary: cannot write none/there.json: "), "{said}");
     assert_eq!(output.status.code(), Some(2));
     assert!(!dir.path().join("out").exists(), "nothing was run");
+}
+
+#[test]
+fn wrong_use_of_kafka_is_one_line() {
+    wrong(&["-s", "kafka", "--brokers", "a"], "no topics: expected -t NAME (kafka.source.topics)");
+    let brokers = "no brokers: expected --brokers HOST:PORT[,...] (kafka.brokers or KAFKA_BROKERS)";
+    wrong(&["-t", "a"], brokers);
+    wrong(&["-o", "kafka:a", "b.json"], brokers);
+    wrong(
+        &["-t", "a", "--brokers", "SSL://b:9093"],
+        "broker \"SSL://b:9093\": expected HOST:PORT, without SSL://; kafka.tls.enabled = true encrypts",
+    );
+    wrong(
+        &["-t", "a/b", "--brokers", "b"],
+        "-t: topic: expected 1 to 249 of a-z, A-Z, 0-9, dot, _ and - (not . or ..), not \"a/b\"",
+    );
+    wrong(
+        &[
+            "-t",
+            "a",
+            "--brokers",
+            "b",
+            "--set",
+            "kafka.sasl.username=u",
+            "--set",
+            "kafka.sasl.password=env:NONE",
+        ],
+        "SASL PLAIN without TLS sends the password readable for everybody on the way; expected \
+         kafka.tls.enabled = true, a SCRAM mechanism, or kafka.sasl.allow_plaintext = true if that is meant",
+    );
+}
+
+#[test]
+fn a_secret_of_the_environment_is_never_said() {
+    let dir = TempDir::new();
+    let asked = |args: &[&str]| {
+        let mut command = pipeline(dir.path());
+        command.env("KAFKA_SASL_PASSWORD", "hunter2").env("KAFKA_SASL_USERNAME", "alice");
+        command.env("KAFKA_BROKERS", "a:1,b");
+        let output = command.args(args).output().expect("the executable starts");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).expect("it is text");
+        assert!(!said.contains("hunter2"), "{said}");
+        (output.status.code(), said)
+    };
+    let (code, shown) = asked(&["-t", "x", "--print-config"]);
+    assert_eq!(code, Some(0));
+    for line in [
+        "source = \"kafka\"                         # default\n",
+        "brokers = [\"a:1,b\"]                      # environment KAFKA_BROKERS\n",
+        "password = \"***\"                         # environment KAFKA_SASL_PASSWORD\n",
+    ] {
+        assert!(shown.contains(line), "{line}{shown}");
+    }
+    assert_eq!(asked(&["-t", "x", "-v"]).0, Some(2), "PLAIN without TLS");
 }

@@ -19,10 +19,17 @@ impl Cluster {
     /// [`Error::Unavailable`] if the cluster did not list it: refresh and look again. Else see
     /// [`Connection::open`].
     pub fn connect(&self, broker: i32) -> Result<Connection> {
+        Connection::open(&self.address(broker)?, &self.0.options, &self.0.hangup)
+    }
+
+    /// The same, by about `deadline`.
+    pub(crate) fn connect_by(&self, broker: i32, deadline: Instant) -> Result<Connection> {
+        self.dial(&self.address(broker)?, deadline)
+    }
+
+    fn address(&self, broker: i32) -> Result<Arc<Address>> {
         let address = self.0.known.lock().brokers.get(&broker).cloned();
-        let address =
-            address.ok_or_else(|| Error::Unavailable(format!("the cluster lists no broker {broker}")))?;
-        Connection::open(&address, &self.0.options, &self.0.hangup)
+        address.ok_or_else(|| Error::Unavailable(format!("the cluster lists no broker {broker}")))
     }
 
     /// A new connection to any broker, known or of the bootstrap list. Blocks until about `deadline`.

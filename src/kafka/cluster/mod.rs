@@ -200,11 +200,12 @@ impl Cluster {
         }
     }
 
-    fn delays(&self) -> Delays {
+    /// Delays of the cluster's policy, without an end.
+    pub(crate) fn delays(&self) -> Delays {
         Policy { max_retries: u32::MAX, ..self.0.retry }.delays(random())
     }
 
-    fn sleep(&self, delay: Duration) -> Result<()> {
+    pub(crate) fn sleep(&self, delay: Duration) -> Result<()> {
         self.0.stop.sleep(delay).map_err(|_| Error::HungUp)
     }
 }

@@ -18,6 +18,7 @@ mod tests;
 
 use std::io;
 use std::marker::PhantomData;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,7 @@ use address::Address;
 use buffer::FrameBuffer;
 use hangup::{Hangup, Place};
 use options::Options;
-use socket::{Socket, Tcp};
+use socket::{Reads, Socket, Tcp};
 use versions::Versions;
 
 /// One connection to one broker. Dropping it closes it.
@@ -236,6 +237,31 @@ impl Connection {
     /// See [`Connection::call`].
     pub fn receive<R: Api>(&mut self, pending: Pending<R>, timeout: Duration) -> Result<R::Answer> {
         let frame = self.receive_frame(&pending, timeout)?;
+        self.understand(&pending, frame)
+    }
+
+    /// Reads what has arrived of the answer to a request, and returns it once it is whole. Does not wait.
+    ///
+    /// # Errors
+    /// See [`Connection::call`].
+    pub(crate) fn look<R: Api>(&mut self, pending: &Pending<R>) -> Result<Option<R::Answer>> {
+        match self.read_frame(pending, Reads::Look, Duration::ZERO)? {
+            Some(frame) => self.understand(pending, frame).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What to poll for answers; `None` if it is closed.
+    pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.stream.as_ref().map(|(socket, _)| socket.as_fd())
+    }
+
+    /// Whether [`Connection::look`] may find something although a poll says that nothing has come.
+    pub(crate) fn has_buffered(&mut self) -> bool {
+        self.stream.as_mut().is_some_and(|(socket, _)| socket.has_buffered())
+    }
+
+    fn understand<R: Api>(&mut self, pending: &Pending<R>, frame: Bytes) -> Result<R::Answer> {
         let answer = frame::decode::<R>(frame, pending.version).map_err(|fault| {
             self.close();
             Error::Frame { call: self.name::<R>(pending.version), fault }
@@ -248,13 +274,31 @@ impl Connection {
 
     /// The answer as it came, correlation checked.
     fn receive_frame<R: Api>(&mut self, pending: &Pending<R>, timeout: Duration) -> Result<Bytes> {
+        let frame = self.read_frame(pending, Reads::Wait, timeout)?;
+        Ok(frame.expect("only reads that do not wait end without an answer"))
+    }
+
+    fn read_frame<R: Api>(
+        &mut self,
+        pending: &Pending<R>,
+        reads: Reads,
+        timeout: Duration,
+    ) -> Result<Option<Bytes>> {
         let call = self.name::<R>(pending.version);
         let cap = self.options.max_answer;
         let mut buffer = std::mem::take(&mut self.buffer);
-        let read = self.stream(Instant::now() + timeout).map(|socket| buffer.read(socket, cap));
+        let read = self.stream(Instant::now() + timeout).map(|socket| {
+            socket.set_reads(reads);
+            let read = buffer.read(socket, cap);
+            socket.set_reads(Reads::Wait);
+            read
+        });
         self.buffer = buffer;
         let frame = match read? {
             Ok(frame) => frame.and_then(|frame| frame::check(&frame, pending.id).map(|()| frame)),
+            Err(error) if reads == Reads::Look && error.kind() == io::ErrorKind::WouldBlock => {
+                return Ok(None);
+            }
             Err(error) => return Err(self.fail(call, timeout, error)),
         };
         self.waiting = self.waiting.saturating_sub(1);
@@ -264,7 +308,7 @@ impl Connection {
                     Answered::Nothing => Answered::Versions,
                     _ => Answered::Requests,
                 };
-                Ok(frame)
+                Ok(Some(frame))
             }
             Err(fault) => {
                 self.close();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd, ioctl_fionbio};
-use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
+use rustix::net::{AddressFamily, RecvFlags, SocketType, connect, recv, socket, sockopt};
 
 use super::address::Address;
 use super::hangup::{Hangup, Place};
@@ -25,6 +25,17 @@ const SLICE: Duration = Duration::from_millis(50);
 pub(crate) struct Tcp {
     stream: TcpStream,
     pub(crate) deadline: Instant,
+    /// Whether reads wait.
+    reads: Reads,
+}
+
+/// Whether reads wait for bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// Until the deadline.
+    Wait,
+    /// Not at all: without bytes they fail with `WouldBlock`.
+    Look,
 }
 
 /// The stream that requests and answers go over.
@@ -46,7 +57,7 @@ impl Tcp {
             hangup.check()?;
             match dial(address, timeout, hangup) {
                 Ok(stream) => {
-                    let tcp = Tcp { stream, deadline: Instant::now() + timeout };
+                    let tcp = Tcp { stream, deadline: Instant::now() + timeout, reads: Reads::Wait };
                     let place = tcp.prepare(hangup).map_err(|source| Error::Connect {
                         broker: broker.clone(),
                         tried: address.to_string(),
@@ -99,7 +110,7 @@ fn dial(address: SocketAddr, timeout: Duration, hangup: &Hangup) -> io::Result<T
 }
 
 /// Waits until a connection is made or refused.
-fn wait(socket: &impl std::os::fd::AsFd, deadline: Instant, hangup: &Hangup) -> io::Result<()> {
+fn wait(socket: &impl AsFd, deadline: Instant, hangup: &Hangup) -> io::Result<()> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -125,6 +136,10 @@ fn timed_out(error: io::Error) -> io::Error {
 
 impl Read for Tcp {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.reads == Reads::Look {
+            let (n, _) = recv(&self.stream, out, RecvFlags::DONTWAIT)?;
+            return Ok(n);
+        }
         self.stream.set_read_timeout(Some(self.left()?))?;
         self.stream.read(out).map_err(timed_out)
     }
@@ -169,10 +184,42 @@ impl Socket {
         }
     }
 
-    pub(crate) fn read_exact(&mut self, out: &mut [u8]) -> io::Result<()> {
+    /// Whether reads wait, from now on.
+    pub(crate) fn set_reads(&mut self, reads: Reads) {
         match self {
-            Socket::Plain(tcp) => tcp.read_exact(out),
-            Socket::Tls(tls) => tls.read_exact(out),
+            Socket::Plain(tcp) => tcp.reads = reads,
+            Socket::Tls(tls) => tls.sock.reads = reads,
+        }
+    }
+
+    /// Reads at least one byte.
+    pub(crate) fn read_some(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = match self {
+                Socket::Plain(tcp) => tcp.read(out),
+                Socket::Tls(tls) => tls.read(out),
+            };
+            match read {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// What to poll.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Plain(tcp) => tcp.stream.as_fd(),
+            Socket::Tls(tls) => tls.sock.stream.as_fd(),
+        }
+    }
+
+    /// Whether bytes have left the socket that nobody has read: polling it would not tell.
+    pub(crate) fn has_buffered(&mut self) -> bool {
+        match self {
+            Socket::Plain(_) => false,
+            Socket::Tls(tls) => !tls.conn.wants_read(),
         }
     }
 }

@@ -12,20 +12,33 @@ use crate::kafka::code::Code;
 use crate::kafka::error::{Error, Result};
 use crate::kafka::wire::{Api, frame};
 
-/// The broker's versions by the request's number.
+/// The broker's versions by the request's number, and the cluster's features.
 #[derive(Default)]
-pub(crate) struct Versions(HashMap<i16, (i16, i16)>);
+pub(crate) struct Versions {
+    requests: HashMap<i16, (i16, i16)>,
+    features: Vec<(String, i16)>,
+}
 
 impl Versions {
     fn of(answer: &ApiVersionsResponse) -> Self {
-        Versions(
-            answer.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect(),
-        )
+        let finalized = answer.finalized_features.iter();
+        Versions {
+            requests: answer
+                .api_keys
+                .iter()
+                .map(|api| (api.api_key, (api.min_version, api.max_version)))
+                .collect(),
+            features: finalized.map(|one| (one.name.to_string(), one.max_version_level)).collect(),
+        }
+    }
+
+    fn feature(&self, name: &str) -> Option<i16> {
+        self.features.iter().find(|feature| feature.0 == name).map(|feature| feature.1)
     }
 
     pub(crate) fn choose<R: Api>(&self, broker: &Arc<Address>, most: i16) -> Result<i16> {
         let ours = (R::VERSIONS.min, R::VERSIONS.max.min(most));
-        let theirs = self.0.get(&(R::KEY as i16)).copied();
+        let theirs = self.requests.get(&(R::KEY as i16)).copied();
         match theirs {
             Some((min, max)) if min.max(ours.0) <= max.min(ours.1) => Ok(max.min(ours.1)),
             _ => Err(Error::Version { broker: broker.clone(), api: R::NAME, ours, theirs }),
@@ -34,6 +47,12 @@ impl Versions {
 }
 
 impl Connection {
+    /// The level at which the cluster has finalized a feature (KIP-584), as this broker knew when the connection
+    /// was opened.
+    pub(crate) fn feature(&self, name: &str) -> Option<i16> {
+        self.versions.feature(name)
+    }
+
     /// Asks in our highest version. A broker that does not have it answers in version 0 with error 35, and its
     /// own versions where it is from after 2.4: then the highest common one is asked for, else version 0.
     pub(super) fn learn_versions(&mut self) -> Result<()> {

@@ -24,6 +24,6 @@ pub use aborted::{Aborted, Marker, Verdict};
 pub use api::Api;
 pub use batch::{Batch, Batches, Compression, Crc, TimestampType};
 pub use damage::{Damage, Fault};
-pub use record::{Headers, Record, Records};
+pub use record::{Headers, Place, Record, Records};
 pub use unpack::Unpacker;
 pub use writer::{BatchWriter, Scope, Stamp, Unwritable};

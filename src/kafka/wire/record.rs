@@ -34,6 +34,14 @@ pub(crate) struct Cursor<'a> {
     pub append_time: Option<i64>,
 }
 
+/// Where a walk over a batch was left, to go on with [`super::Unpacker::resume`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    left: usize,
+    index: i32,
+    previous_delta: i32,
+}
+
 /// Iterates over the records of a batch. After damage the walk is over.
 #[derive(Clone, Debug)]
 pub struct Records<'a>(Cursor<'a>);
@@ -41,6 +49,20 @@ pub struct Records<'a>(Cursor<'a>);
 impl<'a> Records<'a> {
     pub(crate) fn new(cursor: Cursor<'a>) -> Self {
         Records(cursor)
+    }
+
+    /// Where it stands now.
+    pub fn place(&self) -> Place {
+        let Cursor { rest, index, previous_delta, .. } = &self.0;
+        Place { left: rest.len(), index: *index, previous_delta: *previous_delta }
+    }
+
+    /// Goes on where another walk over the same records was left. `None` if there are not as many bytes.
+    pub(crate) fn resume(mut self, place: Place) -> Option<Self> {
+        let at = self.0.rest.len().checked_sub(place.left)?;
+        self.0.rest = &self.0.rest[at..];
+        (self.0.index, self.0.previous_delta) = (place.index, place.previous_delta);
+        Some(self)
     }
 
     /// The bytes not yet walked.

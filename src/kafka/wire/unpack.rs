@@ -8,7 +8,7 @@
 use super::batch::{Batch, Compression};
 use super::codec::{self, gzip::Gunzip, zstd::Unzstd};
 use super::damage::{Damage, Fault};
-use super::record::Records;
+use super::record::{Place, Records};
 
 /// The decompression buffer of one reader with the decoders' state. Keeps its memory from batch to batch.
 pub struct Unpacker {
@@ -37,6 +37,19 @@ impl Unpacker {
             .unpack(batch.compression(), payload)
             .map_err(|fault| Damage { base_offset: batch.base_offset(), fault })?;
         batch.walk(&self.out.bytes[..size])
+    }
+
+    /// Goes on with the records of `batch` where a walk was left, without decompressing them again. Nothing else
+    /// may have been unpacked since.
+    ///
+    /// # Errors
+    /// [`Damage`] if this is another batch than the one that was left.
+    pub fn resume<'r>(&'r self, batch: &Batch<'r>, place: Place) -> Result<Records<'r>, Damage> {
+        let payload = batch.payload();
+        let packed = batch.compression() != Compression::None;
+        let records = batch.walk(if packed { &self.out.bytes[..self.out.used] } else { payload })?;
+        let fault = Fault::Header("place of a walk that was left");
+        records.resume(place).ok_or(Damage { base_offset: batch.base_offset(), fault })
     }
 
     fn unpack(&mut self, compression: Compression, payload: &[u8]) -> Result<usize, Fault> {

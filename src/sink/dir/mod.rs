@@ -141,6 +141,7 @@ impl Sink for DirSink {
             framing: Framing::Batch,
             dead_letters: DeadLetters::Store,
             checksums: true,
+            ..Shape::default()
         }
     }
 

@@ -33,6 +33,7 @@ fn shape() -> Shape {
         framing: Framing::Stream,
         dead_letters: DeadLetters::Refuse,
         checksums: false,
+        ..Shape::default()
     }
 }
 

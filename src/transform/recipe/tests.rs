@@ -3,7 +3,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::record::{Chunk, Extra, Identity, Partition};
+use crate::outgoing::Pair;
+use crate::record::{Chunk, Identity, Incoming, Partition};
 use crate::transform::Sample;
 
 /// 2026-11-23T12:00:00.999Z
@@ -52,6 +53,31 @@ fn pushed(records: &[&[u8]]) -> Chunk {
     chunk.start(&partition("file", "data1.json"), 0);
     for (position, record) in records.iter().enumerate() {
         let _ = chunk.push(position as u64, record);
+    }
+    chunk
+}
+
+/// A record of Kafka that is nothing but a value and a time.
+const VALUE: Incoming<'static, &[Pair<'static>]> =
+    Incoming { key: None, value: Some(b"1"), time: Some(5), headers: &[] };
+
+/// A chunk as the Kafka source fills it, from offset 7 of `t-0` on.
+fn incoming(records: &[Incoming<'_, &[Pair<'_>]>]) -> Chunk {
+    let mut chunk = Chunk::default();
+    chunk.start(
+        &Partition::new(Identity {
+            source: "kafka",
+            name: "t:0".into(),
+            metadata: "\"topic\":\"t\",\"partition\":0".into(),
+            position: "offset",
+            ..Identity::default()
+        }),
+        7,
+    );
+    for (position, record) in (7..).zip(records) {
+        let Incoming { key, value, time, headers } = *record;
+        let _ =
+            chunk.push_incoming(position, Incoming { key, value, time, headers: headers.iter().copied() });
     }
     chunk
 }
@@ -118,7 +144,7 @@ fn the_default_envelope() {
 
 #[test]
 fn the_cloudevents_envelope() {
-    let mut chunk = lines_of(&partition("my_source", "a b/\"ü\".json"), b"1\n");
+    let chunk = lines_of(&partition("my_source", "a b/\"ü\".json"), b"1\n");
     check(
         with_envelope(EnvelopeKind::CloudEvents),
         &chunk,
@@ -129,7 +155,7 @@ fn the_cloudevents_envelope() {
             "\n",
         ),
     );
-    chunk.extra(Extra { time: Some(-1), ..Extra::default() });
+    let chunk = incoming(&[Incoming { time: Some(-1), ..VALUE }]);
     let out = run(with_envelope(EnvelopeKind::CloudEvents), &chunk);
     assert!(text(&out.stored).contains(r#""time":"1969-12-31T23:59:59Z""#));
 }
@@ -175,27 +201,20 @@ fn positions_may_have_any_number_of_digits() {
 
 #[test]
 fn keys_times_and_headers_stand_in_the_metadata() {
-    let mut chunk = Chunk::default();
-    chunk.start(&partition("kafka", "t:0"), 7);
-    let _ = chunk.push(7, b"1");
-    let _ = chunk.push(8, b"2");
-    let from = chunk.bytes.len() as u32;
-    chunk.bytes.extend_from_slice(b"k\"h\xff");
-    let (key, name, binary) = (from..from + 2, from + 2..from + 3, from + 3..from + 4);
-    let headers = vec![(name.clone(), Some(key.clone())), (name.clone(), None), (name, Some(binary.clone()))];
-    chunk.extra(Extra { time: Some(5), key: Some(key), headers });
+    let headers: &[Pair<'_>] = &[(b"h", Some(b"k\"")), (b"h", None), (b"h", Some(b"\xff"))];
+    let bare = Incoming { time: None, ..VALUE };
+    let full = Incoming { time: Some(5), key: Some(b"k\""), headers, ..VALUE };
+    let chunk = incoming(&[bare, full, Incoming { key: Some(b"\xff"), time: None, ..VALUE }]);
     let out = run(with_envelope(EnvelopeKind::Default), &chunk);
     let metadata = concat!(
-        r#""metadata":{"path":"t:0","offset":8,"timestamp":5,"key":"k\"","#,
+        r#""metadata":{"topic":"t","partition":0,"offset":8,"timestamp":5,"key":"k\"","#,
         r#""headers":[{"key":"h","value":"k\""},{"key":"h","value":null},{"key":"h","value_base64":"/w=="}]}"#,
     );
     let lines: Vec<&str> = text(&out.stored).lines().collect();
-    assert!(lines[0].contains(r#""metadata":{"path":"t:0","offset":7}"#));
+    assert!(lines[0].contains(r#""metadata":{"topic":"t","partition":0,"offset":7},"data":1}"#));
     assert!(lines[1].contains(metadata), "{}", lines[1]);
     assert!(lines[1].starts_with(r#"{"message_id":"kafka:t:0:8""#));
-    chunk.extras[0] = Extra { key: Some(binary), ..Extra::default() };
-    let out = run(with_envelope(EnvelopeKind::Default), &chunk);
-    assert!(text(&out.stored).contains(r#""offset":8,"key_base64":"/w=="}"#));
+    assert!(lines[2].contains(r#""offset":9,"key_base64":"/w=="},"data":1}"#), "{}", lines[2]);
 }
 
 #[test]
@@ -203,9 +222,9 @@ fn a_partition_that_tells_nothing_has_valid_metadata() {
     let mut chunk = Chunk::default();
     chunk.start(&Partition::new(Identity { source: "own", name: "n".to_owned(), ..Identity::default() }), 0);
     let _ = chunk.push(0, b"1");
+    let _ = chunk.push_incoming(1, Incoming { key: None, value: Some(b"1"), time: Some(5), headers: [] });
     let out = run(with_envelope(EnvelopeKind::Default), &chunk);
     assert!(text(&out.stored).contains(r#""metadata":{},"data":1"#));
-    chunk.extra(Extra { time: Some(5), ..Extra::default() });
     let out = run(with_envelope(EnvelopeKind::Default), &chunk);
     assert!(text(&out.stored).contains(r#""metadata":{"timestamp":5},"data":1"#));
 }

@@ -335,6 +335,19 @@ pub struct Book {
     pub plans: bool,
     pub stores: AtomicUsize,
     pub released: Mutex<Vec<String>>,
+    /// The watermark that was stored when a partition was released.
+    pub released_at: Mutex<Vec<u64>>,
+    /// Which marks are refused, as if another owner had taken the partition over.
+    pub refuse: Refuse,
+}
+
+/// Says of a mark whether it is refused.
+pub struct Refuse(pub Box<dyn Fn(&Mark) -> bool + Send + Sync>);
+
+impl Default for Refuse {
+    fn default() -> Self {
+        Refuse(Box::new(|_| false))
+    }
 }
 
 impl Book {
@@ -349,6 +362,7 @@ impl Book {
             plan,
             rejected: 0,
             ended: false,
+            fresh: false,
         };
         self.marks.lock().insert(partition.name().into(), mark);
     }
@@ -363,9 +377,13 @@ impl Marks for Book {
         Ok(self.marks.lock().get(partition).cloned())
     }
 
-    fn store(&self, marks: &[Mark]) -> Result<()> {
+    fn store(&self, marks: &[Mark], refused: &mut Vec<Partition>) -> Result<()> {
         self.stores.fetch_add(1, Ordering::SeqCst);
         for mark in marks {
+            if (self.refuse.0)(mark) {
+                refused.push(mark.partition.clone());
+                continue;
+            }
             self.marks.lock().insert(mark.partition.name().into(), mark.clone());
         }
         Ok(())
@@ -376,6 +394,7 @@ impl Marks for Book {
     }
 
     fn released(&self, partition: &Partition) {
+        self.released_at.lock().push(self.watermark(partition.name()));
         self.released.lock().push(partition.name().into());
     }
 }

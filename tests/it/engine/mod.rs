@@ -2,4 +2,6 @@
 
 mod fake;
 mod rules;
+mod script;
 mod stopping;
+mod streams;

@@ -29,6 +29,22 @@ proptest! {
     }
 
     #[test]
+    fn a_walk_goes_on_where_it_was_left(compression in compression(), rows in rows()) {
+        let bytes = batch(compression, &rows);
+        let one = Batches::new(&bytes).next().unwrap().unwrap();
+        let mut unpacker = Unpacker::new(CAP);
+        let mut offsets = Vec::new();
+        let mut place = unpacker.records(&one).unwrap().place();
+        loop {
+            let mut records = unpacker.resume(&one, place).unwrap();
+            let Some(record) = records.next() else { break };
+            offsets.push(record.unwrap().offset);
+            place = records.place();
+        }
+        prop_assert_eq!(offsets, rows.iter().map(|row| row.offset).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn a_batch_of_exactly_the_cap_is_read_and_a_byte_more_is_not(compression in compression(), rows in rows()) {
         let raw = batch(Compression::None, &rows).len() - batch::HEADER;
         let bytes = batch(compression, &rows);

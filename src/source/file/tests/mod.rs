@@ -272,10 +272,19 @@ impl Marks for At {
     fn load(&self, name: &str) -> Result<Option<Mark>> {
         let partition = Partition::named("file", name);
         let (watermark, line, ended) = (self.0, self.1, self.2);
-        Ok(Some(Mark { partition, watermark, line, resume: None, plan: vec![], rejected: 0, ended }))
+        Ok(Some(Mark {
+            partition,
+            watermark,
+            line,
+            resume: None,
+            plan: vec![],
+            rejected: 0,
+            ended,
+            fresh: false,
+        }))
     }
 
-    fn store(&self, _marks: &[Mark]) -> Result<()> {
+    fn store(&self, _marks: &[Mark], _refused: &mut Vec<Partition>) -> Result<()> {
         Ok(())
     }
 }

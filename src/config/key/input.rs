@@ -1,0 +1,64 @@
+//! `[input]`: what is in what is read.
+
+use super::read::{check, one_of, put, size, text};
+use super::{Default, Key, Shape, Wrong};
+use crate::config::setting::Value;
+use crate::config::{Format, place};
+
+pub(super) const KEYS: &[Key] = &[
+    Key {
+        section: "input",
+        name: "files",
+        shape: Shape::List,
+        default: Default::Absent("[\"data1.json\", \"logs/\"]", "named on the command line"),
+        help: "files, directories and - (stdin), where none are named on the command line",
+        expected: "a list of files, directories and -, none of them empty",
+        set: |draft, value| {
+            let files = match value {
+                Value::List(files) => files.clone(),
+                one => vec![text(one)?.to_owned()],
+            };
+            if let Some((file, kind)) = files.iter().find_map(|file| Some((file, place::foreign(file)?)))
+                && !std::path::Path::new(file).exists()
+            {
+                let can = "it reads files, directories and - (stdin)";
+                return Err(Wrong::Because(format!("this build cannot read {file} ({kind}) yet; {can}")));
+            }
+            check(files.iter().all(|file| !file.is_empty()))?;
+            put(&mut draft.config.input.files, files)
+        },
+    },
+    Key {
+        section: "input",
+        name: "format",
+        shape: Shape::Text,
+        default: Default::Is("auto"),
+        help: "auto, ndjson, json (an array, or values one after another), text (lines) or binary (Kafka only)",
+        expected: "auto, ndjson, json, text or binary",
+        set: |draft, value| {
+            let kinds = [
+                ("auto", Format::Auto),
+                ("ndjson", Format::Ndjson),
+                ("jsonl", Format::Ndjson),
+                ("json", Format::Json),
+                ("text", Format::Text),
+                ("binary", Format::Binary),
+            ];
+            put(&mut draft.config.input.format, one_of(value, &kinds)?)
+        },
+    },
+    Key {
+        section: "input",
+        name: "max_record_bytes",
+        shape: Shape::Text,
+        default: Default::Is("16MiB"),
+        help: "a longer record becomes a dead letter (its beginning only)",
+        expected: "a size from 1 byte to 2GiB, like 64KiB or 16MiB",
+        set: |draft, value| {
+            // Offsets in a chunk are 32 bits wide.
+            let bytes = size(value)?;
+            draft.config.input.max_record_bytes = bytes;
+            check((1..=2 << 30).contains(&bytes))
+        },
+    },
+];

@@ -1,0 +1,186 @@
+//! [`Secret`]: a password or a token. It is never printed, and what it held is overwritten when it is dropped.
+//!
+//! A user writes the secret itself, `env:NAME` for a variable, or `file:PATH` for a file (its last newline does
+//! not count). Variables and files are looked at by [`Secret::load`], once and when they are needed: so
+//! `--print-config` works where they are not there, and shows which they are.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A password or a token, or where it is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Held);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Held {
+    Text(String),
+    Variable(String),
+    File(PathBuf),
+}
+
+/// Where secrets are looked up. A parameter, so that tests touch neither the environment nor the disk.
+pub struct Lookup<'a> {
+    /// The value of a variable.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// Reads a small file.
+    pub read: &'a dyn Fn(&Path) -> io::Result<String>,
+}
+
+impl Lookup<'static> {
+    /// The environment and the files of this process.
+    pub fn process() -> Self {
+        Lookup { variable: &|name| std::env::var(name).ok(), read: &|path| std::fs::read_to_string(path) }
+    }
+}
+
+impl Secret {
+    /// This very text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Secret(Held::Text(text.into()))
+    }
+
+    /// As users write it: `env:NAME`, `file:PATH`, or the secret itself. `None` where nothing follows.
+    pub fn parse(text: &str) -> Option<Self> {
+        let held = match text.split_once(':') {
+            Some(("env", name)) => Held::Variable(name.into()),
+            Some(("file", path)) => Held::File(path.into()),
+            _ => Held::Text(text.into()),
+        };
+        let is_empty = match &held {
+            Held::Text(text) => text.is_empty(),
+            Held::Variable(name) => name.is_empty() || name.contains(['=', '\0']),
+            Held::File(path) => path.as_os_str().is_empty(),
+        };
+        (!is_empty).then_some(Secret(held))
+    }
+
+    /// The secret itself, read from where it is.
+    ///
+    /// # Errors
+    /// One line, without the secret: the variable is not set, the file cannot be read, or it is empty.
+    pub fn load(&self, lookup: &Lookup<'_>) -> Result<Secret, String> {
+        let text = match &self.0 {
+            Held::Text(text) => text.clone(),
+            Held::Variable(name) => {
+                (lookup.variable)(name).ok_or_else(|| format!("the variable {name} is not set"))?
+            }
+            Held::File(path) => {
+                let read = (lookup.read)(path);
+                let text = read.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+                without_newline(&text).to_owned()
+            }
+        };
+        match (&self.0, text.is_empty()) {
+            (_, false) => Ok(Secret::new(text)),
+            (Held::Variable(name), true) => Err(format!("the variable {name} is empty")),
+            (Held::File(path), true) => Err(format!("the file {} is empty", path.display())),
+            (Held::Text(_), true) => Err("it is empty".into()),
+        }
+    }
+
+    /// The secret itself; `None` before it was loaded from where it is.
+    pub fn expose(&self) -> Option<&str> {
+        match &self.0 {
+            Held::Text(text) => Some(text),
+            Held::Variable(_) | Held::File(_) => None,
+        }
+    }
+
+    /// Where it is, as users write it; `***` if it is the secret itself.
+    pub fn shown(&self) -> String {
+        match &self.0 {
+            Held::Text(_) => HIDDEN.into(),
+            Held::Variable(name) => format!("env:{name}"),
+            Held::File(path) => format!("file:{}", path.display()),
+        }
+    }
+}
+
+/// What is printed instead of a secret.
+pub const HIDDEN: &str = "***";
+
+/// A text without its last newline: editors add one to files.
+pub fn without_newline(text: &str) -> &str {
+    text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line))
+}
+
+/// Not even its length is told.
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+/// Overwrites what it held, as far as that is possible without `unsafe`: earlier copies are beyond its reach.
+impl Drop for Secret {
+    fn drop(&mut self) {
+        if let Held::Text(text) = &mut self.0 {
+            let mut bytes = std::mem::take(text).into_bytes();
+            bytes.fill(0);
+            // Else the compiler would see that nobody reads the zeros.
+            std::hint::black_box(&bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<String, String> {
+        let secret = Secret::parse(text).expect("it is one").load(&Lookup {
+            variable: &|name| match name {
+                "SET" => Some("from env\n".into()),
+                "EMPTY" => Some(String::new()),
+                _ => None,
+            },
+            read: &|path| match path.to_str() {
+                Some("/run/secret") => Ok("from file\r\n".into()),
+                Some("/run/lines") => Ok("a\n\n".into()),
+                Some("/run/empty") => Ok("\n".into()),
+                _ => Err(io::ErrorKind::NotFound.into()),
+            },
+        });
+        secret.map(|secret| secret.expose().expect("it is loaded").to_owned())
+    }
+
+    #[test]
+    fn secrets_are_found_where_they_are() {
+        for (text, expected) in [
+            ("plain", "plain"),
+            ("with:colon", "with:colon"),
+            ("env:SET", "from env\n"),
+            ("file:/run/secret", "from file"),
+            ("file:/run/lines", "a\n"),
+        ] {
+            assert_eq!(load(text).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        assert_eq!(load("env:UNSET").unwrap_err(), "the variable UNSET is not set");
+        assert_eq!(load("env:EMPTY").unwrap_err(), "the variable EMPTY is empty");
+        assert!(load("file:/none").unwrap_err().starts_with("cannot read /none: "));
+        assert_eq!(load("file:/run/empty").unwrap_err(), "the file /run/empty is empty");
+        for nothing in ["", "env:", "file:", "env:A=B"] {
+            assert_eq!(Secret::parse(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let secret = Secret::new("hunter2");
+        assert_eq!(format!("{secret} {secret:?} {:?}", Some(&secret)), "*** *** Some(***)");
+        assert_eq!(secret.shown(), "***");
+        assert_eq!(Secret::parse("env:NAME").unwrap().shown(), "env:NAME");
+        assert_eq!(Secret::parse("file:/a/b").unwrap().shown(), "file:/a/b");
+    }
+}

@@ -1,0 +1,544 @@
+//! Transactions (KIP-98): records and the offsets of the records that they were made of (KIP-447) count together
+//! or not at all.
+//!
+//! Clusters whose `transaction.version` is 2 (KIP-890) add partitions by themselves and raise the epoch at every
+//! end, so nothing that was sent late can get into the next transaction. For others this client adds partitions
+//! first, and raises the epoch itself after an abort.
+//!
+//! A lost answer to EndTxn is asked for again under the same epoch until it is known; as long as it is not, no
+//! other transaction begins and nobody may say that the records are stored, or that they are not.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
+use kafka_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::{
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, EndTxnRequest, GroupId, InitProducerIdRequest,
+    TransactionalId, TxnOffsetCommitRequest,
+};
+use kafka_protocol::protocol::StrBytes;
+
+use super::Producer;
+use super::desk::{Answer, Before, Desk, usual};
+use super::queue::ProducerId;
+use super::round::At;
+use crate::kafka::cluster::{Coordinates, TopicPartition, topic_name};
+use crate::kafka::code::Code;
+use crate::kafka::error::{Error, Result};
+use crate::kafka::group::Identity;
+
+/// The feature and the level from which on partitions are added implicitly.
+const FEATURE: (&str, i16) = ("transaction.version", 2);
+/// The last version of AddPartitionsToTxn for clients.
+const ADD_PARTITIONS: i16 = 3;
+/// The last versions before KIP-890's second part.
+const END_BEFORE: i16 = 4;
+const OFFSETS_BEFORE: i16 = 4;
+/// The first version of InitProducerId that tells the epoch before (KIP-360).
+const INIT_AFTER: i16 = 3;
+
+/// How transactions are made.
+#[derive(Clone, Debug)]
+pub struct Transactional {
+    /// Who makes them: whoever comes later with the same id takes over, and the earlier one is fenced.
+    pub id: String,
+    /// After this time without an end the cluster aborts a transaction. At most its
+    /// `transaction.max.timeout.ms`, 15 minutes by default.
+    pub timeout: Duration,
+}
+
+/// Where a group goes on in a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupOffset {
+    /// Topic and partition.
+    pub of: TopicPartition,
+    /// The position behind the last record.
+    pub offset: i64,
+    /// The leader epoch of the last record; -1 if it is not known.
+    pub leader_epoch: i32,
+    /// Metadata of the commit.
+    pub metadata: String,
+}
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It counts.
+    Committed,
+    /// The group refused the offsets, because this member is no longer what it was: the transaction was aborted.
+    /// Nothing of it counts. What the member still owns can be tried again.
+    Refused(Code),
+}
+
+/// Where a transaction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Open,
+    Committing,
+    Aborting,
+    Fenced(Code),
+}
+
+/// The transactions of a producer.
+pub(super) struct Transaction {
+    settings: Transactional,
+    phase: Phase,
+    desk: Desk,
+    group: Option<(Arc<str>, Desk)>,
+    implicit: bool,
+    /// The partitions that were added to the open transaction.
+    enlisted: BTreeSet<At>,
+    /// Whether the coordinator may know of the open transaction.
+    started: bool,
+    /// Whether a commit was asked for before, and no answer came.
+    asked: bool,
+}
+
+impl Transaction {
+    pub fn new(settings: Transactional) -> Self {
+        let desk = Desk::of(Coordinates::Transaction, &settings.id);
+        Transaction {
+            settings,
+            phase: Phase::Idle,
+            desk,
+            group: None,
+            implicit: false,
+            enlisted: BTreeSet::new(),
+            started: false,
+            asked: false,
+        }
+    }
+
+    pub fn id(&self) -> &str {
+        &self.settings.id
+    }
+
+    /// Whether brokers add partitions by themselves.
+    pub fn is_implicit(&self) -> bool {
+        self.implicit
+    }
+
+    fn name(&self) -> TransactionalId {
+        TransactionalId(StrBytes::from_string(self.settings.id.clone()))
+    }
+
+    fn learn(&mut self) {
+        if let Some(level) = self.desk.feature(FEATURE.0) {
+            self.implicit = level >= FEATURE.1;
+        }
+    }
+
+    fn over(&mut self) {
+        self.phase = Phase::Idle;
+        self.started = false;
+        self.asked = false;
+        self.enlisted.clear();
+    }
+}
+
+impl Producer {
+    /// Begins a transaction. An earlier one that is still being aborted is aborted first. Blocks for at most about
+    /// the delivery timeout.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if another producer took over; what the coordinator says for good; [`Error::GaveUp`].
+    pub fn begin(&mut self) -> Result<()> {
+        match self.phase()? {
+            Phase::Idle => {}
+            Phase::Aborting => self.abort()?,
+            Phase::Fenced(code) => return Err(self.fenced(code)),
+            Phase::Open | Phase::Committing => {
+                return Err(Error::Config("a transaction begins before the one before it has ended".into()));
+            }
+        }
+        let deadline = self.deadline();
+        self.identify(deadline)?;
+        let transaction = self.transaction_mut()?;
+        transaction.learn();
+        transaction.phase = Phase::Open;
+        Ok(())
+    }
+
+    /// Flushes, adds these offsets of `member`'s group, and commits. Blocks for at most a few delivery timeouts.
+    ///
+    /// # Errors
+    /// As [`Producer::flush`]; [`Error::GaveUp`]. After an error look at [`Producer::is_committing`]: if it is so,
+    /// the commit may count, and only [`Producer::finish`] can tell; otherwise [`Producer::abort`].
+    pub fn commit(&mut self, offsets: &[GroupOffset], member: Option<&Identity>) -> Result<Ended> {
+        self.flush()?;
+        if let Some(member) = member
+            && !offsets.is_empty()
+            && let Err(code) = self.send_offsets(offsets, member)?
+        {
+            self.abort()?;
+            return Ok(Ended::Refused(code));
+        }
+        let transaction = self.transaction_mut()?;
+        if !transaction.started {
+            transaction.over();
+            return Ok(Ended::Committed);
+        }
+        transaction.phase = Phase::Committing;
+        self.finish()?;
+        Ok(Ended::Committed)
+    }
+
+    /// Whether a commit was asked for, and nobody knows yet whether it counts.
+    pub fn is_committing(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|transaction| transaction.phase == Phase::Committing)
+    }
+
+    /// Asks for the outcome of a commit until it is known. Does nothing if there is none under way.
+    ///
+    /// # Errors
+    /// [`Error::GaveUp`]: it is still not known, and may be asked again. [`Error::Fenced`] and others: it is not
+    /// known to count.
+    pub fn finish(&mut self) -> Result<()> {
+        if self.is_committing() {
+            self.end(Phase::Committing)?;
+            self.transaction_mut()?.over();
+        }
+        Ok(())
+    }
+
+    /// Drops what waits and aborts the open transaction: nothing of it counts. Blocks for at most about two
+    /// delivery timeouts. Does nothing if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if another producer took over; [`Error::GaveUp`]: the next [`Producer::begin`] goes on
+    /// with it.
+    pub fn abort(&mut self) -> Result<()> {
+        self.forget();
+        match self.phase()? {
+            Phase::Idle => return Ok(()),
+            Phase::Fenced(code) => return Err(self.fenced(code)),
+            Phase::Committing => {
+                return Err(Error::Config(
+                    "a transaction that may have been committed cannot be aborted".into(),
+                ));
+            }
+            Phase::Open | Phase::Aborting => {}
+        }
+        let transaction = self.transaction_mut()?;
+        transaction.phase = Phase::Aborting;
+        // Only the first version needs it raised, and only if something was numbered, but aborts are rare.
+        let renew = if transaction.started { self.end(Phase::Aborting)? } else { Renew::No };
+        if renew == Renew::Yes {
+            let deadline = self.deadline();
+            let before = self.producer.take();
+            if let Err(error) = self.identify_transactional(before, deadline) {
+                self.producer = before;
+                return Err(error);
+            }
+        }
+        self.transaction_mut()?.over();
+        Ok(())
+    }
+
+    fn phase(&self) -> Result<Phase> {
+        let none = || Error::Config("the producer has no transactional id".into());
+        Ok(self.transaction.as_ref().ok_or_else(none)?.phase)
+    }
+
+    fn transaction_mut(&mut self) -> Result<&mut Transaction> {
+        self.transaction.as_mut().ok_or_else(|| Error::Config("the producer has no transactional id".into()))
+    }
+
+    /// The error for a code that ends a transaction.
+    pub(super) fn transaction_failed(&mut self, api: &'static str, code: Code) -> Error {
+        let fenced = code.0 == 90;
+        if let Some(transaction) = &mut self.transaction {
+            if fenced {
+                transaction.phase = Phase::Fenced(code);
+            }
+            let id = transaction.settings.id.clone();
+            return judge(id, api, code);
+        }
+        judge(String::new(), api, code)
+    }
+
+    fn fenced(&self, code: Code) -> Error {
+        let id = self.transaction.as_ref().map(|transaction| transaction.settings.id.clone());
+        Error::Fenced { transactional_id: id.unwrap_or_default(), code }
+    }
+
+    /// Remembers that nothing can be done any more.
+    fn note<T>(&mut self, result: Result<T>) -> Result<T> {
+        if let (Err(Error::Fenced { code, .. }), Some(transaction)) = (&result, &mut self.transaction) {
+            transaction.phase = Phase::Fenced(*code);
+        }
+        result
+    }
+
+    /// InitProducerId: aborts or finishes what an earlier producer of this id left, and fences it. With `before`
+    /// this producer goes on under the next epoch, unless another one took over.
+    pub(super) fn identify_transactional(
+        &mut self,
+        before: Option<ProducerId>,
+        deadline: Instant,
+    ) -> Result<()> {
+        let patience = self.patience(deadline);
+        let transaction = self.transaction_mut()?;
+        let (name, id) = (transaction.name(), transaction.settings.id.clone());
+        let timeout = i32::try_from(transaction.settings.timeout.as_millis()).unwrap_or(i32::MAX);
+        let request = |version| {
+            let request = InitProducerIdRequest::default()
+                .with_transactional_id(Some(name.clone()))
+                .with_transaction_timeout_ms(timeout);
+            match before {
+                Some(before) if version >= INIT_AFTER => {
+                    request.with_producer_id(before.id.into()).with_producer_epoch(before.epoch)
+                }
+                _ => request,
+            }
+        };
+        let found = transaction.desk.ask(&patience, i16::MAX, request, |call, answer, _| {
+            let code = Code(answer.error_code);
+            match usual(code) {
+                Some(answer) => answer,
+                None if code.0 == 0 => {
+                    Answer::Done(ProducerId { id: answer.producer_id.0, epoch: answer.producer_epoch })
+                }
+                None => Answer::Failed(judge(id.clone(), call.api, code)),
+            }
+        });
+        let found = self.note(found)?;
+        log::debug!("producer id {} with epoch {}", found.id, found.epoch);
+        self.producer = Some(found);
+        self.transaction_mut()?.learn();
+        Ok(())
+    }
+
+    /// Adds partitions to the transaction before anything is sent to them, where the cluster wants that.
+    pub(super) fn enlist<'a>(
+        &mut self,
+        places: impl Iterator<Item = &'a At>,
+        deadline: Instant,
+    ) -> Result<()> {
+        let Some(transaction) = &self.transaction else { return Ok(()) };
+        if transaction.phase != Phase::Open {
+            return Err(Error::Config("records are sent outside a transaction".into()));
+        }
+        let new: Vec<At> = places.filter(|at| !transaction.enlisted.contains(*at)).copied().collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        if !transaction.implicit {
+            self.add_partitions(&new, deadline)?;
+        }
+        let transaction = self.transaction_mut()?;
+        transaction.started = true;
+        transaction.enlisted.extend(new);
+        Ok(())
+    }
+
+    fn add_partitions(&mut self, new: &[At], deadline: Instant) -> Result<()> {
+        let (patience, producer) = (self.patience(deadline), self.whoami()?);
+        let mut topics: Vec<AddPartitionsToTxnTopic> = Vec::new();
+        let mut of = None;
+        for (index, partition) in new {
+            if of.replace(*index) != Some(*index) {
+                let name = topic_name(&self.outputs[*index].name);
+                topics.push(AddPartitionsToTxnTopic::default().with_name(name));
+            }
+            topics.last_mut().expect("it was pushed above").partitions.push(*partition as i32);
+        }
+        let transaction = self.transaction_mut()?;
+        transaction.started = true;
+        let (name, id) = (transaction.name(), transaction.settings.id.clone());
+        let request = |_| {
+            AddPartitionsToTxnRequest::default()
+                .with_v3_and_below_transactional_id(name.clone())
+                .with_v3_and_below_producer_id(producer.id.into())
+                .with_v3_and_below_producer_epoch(producer.epoch)
+                .with_v3_and_below_topics(topics.clone())
+        };
+        let added = transaction.desk.ask(&patience, ADD_PARTITIONS, request, |call, answer, _| {
+            let partitions =
+                answer.results_by_topic_v3_and_below.iter().flat_map(|topic| &topic.results_by_partition);
+            let codes = partitions.map(|partition| Code(partition.partition_error_code));
+            // What was not tried says nothing: another partition has the reason.
+            match codes.filter(|code| code.0 != 0).min_by_key(|code| code.0 == 55) {
+                None => Answer::Done(()),
+                Some(code) => {
+                    usual(code).unwrap_or_else(|| Answer::Failed(judge(id.clone(), call.api, code)))
+                }
+            }
+        });
+        self.note(added)
+    }
+
+    /// Adds a group's offsets. The inner error is the group's: the member is not what it was.
+    fn send_offsets(&mut self, offsets: &[GroupOffset], member: &Identity) -> Result<Result<(), Code>> {
+        let deadline = self.deadline();
+        if !self.transaction_mut()?.implicit {
+            self.add_offsets(member, deadline)?;
+        }
+        let (patience, producer) = (self.patience(deadline), self.whoami()?);
+        let transaction = self.transaction_mut()?;
+        transaction.started = true;
+        let (name, id) = (transaction.name(), transaction.settings.id.clone());
+        let most = if transaction.implicit { i16::MAX } else { OFFSETS_BEFORE };
+        let topics = offset_topics(offsets);
+        let request = |_| {
+            TxnOffsetCommitRequest::default()
+                .with_transactional_id(name.clone())
+                .with_group_id(group_id(member))
+                .with_producer_id(producer.id.into())
+                .with_producer_epoch(producer.epoch)
+                .with_generation_id(member.generation)
+                .with_member_id(StrBytes::from_string(member.member.to_string()))
+                .with_group_instance_id(
+                    member.instance.as_ref().map(|instance| StrBytes::from_string(instance.to_string())),
+                )
+                .with_topics(topics.clone())
+        };
+        let key: Arc<str> = member.group.as_str().into();
+        let (of, desk) =
+            transaction.group.get_or_insert_with(|| (key.clone(), Desk::of(Coordinates::Group, &key)));
+        if *of != key {
+            (*of, *desk) = (key.clone(), Desk::of(Coordinates::Group, &key));
+        }
+        let stored = desk.ask(&patience, most, request, |call, answer, _| {
+            let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+            let codes = partitions.map(|partition| Code(partition.error_code));
+            // What will not change decides.
+            let worst = codes.filter(|code| code.0 != 0).min_by_key(|code| usual::<()>(*code).is_some());
+            let Some(code) = worst else { return Answer::Done(Ok(())) };
+            match code.0 {
+                22 | 25 | 82 | 110 | 113 => Answer::Done(Err(code)),
+                27 => Answer::Again(code),
+                _ => usual(code).unwrap_or_else(|| Answer::Failed(judge(id.clone(), call.api, code))),
+            }
+        });
+        self.note(stored)
+    }
+
+    fn add_offsets(&mut self, member: &Identity, deadline: Instant) -> Result<()> {
+        let (patience, producer) = (self.patience(deadline), self.whoami()?);
+        let transaction = self.transaction_mut()?;
+        transaction.started = true;
+        let (name, id) = (transaction.name(), transaction.settings.id.clone());
+        let request = |_| {
+            AddOffsetsToTxnRequest::default()
+                .with_transactional_id(name.clone())
+                .with_producer_id(producer.id.into())
+                .with_producer_epoch(producer.epoch)
+                .with_group_id(group_id(member))
+        };
+        let added = transaction.desk.ask(&patience, i16::MAX, request, |call, answer, _| {
+            let code = Code(answer.error_code);
+            match usual(code) {
+                Some(answer) => answer,
+                None if code.0 == 0 => Answer::Done(()),
+                None => Answer::Failed(judge(id.clone(), call.api, code)),
+            }
+        });
+        self.note(added)
+    }
+
+    /// EndTxn until its outcome is known. Says whether the epoch is still to be raised.
+    fn end(&mut self, how: Phase) -> Result<Renew> {
+        let (patience, producer) = (self.patience(self.deadline()), self.whoami()?);
+        let aborts = how == Phase::Aborting;
+        let transaction = self.transaction_mut()?;
+        let (name, id) = (transaction.name(), transaction.settings.id.clone());
+        let first = !std::mem::replace(&mut transaction.asked, !aborts);
+        let most = if transaction.implicit { i16::MAX } else { END_BEFORE };
+        let request = |_| {
+            EndTxnRequest::default()
+                .with_transactional_id(name.clone())
+                .with_producer_id(producer.id.into())
+                .with_producer_epoch(producer.epoch)
+                .with_committed(!aborts)
+        };
+        let ended = transaction.desk.ask(&patience, most, request, |call, answer, before| {
+            let code = Code(answer.error_code);
+            if let Some(answer) = usual(code) {
+                return answer;
+            }
+            match code.0 {
+                0 if call.version > END_BEFORE => Answer::Done((
+                    Renew::No,
+                    Some(ProducerId { id: answer.producer_id.0, epoch: answer.producer_epoch }),
+                )),
+                0 if aborts => Answer::Done((Renew::Yes, None)),
+                0 => Answer::Done((Renew::No, None)),
+                // The coordinator has no such transaction: nothing of it counts, which is what an abort is for.
+                48 | 49 | 59 | 120 if aborts => Answer::Done((Renew::Yes, None)),
+                // A first answer that says so is as good as an abort; a later one may be about what was done.
+                120 if first && before == Before::Never => Answer::Failed(judge(id.clone(), call.api, code)),
+                120 => {
+                    Answer::Failed(Error::Transaction { transactional_id: id.clone(), api: call.api, code })
+                }
+                _ => Answer::Failed(ending(id.clone(), call.api, code)),
+            }
+        });
+        let outcome = self.note(ended);
+        if let (Err(Error::Abortable { .. }), Some(transaction)) = (&outcome, &mut self.transaction) {
+            (transaction.phase, transaction.asked) = (Phase::Open, false);
+        }
+        let (renew, next) = outcome?;
+        // Nil where a broker leaves it out: then the epoch stays.
+        if let Some(next) = next.filter(|next| next.id >= 0 && next.epoch >= 0) {
+            self.producer = Some(next);
+        }
+        Ok(renew)
+    }
+
+    fn whoami(&self) -> Result<ProducerId> {
+        self.producer.ok_or_else(|| Error::Unavailable("the transaction has no producer id".into()))
+    }
+}
+
+/// Whether the epoch must be raised by InitProducerId.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Renew {
+    Yes,
+    No,
+}
+
+/// What a code says about the transaction: fenced, to be aborted, or of no use.
+fn judge(transactional_id: String, api: &'static str, code: Code) -> Error {
+    match code.0 {
+        47 if api == "Produce" => Error::Abortable { transactional_id, api, code },
+        47 | 90 => Error::Fenced { transactional_id, code },
+        45 | 48 | 49 | 59 | 120 => Error::Abortable { transactional_id, api, code },
+        _ => Error::Transaction { transactional_id, api, code },
+    }
+}
+
+/// The same for a commit: whatever is not known to be undone is not tried again.
+fn ending(transactional_id: String, api: &'static str, code: Code) -> Error {
+    match code.0 {
+        47 | 90 => Error::Fenced { transactional_id, code },
+        _ => Error::Transaction { transactional_id, api, code },
+    }
+}
+
+fn group_id(member: &Identity) -> GroupId {
+    GroupId(StrBytes::from_string(member.group.to_string()))
+}
+
+fn offset_topics(offsets: &[GroupOffset]) -> Vec<TxnOffsetCommitRequestTopic> {
+    let mut topics: Vec<TxnOffsetCommitRequestTopic> = Vec::new();
+    for offset in offsets {
+        let at = topics.iter().position(|topic| topic.name.0[..] == *offset.of.topic).unwrap_or_else(|| {
+            topics.push(TxnOffsetCommitRequestTopic::default().with_name(topic_name(&offset.of.topic)));
+            topics.len() - 1
+        });
+        topics[at].partitions.push(
+            TxnOffsetCommitRequestPartition::default()
+                .with_partition_index(offset.of.partition)
+                .with_committed_offset(offset.offset)
+                .with_committed_leader_epoch(offset.leader_epoch)
+                .with_committed_metadata(Some(StrBytes::from_string(offset.metadata.clone()))),
+        );
+    }
+    topics
+}

@@ -1,0 +1,165 @@
+//! Fetched bytes to chunks: record batches are walked, unpacked and their records copied, each once.
+//!
+//! A chunk ends where a block or a batch of ours ends, in the middle of a record batch if need be: the walk is
+//! left there and gone on with for the next chunk, without unpacking again. A chunk also ends with what was
+//! fetched, so that records do not wait for others that may never come.
+
+use bytes::Bytes;
+
+use crate::kafka::wire::record::BadHeaders;
+use crate::kafka::wire::{Aborted, Batch, Batches, Crc, Damage, Fault, Place, Record, Unpacker, Verdict};
+use crate::record::{Chunk, Incoming, Payload, RejectKind, Rejection, Room};
+
+/// Of a record that is too large so many bytes are kept.
+const KEPT: usize = 4 << 10;
+
+/// What was fetched of one partition and is not yet in chunks.
+pub(super) struct Fetch {
+    bytes: Bytes,
+    /// Where the record batch begins that comes next.
+    at: usize,
+    /// Where inside it the walk was left.
+    place: Option<Place>,
+    aborted: Aborted,
+}
+
+/// How a partition is read.
+#[derive(Clone, Copy)]
+pub(super) struct Reading {
+    /// The next offset.
+    pub next: u64,
+    /// The epoch of the leader that wrote the last record, or -1.
+    pub leader_epoch: i32,
+    /// The offset at which it ends.
+    pub end: Option<u64>,
+    /// Records that may still be taken.
+    pub left: u64,
+    pub payload: Payload,
+    pub max_record_bytes: usize,
+}
+
+/// Why filling stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filled {
+    /// The chunk is full; there is more.
+    Full,
+    /// Everything that was fetched is taken.
+    Empty,
+    /// The partition's end is reached.
+    End,
+}
+
+impl Fetch {
+    pub fn new(bytes: Bytes, aborted: Vec<(i64, i64)>) -> Self {
+        Fetch { bytes, at: 0, place: None, aborted: Aborted::new(aborted) }
+    }
+
+    /// Puts records into a chunk that was started.
+    ///
+    /// # Errors
+    /// [`Damage`], naming the record batch.
+    pub fn fill(
+        &mut self,
+        reading: &mut Reading,
+        unpacker: &mut Unpacker,
+        chunk: &mut Chunk,
+    ) -> Result<Filled, Damage> {
+        let filled = loop {
+            if reading.is_at_end() {
+                break Filled::End;
+            }
+            let bytes = self.bytes.clone();
+            let crc = if self.place.is_some() { Crc::Skip } else { Crc::Check };
+            let Some(batch) = Batches::with_crc(&bytes[self.at..], crc).next().transpose()? else {
+                break Filled::Empty;
+            };
+            if self.batch(&batch, reading, unpacker, chunk)? == Room::Full {
+                break Filled::Full;
+            }
+            if self.place.is_none() {
+                self.at += batch.bytes().len();
+                reading.next = reading.next.max(batch.next_offset() as u64);
+                reading.leader_epoch = batch.leader_epoch();
+            }
+        };
+        let end = reading.end.map_or(reading.next, |end| end.min(reading.next));
+        chunk.set_end(end.max(chunk.end));
+        Ok(filled)
+    }
+
+    /// Takes the records of one batch. Leaves the walk in `place` if it is not at its end.
+    fn batch(
+        &mut self,
+        batch: &Batch<'_>,
+        reading: &mut Reading,
+        unpacker: &mut Unpacker,
+        chunk: &mut Chunk,
+    ) -> Result<Room, Damage> {
+        let mut records = match self.place.take() {
+            Some(place) => unpacker.resume(batch, place)?,
+            None if self.aborted.verdict(batch, unpacker)? == Verdict::Skip => return Ok(Room::More),
+            None => unpacker.records(batch)?,
+        };
+        loop {
+            let before = records.place();
+            let Some(record) = records.next().transpose()? else { return Ok(Room::More) };
+            // A broker sends whole batches: what stands before the wanted offset is not ours.
+            if (record.offset as u64) < reading.next {
+                continue;
+            }
+            if reading.left == 0 || reading.end.is_some_and(|end| record.offset as u64 >= end) {
+                // Nothing between the end and this record is there any more.
+                reading.next = reading.end.unwrap_or(reading.next);
+                self.place = Some(before);
+                return Ok(Room::More);
+            }
+            let room = reading.take(&record, chunk).map_err(|_| Damage {
+                base_offset: batch.base_offset(),
+                fault: Fault::Record { index: (record.offset - batch.base_offset()) as i32, what: "headers" },
+            })?;
+            reading.leader_epoch = batch.leader_epoch();
+            if room == Room::Full {
+                self.place = Some(records.place());
+                return Ok(Room::Full);
+            }
+        }
+    }
+}
+
+impl Reading {
+    /// Whether there is nothing more to read.
+    pub fn is_at_end(&self) -> bool {
+        self.left == 0 || self.end.is_some_and(|end| self.next >= end)
+    }
+
+    /// Copies one record into the chunk.
+    fn take(&mut self, record: &Record<'_>, chunk: &mut Chunk) -> Result<Room, BadHeaders> {
+        self.next = record.offset as u64 + 1;
+        self.left -= 1;
+        let length = record.value.map_or(0, <[u8]>::len);
+        let kept = if length > self.max_record_bytes { KEPT } else { length };
+        let mut headers = Ok(());
+        let room = chunk.push_incoming(
+            record.offset as u64,
+            Incoming {
+                key: record.key,
+                value: record.value.map(|value| &value[..kept]),
+                // -1 stands for no time.
+                time: (record.timestamp >= 0).then_some(record.timestamp),
+                headers: record.headers.map_while(|header| match header {
+                    Ok(pair) => Some(pair),
+                    Err(bad) => {
+                        headers = Err(bad);
+                        None
+                    }
+                }),
+            },
+        );
+        if kept < length {
+            let message = format!("{length} bytes; max_record_bytes is {}", self.max_record_bytes);
+            let rejection = Rejection::new(RejectKind::TooLarge, message);
+            chunk.reject_last(Rejection { length: Some(length as u64), ..rejection });
+        }
+        headers.map(|()| room)
+    }
+}

@@ -1,0 +1,308 @@
+//! One reader: carries out the desk's orders, fetches, and fills chunks.
+//!
+//! It asks the group's changes from the desk before it fetches, so a partition that is given up yields nothing
+//! more. A fetched answer is worked off before the next is asked for; the fetcher has that one on its way already.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::desk::{Order, Seat};
+use super::fill::{Fetch, Filled, Reading};
+use super::{Shared, refused};
+use crate::config::kafka::OutOfRange;
+use crate::error::{Error, Result};
+use crate::kafka::cluster::{At, Isolation, TopicPartition};
+use crate::kafka::consumer::{FetchFault, FetchFrom, Fetched, Fetcher};
+use crate::kafka::wire::Unpacker;
+use crate::record::{Chunk, Partition};
+use crate::source::{Flow, Read, Reader};
+use crate::stop::Stop;
+
+/// How long one `read` waits for records: the engine asks for less than 500 ms.
+const WAIT: Duration = Duration::from_millis(200);
+/// How often the group is asked whether everything is committed.
+const ASK: Duration = Duration::from_millis(500);
+/// More memory than this is given back after an unusually large record batch.
+const KEEP: usize = 4 << 20;
+
+pub(super) struct KafkaReader {
+    shared: Arc<Shared>,
+    index: usize,
+    stop: Stop,
+    fetcher: Fetcher,
+    unpacker: Unpacker,
+    held: HashMap<TopicPartition, Held>,
+    /// What was fetched and is not yet in chunks.
+    current: Option<(TopicPartition, Fetch)>,
+    /// What is to be told to the engine before anything else.
+    news: VecDeque<Read>,
+    asked: Instant,
+    left: u64,
+}
+
+/// A partition of this reader.
+struct Held {
+    partition: Partition,
+    topic_id: uuid::Uuid,
+    reading: Reading,
+    begun: bool,
+}
+
+impl KafkaReader {
+    pub fn new(shared: Arc<Shared>, index: usize, stop: Stop) -> Self {
+        let fetcher = Fetcher::new(shared.cluster.clone(), shared.options.fetch.clone());
+        let unpacker = Unpacker::new(shared.unpack_cap());
+        let left = shared.options.limit.unwrap_or(u64::MAX);
+        KafkaReader {
+            shared,
+            index,
+            stop,
+            fetcher,
+            unpacker,
+            held: HashMap::new(),
+            current: None,
+            news: VecDeque::new(),
+            asked: Instant::now(),
+            left,
+        }
+    }
+
+    /// Asks the group for changes and carries out what the desk wants.
+    fn orders(&mut self) -> Result<()> {
+        if let Some(group) = &self.shared.group {
+            group.polled();
+            while let Some(change) = group.next_change() {
+                self.shared.desk.change(change, |of| self.shared.reader_of(of, usize::MAX));
+            }
+        }
+        while let Some(order) = self.shared.desk.order(self.index) {
+            match order {
+                Order::Take(seat) => self.take(seat)?,
+                Order::Give(partition) => {
+                    self.forget(&partition);
+                    self.news.push_back(Read::Revoked(partition));
+                }
+                Order::Drop(partition) => {
+                    self.forget(&partition);
+                    self.news.push_back(Read::Lost(partition));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, seat: Seat) -> Result<()> {
+        let begin = self.shared.begin(&seat)?;
+        let of = &seat.tenancy.of;
+        log::info!("{of}: reading from offset {}", begin.offset);
+        self.news.push_back(Read::Assigned(seat.partition.clone(), Some(begin.mark(&seat))));
+        let options = &self.shared.options;
+        let reading = Reading {
+            next: begin.offset,
+            leader_epoch: begin.leader_epoch,
+            end: self.shared.desk.end(of),
+            left: self.left,
+            payload: options.payload,
+            max_record_bytes: options.max_record_bytes as usize,
+        };
+        let held = Held {
+            partition: seat.partition.clone(),
+            topic_id: seat.tenancy.topic_id,
+            reading,
+            begun: false,
+        };
+        self.held.insert(of.clone(), held);
+        Ok(())
+    }
+
+    fn forget(&mut self, partition: &Partition) {
+        let of = self.held.iter().find(|(_, held)| held.partition == *partition).map(|(of, _)| of.clone());
+        if let Some(of) = of {
+            self.held.remove(&of);
+            self.fetcher.remove(&of);
+            self.current.take_if(|(current, _)| *current == of);
+        }
+    }
+
+    /// Begins to fetch partitions whose start is committed, and ends those that begin at their end.
+    fn begin_fetching(&mut self) {
+        let waiting = self.held.iter_mut().filter(|(_, held)| !held.begun);
+        for (of, held) in waiting {
+            if !self.shared.desk.seat(&held.partition).is_some_and(|seat| seat.begun) {
+                continue;
+            }
+            held.begun = true;
+            if held.reading.is_at_end() {
+                self.shared.desk.ended(&held.partition);
+                self.news.push_back(Read::Ended(held.partition.clone()));
+                continue;
+            }
+            self.fetcher.add(FetchFrom {
+                of: of.clone(),
+                topic_id: held.topic_id,
+                offset: held.reading.next as i64,
+                leader_epoch: held.reading.leader_epoch,
+            });
+        }
+    }
+
+    /// Puts fetched records into the chunk. `None`: there was nothing in them.
+    fn fill(&mut self, chunk: &mut Chunk) -> Result<Option<Read>> {
+        let Some((of, fetch)) = &mut self.current else { return Ok(None) };
+        let Some(held) = self.held.get_mut(of) else {
+            self.current = None;
+            return Ok(None);
+        };
+        let from = held.reading.next;
+        held.reading.left = self.left;
+        chunk.start(&held.partition, from);
+        chunk.set_payload(held.reading.payload);
+        let filled = fetch.fill(&mut held.reading, &mut self.unpacker, chunk);
+        let filled = filled.map_err(|damage| Error::Damaged {
+            name: format!("kafka topic partition {of}"),
+            position: damage.base_offset.max(0) as u64,
+            reason: damage.to_string(),
+        })?;
+        self.left = held.reading.left;
+        chunk.set_resume(held.reading.leader_epoch.to_be_bytes().into());
+        let moved = held.reading.next > from;
+        if filled == Filled::End {
+            self.shared.desk.ended(&held.partition);
+            self.news.push_back(Read::Ended(held.partition.clone()));
+            self.fetcher.remove(of);
+        }
+        if filled != Filled::Full {
+            self.current = None;
+            // Not before: the walk that was left goes on in this memory.
+            self.unpacker.shrink(KEEP);
+            chunk.close_block();
+        }
+        Ok(moved.then_some(Read::Chunk))
+    }
+
+    fn fetched(&mut self, fetched: Fetched, chunk: &mut Chunk) -> Result<()> {
+        let of = fetched.of;
+        let Some(held) = self.held.get_mut(&of) else { return Ok(()) };
+        if let Some(fault) = fetched.fault {
+            return self.fault(&of, fault);
+        }
+        let readable = match self.shared.options.fetch.isolation {
+            Isolation::ReadCommitted => fetched.last_stable,
+            Isolation::ReadUncommitted => fetched.high_watermark,
+        };
+        let readable = held.reading.end.unwrap_or(u64::MAX).min(readable.max(0) as u64);
+        chunk.set_readable(&held.partition, held.reading.next, readable);
+        self.current = Some((of, Fetch::new(fetched.records, fetched.aborted)));
+        Ok(())
+    }
+
+    /// What comes next cannot be had.
+    fn fault(&mut self, of: &TopicPartition, fault: FetchFault) -> Result<()> {
+        match fault {
+            FetchFault::OutOfRange { log_start, high_watermark } => {
+                self.out_of_range(of, log_start, high_watermark)
+            }
+            FetchFault::Truncated { offset, end, .. } => Err(refused(
+                &of.to_string(),
+                format!(
+                    "records from offset {end} on that were read up to {offset} are not in the log any more: it was \
+                     cut back by an unclean leader election; reset the group's offset to {end} to go on there"
+                ),
+            )),
+            FetchFault::Recreated { .. } => Err(refused(
+                &of.to_string(),
+                "the topic was deleted and created again while it was read; the same command reads the new one",
+            )),
+            FetchFault::Denied(code) | FetchFault::Other(code) => Err(refused(&of.to_string(), code)),
+        }
+    }
+
+    fn out_of_range(&mut self, of: &TopicPartition, log_start: i64, high_watermark: i64) -> Result<()> {
+        let next = self.held.get(of).map_or(0, |held| held.reading.next);
+        let why = format!("offset {next} is not there: the broker has {log_start} to {high_watermark}");
+        let at = match self.shared.options.on_out_of_range {
+            OutOfRange::Error => {
+                let hint = "records were lost upstream, by retention or an unclean leader election; \
+                            --set kafka.source.on_out_of_range=earliest or latest goes on without them";
+                return Err(refused(&of.to_string(), format!("{why}; {hint}")));
+            }
+            OutOfRange::Earliest => At::Earliest,
+            OutOfRange::Latest => At::Latest,
+        };
+        let begin = self.shared.resolve(of, at)?;
+        if begin.offset < next {
+            let hint =
+                "the log is shorter than what was read of it; reset the group's offsets to read it again";
+            return Err(refused(&of.to_string(), format!("{why}; {hint}")));
+        }
+        log::warn!("{of}: {why}; going on at {}: the records between are lost", begin.offset);
+        let Some(held) = self.held.get_mut(of) else { return Ok(()) };
+        held.reading.next = begin.offset;
+        held.reading.leader_epoch = -1;
+        self.fetcher.remove(of);
+        held.begun = false;
+        Ok(())
+    }
+
+    /// Whether nothing is left to do, for this run and for the other members of its group.
+    fn is_done(&mut self) -> Result<bool> {
+        let desk = &self.shared.desk;
+        if desk.is_done() || self.left == 0 {
+            return Ok(true);
+        }
+        if self.index != 0 || !desk.is_read() || self.asked.elapsed() < ASK {
+            return Ok(false);
+        }
+        self.asked = Instant::now();
+        let done = match (&self.shared.group, desk.ends()) {
+            (Some(_), Some(ends)) => self.shared.is_committed(&ends)?,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        if done {
+            desk.finish();
+        }
+        Ok(done)
+    }
+}
+
+impl Reader for KafkaReader {
+    fn read(&mut self, chunk: &mut Chunk) -> Result<Read> {
+        if !self.stop.is_running() {
+            return Ok(Read::Done);
+        }
+        self.orders()?;
+        if let Some(news) = self.news.pop_front() {
+            return Ok(news);
+        }
+        self.begin_fetching();
+        loop {
+            if let Some(news) = self.news.pop_front() {
+                return Ok(news);
+            }
+            if let Some(read) = self.fill(chunk)? {
+                return Ok(read);
+            }
+            if !self.news.is_empty() || self.current.is_some() {
+                continue;
+            }
+            if self.is_done()? {
+                return Ok(Read::Done);
+            }
+            match self.fetcher.next(WAIT)? {
+                Some(fetched) => self.fetched(fetched, chunk)?,
+                None => return Ok(Read::Idle),
+            }
+        }
+    }
+
+    fn pause(&mut self, partition: &Partition, flow: Flow) {
+        let of = self.held.iter().find(|(_, held)| held.partition == *partition).map(|(of, _)| of.clone());
+        match (of, flow) {
+            (Some(of), Flow::Pause) => self.fetcher.pause(&of),
+            (Some(of), Flow::Run) => self.fetcher.resume(&of),
+            (None, _) => {}
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Where a partition begins: at its commit, or where `from` says.
+
+use std::time::Instant;
+
+use super::desk::Seat;
+use super::{PATIENCE, Shared, refused};
+use crate::config::kafka::From;
+use crate::error::{Error, Result};
+use crate::kafka::cluster::{At, PartitionInfo, TopicPartition};
+use crate::kafka::group::{Committed, Remembered};
+use crate::source::{Mark, Planned};
+
+/// Where a partition begins.
+pub(super) struct Begin {
+    pub offset: u64,
+    /// The epoch of the leader that wrote the record before it, or -1.
+    pub leader_epoch: i32,
+    pub plan: Vec<Planned>,
+}
+
+impl Shared {
+    /// Where a partition begins. Blocks while brokers are asked.
+    ///
+    /// # Errors
+    /// If they do not say within a minute, or the commit belongs to another output.
+    pub(super) fn begin(&self, seat: &Seat) -> Result<Begin> {
+        let of = &seat.tenancy.of;
+        if let Some(committed) = &seat.tenancy.committed {
+            return Ok(Begin {
+                offset: committed.offset.max(0) as u64,
+                leader_epoch: committed.leader_epoch,
+                plan: self.plan(of, committed)?,
+            });
+        }
+        match self.options.from {
+            From::Earliest => self.resolve(of, At::Earliest),
+            // Partitions that are younger than the group's first commit are read whole.
+            _ if self.is_known(of)? => self.resolve(of, At::Earliest),
+            From::Latest => self.resolve(of, At::Latest),
+            From::Time(time) => match self.resolve(of, At::Time(time))? {
+                // Nothing that late yet.
+                begin if begin.offset == u64::MAX => self.resolve(of, At::Latest),
+                begin => Ok(begin),
+            },
+        }
+    }
+
+    /// The ends beyond a commit at which batches may be published already.
+    fn plan(&self, of: &TopicPartition, committed: &Committed) -> Result<Vec<Planned>> {
+        let location = self.options.group.as_ref().map_or(0, |group| group.location);
+        match &committed.metadata {
+            Remembered::Ours(metadata) if metadata.location != location && !metadata.plan.is_empty() => {
+                Err(Error::Usage(format!(
+                    "{of}: the group was last used with another output, and batches beyond its commit at {} may be \
+                     published there; run it once more with that output, or take another group (-g)",
+                    committed.offset
+                )))
+            }
+            Remembered::Ours(metadata) => Ok(metadata.plan.clone()),
+            Remembered::Absent | Remembered::Foreign(_) => {
+                log::warn!(
+                    "{of}: the commit at {} was not made by this program; going on there",
+                    committed.offset
+                );
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Whether the group has committed anything of a partition's topic.
+    fn is_known(&self, of: &TopicPartition) -> Result<bool> {
+        let Some(topic) = self.cluster.topic(&of.topic) else { return Ok(false) };
+        let partition = |info: &PartitionInfo| TopicPartition::new(of.topic.clone(), info.index);
+        let all: Vec<TopicPartition> = topic.partitions.iter().map(partition).collect();
+        Ok(!self.commits(all.iter())?.is_empty())
+    }
+
+    /// The offset at a place of the log.
+    pub(super) fn resolve(&self, of: &TopicPartition, at: At) -> Result<Begin> {
+        let deadline = Instant::now() + PATIENCE;
+        let isolation = self.options.fetch.isolation;
+        let found = self.cluster.offsets(std::slice::from_ref(of), at, isolation, deadline)?;
+        let found = found.first().ok_or_else(|| refused(&of.topic, "the broker did not name its offsets"))?;
+        let offset = u64::try_from(found.offset).unwrap_or(u64::MAX);
+        Ok(Begin { offset, leader_epoch: -1, plan: Vec::new() })
+    }
+}
+
+impl Begin {
+    /// As the engine knows it.
+    pub fn mark(&self, seat: &Seat) -> Mark {
+        Mark {
+            partition: seat.partition.clone(),
+            watermark: self.offset,
+            line: 0,
+            resume: Some(self.leader_epoch.to_be_bytes().into()),
+            plan: self.plan.clone(),
+            rejected: 0,
+            ended: false,
+            fresh: !seat.begun,
+        }
+    }
+}

@@ -1,0 +1,188 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::fill::{Fetch, Filled, Reading};
+use crate::cut::{Cutters, Limits};
+use crate::kafka::wire::{BatchWriter, Compression, Damage, Fault, Scope, Stamp, Unpacker};
+use crate::record::{Chunk, Partition, Payload, RejectKind};
+
+const PLAIN: Stamp = Stamp { producer_id: -1, epoch: -1, sequence: -1, scope: Scope::Plain };
+
+/// A record batch from `base` on, whose values are its offsets behind some padding.
+fn batch(base: u64, count: usize, compression: Compression, stamp: &Stamp) -> Vec<u8> {
+    let mut writer = BatchWriter::new(compression, None);
+    for index in 0..count {
+        let value = format!("{:04}{:>60}", base + index as u64, "");
+        let headers = [(&b"h"[..], Some(&b"v"[..])), (b"h", None)];
+        writer.push(1_000 + index as i64, Some(b"key"), Some(value.as_bytes()), headers.into_iter()).unwrap();
+    }
+    let mut out = Vec::new();
+    writer.finish(stamp, &mut out).unwrap();
+    out[..8].copy_from_slice(&(base as i64).to_be_bytes());
+    out
+}
+
+fn reading(next: u64) -> Reading {
+    Reading {
+        next,
+        leader_epoch: -1,
+        end: None,
+        left: u64::MAX,
+        payload: Payload::Json,
+        max_record_bytes: 1 << 20,
+    }
+}
+
+struct Bench {
+    chunk: Chunk,
+    unpacker: Unpacker,
+    reading: Reading,
+    /// Offsets of the records, and the value's number.
+    records: Vec<(u64, u64)>,
+    chunks: usize,
+}
+
+impl Bench {
+    fn new(next: u64, limits: Limits) -> Self {
+        let chunk = Chunk { cutters: Cutters::new(limits), ..Chunk::default() };
+        Bench {
+            chunk,
+            unpacker: Unpacker::new(1 << 20),
+            reading: reading(next),
+            records: Vec::new(),
+            chunks: 0,
+        }
+    }
+
+    /// Fills chunks until nothing is left of these bytes.
+    fn take(&mut self, bytes: Vec<u8>, aborted: Vec<(i64, i64)>) -> Result<Filled, Damage> {
+        let partition = Partition::named("kafka", "t:0");
+        let mut fetch = Fetch::new(Bytes::from(bytes), aborted);
+        loop {
+            let from = self.reading.next;
+            self.chunk.start(&partition, from);
+            let filled = fetch.fill(&mut self.reading, &mut self.unpacker, &mut self.chunk)?;
+            self.chunks += 1;
+            for section in self.chunk.sections() {
+                for entry in section.entries() {
+                    let record = section.record(entry);
+                    let text = std::str::from_utf8(record.bytes).unwrap().trim();
+                    self.records.push((entry.position, text.parse().unwrap()));
+                    assert_eq!(record.key(), Some(&b"key"[..]));
+                    assert_eq!(record.headers().count(), 2);
+                }
+            }
+            assert!(self.chunk.end >= from && self.chunk.end <= self.reading.next);
+            if filled != Filled::Full {
+                return Ok(filled);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn every_record_comes_once_wherever_chunks_end(
+        counts in proptest::collection::vec(1usize..40, 1..6),
+        compression in 0usize..5,
+        block_records in 1u64..30,
+        skip in 0u64..50,
+    ) {
+        let compression = Compression::ALL[compression];
+        let mut bytes = Vec::new();
+        let mut next = 0;
+        for count in counts {
+            bytes.extend(batch(next, count, compression, &PLAIN));
+            next += count as u64;
+        }
+        let skip = skip.min(next);
+        let mut bench = Bench::new(skip, Limits { block_records, ..Limits::default() });
+        prop_assert_eq!(bench.take(bytes, Vec::new()).unwrap(), Filled::Empty);
+        let expected: Vec<(u64, u64)> = (skip..next).map(|n| (n, n)).collect();
+        prop_assert_eq!(bench.records, expected);
+        prop_assert_eq!(bench.reading.next, next);
+    }
+}
+
+#[test]
+fn a_partition_ends_at_its_end_and_not_behind_it() {
+    let mut bench = Bench::new(0, Limits::default());
+    bench.reading.end = Some(7);
+    let filled = bench.take(batch(0, 20, Compression::Lz4, &PLAIN), Vec::new()).unwrap();
+    assert_eq!((filled, bench.records.len(), bench.chunk.end), (Filled::End, 7, 7));
+}
+
+#[test]
+fn an_end_in_a_gap_is_reached_by_position() {
+    // Compaction took the offsets from 5 to 99: the end at 50 is met by no record.
+    let mut bytes = batch(0, 5, Compression::None, &PLAIN);
+    bytes.extend(batch(100, 5, Compression::None, &PLAIN));
+    let mut bench = Bench::new(0, Limits::default());
+    bench.reading.end = Some(50);
+    let filled = bench.take(bytes, Vec::new()).unwrap();
+    assert_eq!((filled, bench.records.len(), bench.chunk.end), (Filled::End, 5, 50));
+}
+
+#[test]
+fn a_limit_ends_it_behind_so_many_records() {
+    let mut bench = Bench::new(0, Limits::default());
+    bench.reading.left = 3;
+    let filled = bench.take(batch(0, 20, Compression::Zstd, &PLAIN), Vec::new()).unwrap();
+    assert_eq!((filled, bench.records.len(), bench.chunk.end), (Filled::End, 3, 3));
+}
+
+#[test]
+fn aborted_transactions_are_advanced_over() {
+    let inside = Stamp { producer_id: 9, epoch: 0, sequence: 0, scope: Scope::Transaction };
+    let mut bytes = batch(0, 5, Compression::None, &inside);
+    bytes.extend(batch(5, 2, Compression::None, &PLAIN));
+    let mut bench = Bench::new(0, Limits::default());
+    bench.take(bytes, vec![(9, 0)]).unwrap();
+    assert_eq!(bench.records, [(5, 5), (6, 6)]);
+    assert_eq!(bench.reading.next, 7);
+}
+
+#[test]
+fn damage_is_told_with_the_place_and_what_stood_before_it_is_there() {
+    let mut bytes = batch(0, 5, Compression::None, &PLAIN);
+    let mut second = batch(5, 5, Compression::None, &PLAIN);
+    *second.last_mut().unwrap() ^= 1;
+    bytes.extend(second);
+    let mut bench = Bench::new(0, Limits { block_records: 5, ..Limits::default() });
+    let damage = bench.take(bytes, Vec::new()).unwrap_err();
+    assert!(matches!(damage, Damage { base_offset: 5, fault: Fault::Checksum { .. } }), "{damage:?}");
+    assert_eq!((bench.records.len(), bench.reading.next), (5, 5));
+}
+
+#[test]
+fn a_record_that_is_too_large_is_rejected_with_its_beginning() {
+    let mut writer = BatchWriter::new(Compression::None, None);
+    writer.push(0, None, Some(&[b'x'; 10_000]), [].into_iter()).unwrap();
+    let mut bytes = Vec::new();
+    writer.finish(&PLAIN, &mut bytes).unwrap();
+    let mut bench = Bench::new(0, Limits::default());
+    bench.reading.max_record_bytes = 9_999;
+    bench.chunk.start(&Partition::named("kafka", "t:0"), 0);
+    let mut fetch = Fetch::new(Bytes::from(bytes), Vec::new());
+    fetch.fill(&mut bench.reading, &mut bench.unpacker, &mut bench.chunk).unwrap();
+    let section = bench.chunk.sections().next().unwrap();
+    let (at, why) = section.faults().next().unwrap();
+    assert_eq!((at, why.kind, why.length), (0, RejectKind::TooLarge, Some(10_000)));
+    assert_eq!(section.record(&section.entries()[0]).bytes.len(), 4096);
+}
+
+#[test]
+fn a_tombstone_is_marked() {
+    let mut writer = BatchWriter::new(Compression::None, None);
+    writer.push(0, Some(b"key"), None, [].into_iter()).unwrap();
+    let mut bytes = Vec::new();
+    writer.finish(&PLAIN, &mut bytes).unwrap();
+    let mut bench = Bench::new(0, Limits::default());
+    bench.chunk.start(&Partition::named("kafka", "t:0"), 0);
+    Fetch::new(Bytes::from(bytes), Vec::new())
+        .fill(&mut bench.reading, &mut bench.unpacker, &mut bench.chunk)
+        .unwrap();
+    let section = bench.chunk.sections().next().unwrap();
+    assert!(section.record(&section.entries()[0]).is_tombstone());
+}

@@ -1,0 +1,555 @@
+//! Streams whose partitions come and go, sinks that commit, and sinks that take many partitions at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded};
+use parking_lot::Mutex;
+use pipeline::batch::Batch;
+use pipeline::codec::Codec;
+use pipeline::cut::{Close, Limits};
+use pipeline::error::Retry;
+use pipeline::metrics::{Metrics, Reach};
+use pipeline::outgoing::{self, Outgoing};
+use pipeline::pipeline::{End, Pipeline, Settings};
+use pipeline::record::Section;
+use pipeline::retry::Policy;
+use pipeline::sink::{Commits, Order, Shape, Sink};
+use pipeline::source::{Reader, Source, Start, Task};
+use pipeline::stop::Stop;
+use pipeline::transform::{Out, Program};
+use pipeline::{Error, Receipt, Result};
+
+use super::fake::{Book, Lines, Memory, Numbers, Refuse};
+use super::script::{Calling, Fate, Script, Step, chunk, tenancy, until};
+use crate::support::watchdog;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn settings() -> Settings {
+    Settings {
+        workers: 1,
+        memory_limit: 8 << 20,
+        limits: Limits { block_bytes: 16 << 10, ..Limits::default() },
+        retry: Policy { delay: Duration::from_millis(1), ..Policy::default() },
+        batch_wait: Duration::from_secs(3600),
+        commit_interval: Duration::from_secs(3600),
+        ..Settings::default()
+    }
+}
+
+fn ordered() -> Shape {
+    Shape { order: Order::Partition, ..Shape::default() }
+}
+
+fn any() -> Shape {
+    Shape { writers: 2, order: Order::Any, part: Some(4 << 10), ..Shape::default() }
+}
+
+fn committing() -> Shape {
+    Shape { commits: Commits::Sink, group: 1 << 20, ..ordered() }
+}
+
+/// Runs a script to its end.
+#[track_caller]
+fn run(steps: Vec<Step>, sink: &dyn Sink, book: &Arc<Book>) -> (Result<End>, Arc<Metrics>) {
+    let script = Script::new(steps);
+    let pipeline = Pipeline::new(&script, &Lines, sink).settings(settings()).marks(book.clone());
+    let metrics = pipeline.metrics();
+    (pipeline.run(), metrics)
+}
+
+/// A source with a task of its own.
+struct Tasked<'t>(Numbers, &'t (dyn Fn(&Receiver<()>) -> Result<()> + Sync));
+
+impl Source for Tasked<'_> {
+    fn open(&self, start: &Start<'_>) -> Result<Vec<Box<dyn Reader>>> {
+        self.0.open(start)
+    }
+
+    fn tasks(&self) -> Vec<Task<'_>> {
+        vec![Task { name: "group".into(), run: Box::new(self.1) }]
+    }
+}
+
+#[test]
+fn a_task_of_the_source_goes_on_until_behind_the_last_commit() {
+    watchdog(LIMIT, || {
+        let (book, seen) = (Arc::new(Book::default()), AtomicUsize::new(0));
+        let task = |over: &Receiver<()>| {
+            assert!(over.recv().is_err(), "nothing is ever sent");
+            seen.store(book.watermark("p1") as usize, Ordering::SeqCst);
+            Ok(())
+        };
+        let source = Tasked(Numbers::new(2, 3000), &task);
+        let sink = Memory::new(any());
+        let end = Pipeline::new(&source, &Lines, &sink).settings(settings()).marks(book.clone()).run();
+        assert_eq!(end.unwrap(), End::Finished);
+        assert_eq!(seen.load(Ordering::SeqCst), 3000);
+    });
+}
+
+#[test]
+fn a_task_that_fails_ends_the_run_and_a_run_that_fails_ends_its_tasks() {
+    watchdog(LIMIT, || {
+        let endless = || Numbers { endless: true, ..Numbers::new(1, 10) };
+        let fails = |_: &Receiver<()>| Err(Error::other("scripted", Retry::Permanent, "fenced"));
+        let (source, sink) = (Tasked(endless(), &fails), Memory::new(any()));
+        let error = Pipeline::new(&source, &Lines, &sink).settings(settings()).run().unwrap_err();
+        assert_eq!(error.to_string(), "scripted: fenced");
+
+        let waits = |over: &Receiver<()>| {
+            let _ = over.recv();
+            Ok(())
+        };
+        let sink = Memory::failing(ordered(), |_| Err(Error::other("scripted", Retry::Permanent, "denied")));
+        let source = Tasked(endless(), &waits);
+        let error = Pipeline::new(&source, &Lines, &sink).settings(settings()).run().unwrap_err();
+        assert_eq!(error.to_string(), "scripted: denied");
+    });
+}
+
+/// A run in which the marks of the first tenancy of `a` are refused; it comes back, and `b` stays.
+fn refused(plans: bool, shape: Shape) {
+    watchdog(LIMIT, move || {
+        let (first, second, other) = (tenancy("a", 1), tenancy("a", 7), tenancy("b", 2));
+        let refusals = Arc::new(AtomicUsize::new(0));
+        let count = refusals.clone();
+        let refuse = move |mark: &pipeline::source::Mark| {
+            let refused = mark.partition.identity().epoch == 1;
+            count.fetch_add(usize::from(refused), Ordering::SeqCst);
+            refused
+        };
+        let book = Arc::new(Book { plans, refuse: Refuse(Box::new(refuse)), ..Book::default() });
+        let sink = Calling::new(shape);
+        let script = Script::new([
+            Step::Assign(first.clone(), 0),
+            Step::Assign(other.clone(), 0),
+            chunk(&first, 0, 100),
+            chunk(&other, 0, 100),
+            until(move || refusals.load(Ordering::SeqCst) > 0),
+            // The reader does not know yet.
+            chunk(&first, 100, 200),
+            Step::Lose(first.clone()),
+            chunk(&first, 200, 300),
+            Step::Assign(second.clone(), 0),
+            chunk(&second, 0, 250),
+            Step::End(second),
+            Step::End(other),
+        ]);
+        let limits = Limits { batch_size: 100, ..settings().limits };
+        let settings = Settings { commit_interval: Duration::from_millis(1), limits, ..settings() };
+        let pipeline = Pipeline::new(&script, &Lines, &sink).settings(settings).marks(book.clone());
+        let metrics = pipeline.metrics();
+        assert_eq!(pipeline.run().unwrap(), End::Finished);
+        let stored = sink.stored();
+        let of = |epoch: u64| -> u64 {
+            stored.iter().filter(|batch| batch.1 == epoch).map(|batch| batch.3 - batch.2).sum()
+        };
+        assert_eq!((of(7), of(2)), (250, 100), "{stored:?}");
+        if plans {
+            assert_eq!(of(1), 0, "published although its plan was refused: {stored:?}");
+        } else {
+            // At least once: what was stored before the refusal is stored again.
+            assert!(of(1) <= 100, "published behind the refusal: {stored:?}");
+        }
+        assert_eq!((book.watermark("a"), book.watermark("b")), (250, 100));
+        assert_eq!(book.marks.lock()["a"].partition.identity().epoch, 7);
+        assert_eq!(metrics.partitions_lost.load(Ordering::Relaxed), 1);
+        // With a plan nothing of the first tenancy was published, so what is read again counts once.
+        assert_eq!(metrics.totals().read, 350 + of(1));
+    });
+}
+
+#[test]
+fn a_partition_whose_plan_is_refused_is_lost_and_may_come_back() {
+    refused(true, any());
+    refused(true, Shape { group: 1 << 20, ..ordered() });
+}
+
+#[test]
+fn a_partition_whose_mark_is_refused_is_lost_and_may_come_back() {
+    refused(false, ordered());
+}
+
+#[test]
+fn a_refusal_counts_although_the_store_fails_and_is_not_asked_again() {
+    /// Refuses `a`, with an error that may pass.
+    #[derive(Default)]
+    struct Flaky(Mutex<Vec<Vec<String>>>);
+
+    impl pipeline::source::Marks for Flaky {
+        fn load(&self, _: &str) -> Result<Option<pipeline::source::Mark>> {
+            Ok(None)
+        }
+
+        fn store(
+            &self,
+            marks: &[pipeline::source::Mark],
+            refused: &mut Vec<pipeline::Partition>,
+        ) -> Result<()> {
+            let mut calls = self.0.lock();
+            let mut names: Vec<String> = marks.iter().map(|mark| mark.partition.name().into()).collect();
+            names.sort();
+            calls.push(names);
+            let known = refused.len();
+            refused.extend(marks.iter().map(|m| m.partition.clone()).filter(|p| p.name() == "a"));
+            if refused.len() == known {
+                return Ok(());
+            }
+            Err(Error::other("scripted", Retry::Transient, "timeout"))
+        }
+    }
+
+    watchdog(LIMIT, || {
+        let (a, b, marks) = (tenancy("a", 1), tenancy("b", 1), Arc::new(Flaky::default()));
+        let steps =
+            [Step::Assign(a.clone(), 0), Step::Assign(b.clone(), 0), chunk(&a, 0, 9), chunk(&b, 0, 9)];
+        let (script, sink) = (Script::new(steps), Memory::new(ordered()));
+        Pipeline::new(&script, &Lines, &sink).settings(settings()).marks(marks.clone()).run().unwrap();
+        let calls = marks.0.lock();
+        assert_eq!(calls.iter().flatten().filter(|name| *name == "a").count(), 1, "{calls:?}");
+        assert!(calls.last().is_some_and(|names| names == &["b"]), "{calls:?}");
+    });
+}
+
+#[test]
+fn a_revoked_partition_is_released_at_once_and_behind_its_commit() {
+    for shape in [any(), ordered(), committing()] {
+        watchdog(LIMIT, move || {
+            let (a, book) = (tenancy("a", 3), Arc::new(Book::default()));
+            let seen = book.clone();
+            let steps = vec![
+                Step::Assign(a.clone(), 0),
+                chunk(&a, 0, 100),
+                Step::Revoke(a.clone()),
+                // Nothing else happens that would make the commit thread store marks.
+                until(move || !seen.released.lock().is_empty()),
+            ];
+            let sink = Memory::new(shape);
+            let (end, metrics) = run(steps, &sink, &book);
+            assert_eq!(end.unwrap(), End::Finished);
+            let (released, stored) = (book.released_at.lock().clone(), sink.ids().len());
+            match (shape.order, shape.commits) {
+                // The open batch is the next owner's.
+                (Order::Any, _) => assert_eq!((released, stored), (vec![0], 0)),
+                (_, Commits::Engine) => assert_eq!((released, stored), (vec![100], 100)),
+                (_, Commits::Sink) => {
+                    assert_eq!((released, stored), (vec![0], 100));
+                    assert_eq!(metrics.totals().partitions["a"].end, 100);
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn chunks_of_a_lost_tenancy_are_dropped() {
+    watchdog(LIMIT, || {
+        let (old, new) = (tenancy("a", 1), tenancy("a", 2));
+        let steps = vec![
+            Step::Assign(old.clone(), 0),
+            chunk(&old, 0, 100),
+            Step::Lose(old.clone()),
+            Step::Assign(new.clone(), 40),
+            chunk(&old, 100, 200),
+            chunk(&new, 40, 150),
+            chunk(&old, 200, 300),
+            Step::End(new),
+        ];
+        let (sink, book) = (Calling::new(any()), Arc::new(Book { plans: true, ..Book::default() }));
+        let (end, _) = run(steps, &sink, &book);
+        assert_eq!(end.unwrap(), End::Finished);
+        let stored: Vec<_> = sink.stored().iter().map(|batch| (batch.1, batch.2, batch.3)).collect();
+        assert_eq!(stored, [(2, 40, 150)]);
+        assert_eq!(book.watermark("a"), 150);
+    });
+}
+
+#[test]
+fn a_sink_that_commits_moves_the_watermark_and_marks_are_not_stored() {
+    watchdog(LIMIT, || {
+        let (a, book) = (tenancy("a", 1), Arc::new(Book { plans: true, ..Book::default() }));
+        let sink = Calling::new(committing());
+        let steps = vec![
+            Step::Assign(a.clone(), 0),
+            chunk(&a, 0, 100),
+            // Control records: a range without records has to be committed too.
+            Step::Chunk(a.clone(), 100, 100, 103),
+            Step::Chunk(a.clone(), 103, 110, 120),
+            Step::End(a),
+        ];
+        let (end, metrics) = run(steps, &sink, &book);
+        assert_eq!(end.unwrap(), End::Finished);
+        let stored: Vec<_> = sink.stored().iter().map(|batch| (batch.2, batch.3)).collect();
+        assert_eq!(stored, [(0, 100), (100, 103), (103, 120)]);
+        assert_eq!(book.stores.load(Ordering::SeqCst), 0);
+        let range = metrics.totals().partitions["a"].clone();
+        assert_eq!((range.end, range.read, range.ended), (120, 107, true));
+    });
+}
+
+#[test]
+fn a_sink_that_commits_and_gives_no_receipt_has_lost_the_partition() {
+    watchdog(LIMIT, || {
+        let (old, new, other) = (tenancy("a", 1), tenancy("a", 2), tenancy("b", 1));
+        let mut sink = Calling::new(committing());
+        sink.fate = Box::new(|batch: &Batch| match batch.id.partition.identity() {
+            identity if identity.name == "a" && identity.epoch == 1 && batch.id.start == 10 => Fate::Dropped,
+            _ => Fate::Stored,
+        });
+        let calls = sink.calls.clone();
+        let steps = vec![
+            Step::Assign(old.clone(), 0),
+            Step::Assign(other.clone(), 0),
+            chunk(&old, 0, 10),
+            chunk(&old, 10, 20),
+            chunk(&other, 0, 10),
+            until(move || calls.lock().iter().flatten().any(|batch| batch.0 == "b")),
+            chunk(&old, 20, 30),
+            Step::Lose(old),
+            Step::Assign(new.clone(), 10),
+            chunk(&new, 10, 40),
+            Step::End(new),
+            Step::End(other),
+        ];
+        let (end, metrics) = run(steps, &sink, &Arc::default());
+        assert_eq!(end.unwrap(), End::Finished);
+        let mut stored: Vec<_> = sink.stored().into_iter().map(|b| (b.0, b.1, b.2, b.3)).collect();
+        stored.sort();
+        let expected = [("a", 1, 0, 10), ("a", 2, 10, 40), ("b", 1, 0, 10)];
+        assert_eq!(stored, expected.map(|(name, epoch, from, to)| (name.to_owned(), epoch, from, to)));
+        assert_eq!(metrics.partitions_lost.load(Ordering::Relaxed), 1);
+        assert_eq!(metrics.totals().partitions["a"].end, 40);
+    });
+}
+
+#[test]
+fn a_batch_without_its_receipt_is_an_error_of_the_sink() {
+    for (fate, says) in [(Fate::Dropped, "no receipt for batch 10 of"), (Fate::Mixed, "out of order")] {
+        watchdog(LIMIT, move || {
+            let a = tenancy("a", 1);
+            let mut sink = Calling::new(ordered());
+            sink.fate = Box::new(move |batch: &Batch| if batch.id.start == 10 { fate } else { Fate::Stored });
+            let steps = vec![Step::Assign(a.clone(), 0), chunk(&a, 0, 10), chunk(&a, 10, 20)];
+            let book = Arc::new(Book::default());
+            let error = run(steps, &sink, &book).0.unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
+            assert_eq!(book.watermark("a"), 10);
+        });
+    }
+}
+
+#[test]
+fn what_a_failed_call_left_over_is_tried_again_and_nothing_else() {
+    watchdog(LIMIT, || {
+        let a = tenancy("a", 1);
+        let mut sink = Calling::new(Shape { group: 1 << 20, ..ordered() });
+        let failed = AtomicBool::new(false);
+        sink.fate = Box::new(move |batch: &Batch| {
+            let fails = batch.id.start == 20 && !failed.swap(true, Ordering::SeqCst);
+            if fails { Fate::Fails } else { Fate::Stored }
+        });
+        let mut steps = vec![Step::Assign(a.clone(), 0)];
+        steps.extend((0..5).map(|at| chunk(&a, at * 10, at * 10 + 10)));
+        let (end, _) = run(steps, &sink, &Arc::default());
+        end.unwrap();
+        let starts: Vec<u64> = sink.stored().iter().map(|batch| batch.2).collect();
+        assert_eq!(starts, [0, 10, 20, 30, 40]);
+    });
+}
+
+/// Stores 40 chunks of four partitions that had to wait behind the first one; returns what each call was given.
+fn calls_of(group: usize) -> Vec<Vec<super::script::Stored>> {
+    watchdog(LIMIT, move || {
+        let partitions: Vec<_> = (0..4).map(|index| tenancy(&format!("p{index}"), 1)).collect();
+        let mut steps: Vec<Step> = partitions.iter().map(|p| Step::Assign(p.clone(), 0)).collect();
+        for at in 0..10 {
+            steps.extend(partitions.iter().map(|p| chunk(p, at * 10, at * 10 + 10)));
+        }
+        let (open, wait) = bounded::<()>(0);
+        let mut sink = Calling::new(Shape { group, ..ordered() });
+        let first = AtomicBool::new(true);
+        sink.gate = Box::new(move || {
+            if first.swap(false, Ordering::SeqCst) {
+                let _ = wait.recv();
+            }
+        });
+        let (script, book) = (Script::new(steps), Arc::new(Book::default()));
+        let pipeline = Pipeline::new(&script, &Lines, &sink).settings(settings()).marks(book.clone());
+        let metrics = pipeline.metrics();
+        std::thread::scope(|scope| {
+            let run = scope.spawn(|| pipeline.run());
+            // Without groups the queue is short, and readers wait with it.
+            while group > 0 && metrics.seen.load(Ordering::Relaxed) < 400 {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+            drop(open);
+            assert_eq!(run.join().unwrap().unwrap(), End::Finished);
+        });
+        for partition in 0..4 {
+            assert_eq!(book.watermark(&format!("p{partition}")), 100);
+        }
+        sink.calls.lock().clone()
+    })
+}
+
+#[test]
+fn a_writer_takes_what_is_queued_of_all_partitions_up_to_the_group() {
+    let in_order = |calls: &[Vec<super::script::Stored>]| {
+        let all = calls.concat();
+        for partition in 0..4 {
+            let name = format!("p{partition}");
+            let starts: Vec<u64> = all.iter().filter(|b| b.0 == name).map(|b| b.2).collect();
+            assert_eq!(starts, (0..10).map(|at| at * 10).collect::<Vec<_>>());
+        }
+    };
+    let single = calls_of(0);
+    assert_eq!(single.len(), 40);
+    in_order(&single);
+    // All but what the six permits and the reader still hold stood in the queue when the first call returned.
+    let all = calls_of(1 << 20);
+    assert!(all.len() <= 10, "{} calls", all.len());
+    in_order(&all);
+    let size = single[0][0].4;
+    let some = calls_of(5 * size as usize + 40);
+    in_order(&some);
+    assert!(some.len() < 20, "{} calls", some.len());
+    for call in &some {
+        let bytes: u64 = call.iter().map(|batch| batch.4).sum();
+        assert!(bytes <= 5 * size + 40, "{bytes} bytes in a call of {} batches", call.len());
+    }
+    // A chunk that is larger than the group goes alone.
+    assert_eq!(calls_of(1).len(), 40);
+}
+
+#[test]
+fn five_hundred_partitions_in_order_stay_within_the_memory_limit() {
+    for commits in [Commits::Engine, Commits::Sink] {
+        let peak = watchdog(LIMIT, move || {
+            let source = Numbers { turn: 100, size: 300, ..Numbers::new(500, 400) };
+            let shape = Shape { commits, ..committing() };
+            let sink = Memory::new(shape);
+            let settings = Settings { memory_limit: 12 << 20, workers: 2, ..settings() };
+            let pipeline = Pipeline::new(&source, &Lines, &sink).settings(settings);
+            let metrics = pipeline.metrics();
+            assert_eq!(pipeline.run().unwrap(), End::Finished);
+            sink.check(&source);
+            metrics.peak_bytes.load(Ordering::Relaxed)
+        });
+        assert!(peak < 13 << 20, "{peak} bytes in flight");
+    }
+}
+
+#[test]
+fn a_drain_plans_publishes_and_commits_all_open_batches() {
+    watchdog(LIMIT, || {
+        let source = Numbers { endless: true, ..Numbers::new(3, 1000) };
+        let (sink, book) = (Memory::new(any()), Arc::new(Book { plans: true, ..Book::default() }));
+        let stop = Stop::new();
+        let pipeline =
+            Pipeline::new(&source, &Lines, &sink).settings(settings()).stop(&stop).marks(book.clone());
+        let metrics = pipeline.metrics();
+        std::thread::scope(|scope| {
+            let run = scope.spawn(|| pipeline.run());
+            while metrics.seen.load(Ordering::Relaxed) < 3000 {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+            stop.drain();
+            assert_eq!(run.join().unwrap().unwrap(), End::Drained);
+        });
+        // The last chunk may have stood with the reader: it is read again.
+        let stored = sink.ids().len() as u64;
+        let committed: u64 = (0..3).map(|index| book.watermark(&format!("p{index}"))).sum();
+        assert_eq!(stored, committed);
+        assert!(stored >= 2000, "{stored} stored");
+        let drained = metrics.totals().closes.get(&Close::Drain).copied();
+        assert!(drained.is_some_and(|count| count >= 2), "{:?}", metrics.totals().closes);
+        assert!(book.marks.lock().values().all(|mark| mark.plan.is_empty() && !mark.ended));
+    });
+}
+
+#[test]
+fn lag_is_what_can_be_read_and_is_not_committed() {
+    watchdog(LIMIT, || {
+        let (a, b, book) = (tenancy("a", 1), tenancy("b", 1), Arc::new(Book::default()));
+        let sink = Memory::new(ordered());
+        let holder: Arc<Mutex<Option<Arc<Metrics>>>> = Arc::default();
+        let reach = |expected: Reach| {
+            let holder = holder.clone();
+            until(move || holder.lock().as_ref().is_some_and(|metrics| metrics.reach() == Some(expected)))
+        };
+        let script = Script::new([
+            Step::Readable(a.clone(), 100, 350),
+            Step::Readable(b.clone(), 0, 50),
+            Step::Assign(a.clone(), 100),
+            Step::Assign(b.clone(), 0),
+            reach(Reach { done: 0, all: 300 }),
+            chunk(&a, 100, 300),
+            reach(Reach { done: 200, all: 300 }),
+            Step::Readable(a.clone(), 300, 400),
+            reach(Reach { done: 200, all: 350 }),
+            // What is given up is somebody else's lag, but what was done stays done.
+            Step::Revoke(a.clone()),
+            reach(Reach { done: 200, all: 250 }),
+            chunk(&b, 0, 50),
+            Step::End(b.clone()),
+        ]);
+        let settings = Settings { commit_interval: Duration::from_millis(1), ..settings() };
+        let pipeline = Pipeline::new(&script, &Lines, &sink).settings(settings).marks(book.clone());
+        let metrics = pipeline.metrics();
+        assert_eq!(metrics.reach(), None);
+        *holder.lock() = Some(metrics.clone());
+        assert_eq!(pipeline.run().unwrap(), End::Finished);
+        assert_eq!(metrics.reach(), Some(Reach { done: 250, all: 250 }));
+        assert_eq!(metrics.lags(), [("b".to_owned(), 0)].into());
+    });
+}
+
+/// Each record becomes a frame.
+struct Frames;
+
+impl Program for Frames {
+    fn run(&self, section: &Section<'_>, out: &mut Out) {
+        for entry in section.entries() {
+            let value = section.record(entry).bytes;
+            outgoing::put(&mut out.stored, &Outgoing { value: Some(value), ..Outgoing::default() });
+            out.counts.read += 1;
+            out.counts.stored += 1;
+        }
+    }
+}
+
+/// Reads frames.
+struct Unframe(Shape, AtomicUsize);
+
+impl Sink for Unframe {
+    fn shape(&self) -> Shape {
+        self.0
+    }
+
+    fn store(&self, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {
+        for batch in batches {
+            let records = outgoing::read(&batch.stored);
+            let whole = records.filter(|record| record.value.is_some_and(|value| value.ends_with(b"}")));
+            self.1.fetch_add(whole.count(), Ordering::SeqCst);
+            receipts.push(Receipt::of(batch, None, None));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn records_are_whole_frames_and_never_compressed() {
+    for (codec, order) in [(Codec::Gzip(1), Order::Any), (Codec::Zstd(1), Order::Partition)] {
+        watchdog(LIMIT, move || {
+            let source = Numbers { turn: 30, ..Numbers::new(3, 2000) };
+            let sink = Unframe(Shape { order, records: true, ..Shape::default() }, AtomicUsize::new(0));
+            let limits = Limits { batch_size: 7, ..settings().limits };
+            let settings = Settings { codec, limits, ..settings() };
+            Pipeline::new(&source, &Frames, &sink).settings(settings).run().unwrap();
+            assert_eq!(sink.1.load(Ordering::SeqCst), 6000);
+        });
+    }
+}

@@ -1,0 +1,28 @@
+//! Tests against real services that they start themselves: Apache Kafka, from Maven packages (`kafka.sh`).
+//!
+//! One broker with every kind of listener serves all tests that leave it alone ([`kafka::Kafka::shared`]); three
+//! brokers serve those that break them, one at a time ([`cluster::Cluster3`]). Where Java is missing the tests are
+//! skipped and say so, unless `CI=true`.
+
+mod access;
+mod admin;
+mod batches;
+mod cluster;
+mod directory;
+mod exactly;
+mod faults;
+mod flow;
+mod harness;
+mod kafka;
+mod nodes;
+mod proxy;
+mod records;
+mod refusals;
+mod tool;
+
+#[allow(dead_code, reason = "tests/it needs more of it")]
+#[path = "../it/runs.rs"]
+mod runs;
+#[allow(dead_code, reason = "tests/it needs more of it")]
+#[path = "../it/support.rs"]
+mod support;
