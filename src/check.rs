@@ -30,6 +30,7 @@ pub enum Verdict {
     /// It is there and refuses us, or it is a service that has not what is needed: trying again cannot help.
     Refused(String),
     /// It does not answer, which may be otherwise later.
+    #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "only services do not answer"))]
     Failed(String),
 }
 

@@ -72,6 +72,69 @@ pub fn chain(error: &Error) -> String {
     text
 }
 
+/// One sentence on what to do about an error, where there is one.
+pub fn hint(error: &Error) -> Option<&'static str> {
+    #[cfg(feature = "kafka")]
+    if let Some(error) = std::iter::successors(cause(error), |error| error.source())
+        .find_map(|error| error.downcast_ref::<pipeline::kafka::Error>())
+    {
+        return of_kafka(error);
+    }
+    error.hint()
+}
+
+/// What an error of another kind of error was made of: `source()` leaves that out, because the text has it.
+#[cfg(feature = "kafka")]
+fn cause(error: &Error) -> Option<&(dyn std::error::Error + 'static)> {
+    match error {
+        Error::Other { source, .. } => Some(source.as_ref()),
+        _ => None,
+    }
+}
+
+#[cfg(feature = "kafka")]
+fn of_kafka(error: &pipeline::kafka::Error) -> Option<&'static str> {
+    use pipeline::kafka::Error as Kafka;
+    match error {
+        Kafka::GaveUp { last, .. } => of_kafka(last),
+        Kafka::Resolve { .. } | Kafka::Connect { .. } | Kafka::Unavailable(_) => {
+            Some("--check tells which brokers can be reached")
+        }
+        Kafka::Authenticate { .. } => Some("check kafka.sasl.mechanism, username and password"),
+        Kafka::Refused { code, .. }
+        | Kafka::Topic { code, .. }
+        | Kafka::Partition { code, .. }
+        | Kafka::Coordinator { code, .. } => of_code(*code),
+        _ => None,
+    }
+}
+
+#[cfg(feature = "kafka")]
+fn of_code(code: pipeline::kafka::Code) -> Option<&'static str> {
+    Some(match code.name() {
+        "OFFSET_OUT_OF_RANGE" => {
+            "records were deleted before they were read; --set kafka.source.on_out_of_range=earliest goes on with \
+             those that are there"
+        }
+        "UNKNOWN_TOPIC_OR_PARTITION" => {
+            "create the topic first, or check its name: topics are never created here"
+        }
+        "MESSAGE_TOO_LARGE" => "the topic's max.message.bytes is too small for this record",
+        "TOPIC_AUTHORIZATION_FAILED" => {
+            "the user needs Read and Describe on topics that are read, Write on those that are written"
+        }
+        "GROUP_AUTHORIZATION_FAILED" => "the user needs Read on the group; -g names another",
+        "TRANSACTIONAL_ID_AUTHORIZATION_FAILED" => {
+            "the user needs Write on the transactional id; kafka.sink.transactional_id names another"
+        }
+        "FENCED_INSTANCE_ID" => "each member of a group needs a kafka.source.instance_id of its own",
+        "INVALID_PRODUCER_EPOCH" | "PRODUCER_FENCED" => {
+            "each running job needs a kafka.sink.transactional_id of its own"
+        }
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +181,25 @@ mod tests {
         let ended = |error| Finish { summary: Some(Summary::default()), error };
         assert!(ended(Some(Error::OutputClosed)).told().is_none());
         assert!(ended(Some(Error::OwnPool)).told().is_some() && ended(None).told().is_some());
+    }
+
+    #[cfg(feature = "kafka")]
+    #[test]
+    fn errors_of_brokers_have_hints() {
+        use pipeline::kafka::{Code, Error as Kafka};
+        let topic = |code| Kafka::Topic { topic: "orders".into(), code: Code(code) };
+        let said = |error: Kafka| hint(&Error::from(error)).unwrap_or_default();
+        assert!(said(topic(3)).starts_with("create the topic first"));
+        assert!(said(topic(29)).starts_with("the user needs Read and Describe"));
+        assert_eq!(said(topic(-1)), "");
+        let (what, after) = ("metadata".into(), std::time::Duration::ZERO);
+        let gave_up = Kafka::GaveUp { what, after, last: Box::new(topic(1)) };
+        assert!(said(gave_up).contains("on_out_of_range"));
+        assert_eq!(hint(&Error::Changed { what: "x".into() }), Error::Changed { what: "x".into() }.hint());
+        // Each code above is one that brokers send.
+        for code in [1, 3, 10, 29, 30, 47, 53, 82, 90] {
+            assert!(of_code(Code(code)).is_some(), "{code}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use pipeline::summary::Summary;
 use pipeline::{Error, Result};
 
 use cli::{Ambient, Chatter, Invocation, Mode, Request, SummaryTo};
-use finish::{Finish, Rejects, chain};
+use finish::{Finish, Rejects, chain, hint};
 use screen::{Progress, Screen};
 
 fn main() -> ExitCode {
@@ -99,12 +99,12 @@ fn conclude(invocation: &Invocation, finish: &Finish, signal: Option<u8>) -> u8 
     };
     let reported = summary.map_or(Ok(()), |summary| report(invocation, summary));
     if let Some(error) = finish.complaint() {
-        complain(&chain(error), error.hint());
+        complain(&chain(error), hint(error));
     }
     let rejects = if invocation.rejects_ok { Rejects::AreFine } else { Rejects::Count };
     match (finish.exit_code(rejects, signal), reported) {
         (0, Err(error)) => {
-            complain(&chain(&error), error.hint());
+            complain(&chain(&error), hint(&error));
             1
         }
         (code, _) => code,

@@ -5,6 +5,8 @@
 
 pub mod dir;
 pub mod key;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod stream;
 
 use crate::batch::{Batch, BatchId, Body, Receipt};

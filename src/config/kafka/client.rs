@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Compression, Kafka, Mechanism, Sasl};
+use super::{Compression, From, Isolation, Kafka, Mechanism, Sasl};
 use crate::config::secret::Lookup;
 use crate::error::Result;
 use crate::kafka;
-use crate::kafka::{Address, Error};
+use crate::kafka::{Address, Error, cluster};
 
 /// A host that is down and says nothing is given up after so long, if `timeout` is not shorter.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -98,6 +98,25 @@ impl std::convert::From<Compression> for kafka::wire::Compression {
             Compression::Snappy => kafka::wire::Compression::Snappy,
             Compression::Lz4 => kafka::wire::Compression::Lz4,
             Compression::Zstd => kafka::wire::Compression::Zstd,
+        }
+    }
+}
+
+impl std::convert::From<Isolation> for cluster::Isolation {
+    fn from(isolation: Isolation) -> Self {
+        match isolation {
+            Isolation::ReadCommitted => cluster::Isolation::ReadCommitted,
+            Isolation::ReadUncommitted => cluster::Isolation::ReadUncommitted,
+        }
+    }
+}
+
+impl std::convert::From<From> for cluster::At {
+    fn from(from: From) -> Self {
+        match from {
+            From::Earliest => cluster::At::Earliest,
+            From::Latest => cluster::At::Latest,
+            From::Time(millis) => cluster::At::Time(millis),
         }
     }
 }

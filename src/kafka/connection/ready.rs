@@ -1,7 +1,6 @@
 //! Waiting for an answer that may take minutes, without losing the connection when there is none yet.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -159,6 +159,9 @@ pub struct Fetcher {
     refresh: Refresh,
     /// Counts answers and requests: partitions that had their turn long ago come first.
     turn: u64,
+    /// How often it waited.
+    #[cfg(test)]
+    waits: u64,
 }
 
 /// Time as timeouts see it: it hardly goes on while the caller is away, because answers may lie in their sockets.
@@ -194,6 +197,8 @@ impl Fetcher {
             clock: Clock { began_at: now, left_at: now, away: Duration::ZERO },
             refresh: Refresh { at: None, not_before: now, delays, patience: PATIENCE },
             turn: 0,
+            #[cfg(test)]
+            waits: 0,
         }
     }
 

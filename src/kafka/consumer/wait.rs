@@ -16,6 +16,10 @@ impl Fetcher {
     /// Waits until something comes, something is to be done, or `until`; then takes what came. If `until` is not in the
     /// future, it only looks.
     pub(super) fn wait(&mut self, until: Instant) -> Result<()> {
+        #[cfg(test)]
+        {
+            self.waits += 1;
+        }
         let now = Instant::now();
         let mut timeout = until.saturating_duration_since(now);
         if !timeout.is_zero() {

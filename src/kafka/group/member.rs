@@ -88,7 +88,7 @@ impl<'a> Member<'a> {
     }
 
     fn step(&mut self) -> Result<(), Fault> {
-        self.look_at_summons();
+        self.look_at_summons()?;
         self.expire();
         if self.group.asleep.load(Ordering::Acquire) {
             return self.sleep();
@@ -139,17 +139,19 @@ impl<'a> Member<'a> {
         self.group.changed.notify_all();
     }
 
-    fn look_at_summons(&mut self) {
+    fn look_at_summons(&mut self) -> Result<(), Fault> {
+        let settings = &self.group.settings;
         let mut state = self.group.state.lock();
         match state.summons.take() {
-            None => {}
+            None => Ok(()),
             Some(Summons::Expelled(code)) => {
-                drop(state);
-                self.expelled(code);
+                let (kind, key) = (Coordinates::Group, settings.group.clone());
+                Err(Fault::of(settings, KafkaError::Coordinator { kind, key, code }))
             }
             Some(Summons::Doubt) => {
                 self.above = self.joined.max(state.generation());
                 self.must_join = true;
+                Ok(())
             }
         }
     }
@@ -239,9 +241,8 @@ impl<'a> Member<'a> {
         partitions.iter().for_each(|of| self.group.state.lock().revoke(of));
         while self.group.state.lock().is_any_leaving() && Instant::now() < deadline {
             self.wait(deadline.min(self.beat_at))?;
-            self.look_at_summons();
             self.expire();
-            match self.beat_if_due() {
+            match self.look_at_summons().and_then(|()| self.beat_if_due()) {
                 Ok(()) => {}
                 // That is known already, or comes right after.
                 Err(Fault::Rejoin) => self.must_join = true,

@@ -18,14 +18,14 @@ mod round;
 mod transaction;
 mod verdict;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use partition::partition_for;
-pub use transaction::{Ended, GroupOffset, Identity, Transactional};
+pub use transaction::{Ended, GroupOffset, Transactional};
 
 use super::cluster::{Cluster, TopicPartition};
 use super::code::Code;

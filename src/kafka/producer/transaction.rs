@@ -29,6 +29,7 @@ use super::round::At;
 use crate::kafka::cluster::{Coordinates, TopicPartition, topic_name};
 use crate::kafka::code::Code;
 use crate::kafka::error::{Error, Result};
+use crate::kafka::group::Identity;
 
 /// The feature and the level from which on partitions are added implicitly.
 const FEATURE: (&str, i16) = ("transaction.version", 2);
@@ -63,19 +64,6 @@ pub struct GroupOffset {
     pub metadata: String,
 }
 
-/// Which member of which group stores offsets, and as of when.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The group.
-    pub group: String,
-    /// The generation.
-    pub generation: i32,
-    /// The member's id.
-    pub member: String,
-    /// The instance id of a static member.
-    pub instance: Option<String>,
-}
-
 /// How a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -107,6 +95,8 @@ pub(super) struct Transaction {
     enlisted: BTreeSet<At>,
     /// Whether the coordinator may know of the open transaction.
     started: bool,
+    /// Whether a commit was asked for before, and no answer came.
+    asked: bool,
 }
 
 impl Transaction {
@@ -120,6 +110,7 @@ impl Transaction {
             implicit: false,
             enlisted: BTreeSet::new(),
             started: false,
+            asked: false,
         }
     }
 
@@ -145,6 +136,7 @@ impl Transaction {
     fn over(&mut self) {
         self.phase = Phase::Idle;
         self.started = false;
+        self.asked = false;
         self.enlisted.clear();
     }
 }
@@ -456,6 +448,7 @@ impl Producer {
         let aborts = how == Phase::Aborting;
         let transaction = self.transaction_mut()?;
         let (name, id) = (transaction.name(), transaction.settings.id.clone());
+        let first = !std::mem::replace(&mut transaction.asked, !aborts);
         let most = if transaction.implicit { i16::MAX } else { END_BEFORE };
         let request = |_| {
             EndTxnRequest::default()
@@ -479,7 +472,7 @@ impl Producer {
                 // The coordinator has no such transaction: nothing of it counts, which is what an abort is for.
                 48 | 49 | 59 | 120 if aborts => Answer::Done((Renew::Yes, None)),
                 // A first answer that says so is as good as an abort; a later one may be about what was done.
-                120 if before == Before::Never => Answer::Failed(judge(id.clone(), call.api, code)),
+                120 if first && before == Before::Never => Answer::Failed(judge(id.clone(), call.api, code)),
                 120 => {
                     Answer::Failed(Error::Transaction { transactional_id: id.clone(), api: call.api, code })
                 }
@@ -488,7 +481,7 @@ impl Producer {
         });
         let outcome = self.note(ended);
         if let (Err(Error::Abortable { .. }), Some(transaction)) = (&outcome, &mut self.transaction) {
-            transaction.phase = Phase::Open;
+            (transaction.phase, transaction.asked) = (Phase::Open, false);
         }
         let (renew, next) = outcome?;
         // Nil where a broker leaves it out: then the epoch stays.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Shared;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kafka::group::{Commit, Metadata};
 use crate::record::Partition;
 use crate::source::{Mark, Marks};
@@ -37,7 +37,7 @@ impl Marks for GroupMarks {
             })
             .collect();
         let mut fenced = Vec::new();
-        group.commit(&commits, &mut fenced).map_err(Error::from)?;
+        group.commit(&commits, &mut fenced)?;
         refused.extend(lost.iter().map(|(mark, _)| mark.partition.clone()));
         for (mark, _) in held {
             if fenced.iter().any(|(_, epoch)| *epoch == mark.partition.identity().epoch) {

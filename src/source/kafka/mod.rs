@@ -126,7 +126,7 @@ impl Source for KafkaSource {
 
     fn tasks(&self) -> Vec<Task<'_>> {
         let Some(group) = &self.shared.group else { return Vec::new() };
-        let run = move |over: &Receiver<()>| group.attend(over).map_err(Error::from);
+        let run = move |over: &Receiver<()>| group.attend(over);
         vec![Task { name: "group".into(), run: Box::new(run) }]
     }
 

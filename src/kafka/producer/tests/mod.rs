@@ -2,7 +2,7 @@
 
 mod idempotent;
 mod transaction;
-mod world;
+pub(crate) mod world;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::kafka::cluster::tests::soon;
 use crate::stop::Stop;
 use world::{TOPIC, World};
 
-fn settings() -> ProducerSettings {
+pub(crate) fn settings() -> ProducerSettings {
     ProducerSettings {
         delivery_timeout: Duration::from_secs(20),
         retry: soon(),
@@ -25,11 +25,14 @@ fn producer(world: &World, settings: ProducerSettings) -> (Producer, Output) {
     producer_waiting(world, settings, Duration::from_secs(20))
 }
 
-fn producer_waiting(world: &World, settings: ProducerSettings, answer: Duration) -> (Producer, Output) {
+pub(crate) fn cluster(world: &World, answer: Duration) -> Cluster {
     let options =
         Options { request_timeout: answer, connect_timeout: Duration::from_secs(20), ..Options::default() };
-    let cluster = Cluster::new(world.addresses.clone(), Arc::new(options), &Stop::new(), soon());
-    let mut producer = Producer::new(cluster, settings);
+    Cluster::new(world.addresses.clone(), Arc::new(options), &Stop::new(), soon())
+}
+
+fn producer_waiting(world: &World, settings: ProducerSettings, answer: Duration) -> (Producer, Output) {
+    let mut producer = Producer::new(cluster(world, answer), settings);
     let output = producer.output(TOPIC).unwrap();
     (producer, output)
 }
@@ -52,7 +55,7 @@ fn put(producer: &mut Producer, to: Output, values: &[&str]) {
 }
 
 /// Waits until it is so.
-fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}");

@@ -12,6 +12,7 @@ use kafka_protocol::messages::{
 use super::*;
 use crate::error::Retry;
 use crate::kafka::fake::{Asked, Reply};
+use crate::kafka::group::Identity;
 use world::{State, refuse};
 
 /// The requests that can fail in a transaction.

@@ -1,0 +1,173 @@
+use super::*;
+
+#[test]
+fn a_leader_that_moves_is_followed() {
+    let mut world = World::new(Setup { leaders: vec![1, 1], ..Setup::default() });
+    world.add(0, 0, -1);
+    world.add(1, 0, -1);
+    world.read_to(&[(0, 9), (1, 9)]);
+    {
+        let mut scene = world.scene.lock();
+        let log = scene.logs.get_mut(&0).unwrap();
+        (log.leader, log.epoch) = (2, 1);
+    }
+    world.read_to(&[(0, 60), (1, 60)]);
+    let scene = world.scene.lock();
+    assert!(scene.seen.iter().any(|seen| seen.broker == 2));
+    assert_eq!(scene.validated, 1);
+}
+
+#[test]
+fn a_leader_of_a_newer_epoch_that_lacks_what_was_read_is_a_truncation() {
+    for (end, expected) in [((0, 5), 5), ((-1, -1), -1)] {
+        let mut world = World::new(Setup { leaders: vec![1], ..Setup::default() });
+        world.add(0, 0, -1);
+        world.read_to(&[(0, 9)]);
+        {
+            let mut scene = world.scene.lock();
+            let log = scene.logs.get_mut(&0).unwrap();
+            (log.leader, log.epoch) = (2, 1);
+            scene.ends.insert(0, end);
+        }
+        let (_, fault) = world.fault();
+        let FetchFault::Truncated { offset, epoch: 0, end } = fault else { panic!("{fault:?}") };
+        assert_eq!((offset, end), (world.at[&0], expected));
+        assert!(world.next(Duration::from_millis(20)).unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_position_is_validated_before_the_first_fetch_if_its_epoch_is_known() {
+    let mut world = World::new(Setup { leaders: vec![1], ..Setup::default() });
+    world.scene.lock().ends.insert(0, (0, 30));
+    world.add(0, 31, 0);
+    assert_eq!(world.fault(), (0, FetchFault::Truncated { offset: 31, epoch: 0, end: 30 }));
+    assert!(world.scene.lock().seen.is_empty());
+    world.add(0, 30, 0);
+    world.read_to(&[(0, 60)]);
+}
+
+#[test]
+fn a_leader_that_finds_the_logs_parted_is_believed() {
+    let twist: Twist = Box::new(|id, count, asked, scene| {
+        (count == 3).then(|| {
+            changed(id, asked, scene, |data| {
+                data.diverging_epoch.epoch = 0;
+                data.diverging_epoch.end_offset = 4;
+                data.records = None;
+            })
+        })
+    });
+    let mut world = World::new(Setup { leaders: vec![1], twist: Some(twist), ..Setup::default() });
+    world.add(0, 0, -1);
+    assert_eq!(world.fault(), (0, FetchFault::Truncated { offset: 6, epoch: 0, end: 4 }));
+}
+
+#[test]
+fn an_epoch_that_only_has_another_number_is_no_truncation() {
+    let twist: Twist = Box::new(|id, count, asked, scene| {
+        (count == 3).then(|| {
+            changed(id, asked, scene, |data| {
+                data.diverging_epoch.epoch = 0;
+                data.diverging_epoch.end_offset = 6;
+                data.records = None;
+            })
+        })
+    });
+    let mut world = World::new(Setup { leaders: vec![1], twist: Some(twist), ..Setup::default() });
+    world.add(0, 0, -1);
+    world.read_to(&[(0, 60)]);
+}
+
+/// Bytes of the answer to ApiVersions.
+fn handshake() -> usize {
+    let asked = Asked {
+        key: ApiKey::ApiVersions,
+        version: crate::kafka::fake::most(ApiKey::ApiVersions),
+        correlation: 0,
+        client_id: None,
+        body: Bytes::new(),
+    };
+    let Reply::Bytes(bytes) = answer_versions(&asked, 17) else { unreachable!() };
+    bytes.len()
+}
+
+#[test]
+fn an_answer_cut_at_any_place_is_fetched_again() {
+    let handshake = handshake();
+    // Each connection is cut at the next place, behind the handshake; answers have about 200 bytes.
+    let places: Vec<usize> =
+        [0, 1, 3, 4, 5, 8, 20, 47, 60, 90, 110, 130, 150, 180, 199, 230, 300, 401].into();
+    let cuts = places.iter().map(|place| handshake + place).collect();
+    let mut world = World::new(Setup { leaders: vec![1, 2], cuts, ..Setup::default() });
+    world.add(0, 0, -1);
+    world.add(1, 0, -1);
+    world.read_to(&[(0, 60), (1, 60)]);
+    let scene = world.scene.lock();
+    assert!(scene.seen.iter().filter(|seen| seen.broker == 1).count() > 20 + places.len() / 2);
+}
+
+#[test]
+fn an_answer_that_comes_too_late_is_asked_for_again() {
+    let twist: Twist = Box::new(|id, count, _, _| (id == 1 && count == 2).then_some(Reply::Silence));
+    let request_timeout = Some(Duration::from_millis(150));
+    let mut world =
+        World::new(Setup { leaders: vec![1, 2], twist: Some(twist), request_timeout, ..Setup::default() });
+    world.add(0, 0, -1);
+    world.add(1, 0, -1);
+    world.read_to(&[(0, 60), (1, 60)]);
+    let seen = world.scene.lock().seen.clone();
+    let ours: Vec<_> = seen.iter().filter(|seen| seen.broker == 1).collect();
+    assert_eq!(ours[2].asks[0].offset, ours[1].asks[0].offset);
+    assert!(ours[2].at - ours[1].at >= Duration::from_millis(150));
+}
+
+#[test]
+fn an_answer_to_another_request_is_not_taken() {
+    let twist: Twist = Box::new(|id, count, asked, scene| {
+        let (answer, _) = scene.fetch(id, &scene.seen.last().unwrap().asks, asked.version);
+        (count % 2 == 0)
+            .then(|| asked.answer_at::<FetchRequest>(&answer, asked.version, asked.correlation + 1))
+    });
+    let mut world = World::new(Setup { leaders: vec![1], twist: Some(twist), ..Setup::default() });
+    world.add(0, 0, -1);
+    world.read_to(&[(0, 60)]);
+}
+
+#[test]
+fn a_topic_that_was_created_anew_is_told() {
+    let twist: Twist = Box::new(|id, count, asked, scene| {
+        (count > 2 && scene.id == 5)
+            .then(|| changed(id, asked, scene, |data| data.error_code = Code::UNKNOWN_TOPIC_ID.0))
+    });
+    let mut world = World::new(Setup { leaders: vec![1], twist: Some(twist), ..Setup::default() });
+    world.add(0, 0, -1);
+    world.read_to(&[(0, 6)]);
+    // For a while nobody knows the new one.
+    let asked = world.scene.lock().metadata_count;
+    while world.scene.lock().metadata_count < asked + 3 {
+        assert!(world.next(Duration::from_millis(10)).unwrap().is_none());
+    }
+    world.scene.lock().id = 6;
+    assert_eq!(world.fault(), (0, FetchFault::Recreated { id: Uuid::from_u128(6) }));
+}
+
+#[test]
+fn silence_of_a_partition_is_an_error_in_the_end() {
+    let twist: Twist =
+        Box::new(|id, _, asked, scene| Some(changed(id, asked, scene, |data| data.error_code = 9)));
+    let settings = FetchSettings { give_up_after: Duration::from_millis(150), ..settings() };
+    let mut world = World::new(Setup {
+        leaders: vec![1],
+        twist: Some(twist),
+        settings: Some(settings),
+        ..Setup::default()
+    });
+    world.add(0, 0, -1);
+    let error = world.next(LONG).unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("fetching partition t-0: gave up after 0."), "{text}");
+    assert!(text.contains("REPLICA_NOT_AVAILABLE"), "{text}");
+    // It does not spin meanwhile: tries have delays.
+    assert!(world.scene.lock().seen.len() < 150);
+}

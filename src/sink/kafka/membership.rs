@@ -1,0 +1,50 @@
+//! [`Membership`]: what a transaction must know of the consumer group whose offsets it carries (KIP-447).
+
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::kafka::TopicPartition;
+use crate::kafka::group::{Group, Identity};
+use crate::record::Partition;
+
+/// A member of a consumer group.
+pub(crate) trait Membership: Send + Sync {
+    /// Who commits; `None` while the member is in no generation.
+    fn identity(&self) -> Option<Identity>;
+
+    /// Whether this tenancy still holds.
+    fn is_owned(&self, of: &TopicPartition, epoch: u64) -> bool;
+
+    /// What stands beside an offset.
+    fn metadata(&self, topic_id: uuid::Uuid, offset: i64) -> String;
+}
+
+impl Membership for Group {
+    fn identity(&self) -> Option<Identity> {
+        Group::identity(self)
+    }
+
+    fn is_owned(&self, of: &TopicPartition, epoch: u64) -> bool {
+        Group::is_owned(self, of, epoch)
+    }
+
+    fn metadata(&self, topic_id: uuid::Uuid, offset: i64) -> String {
+        // Nothing is planned: records and offsets are published together.
+        Group::metadata(self, topic_id, Vec::new()).write(offset, 0).text
+    }
+}
+
+/// Topic and number of a partition whose name is `topic:0`.
+pub(super) fn place(partition: &Partition) -> Result<TopicPartition> {
+    let parsed = partition.name().rsplit_once(':').and_then(|(topic, number)| {
+        let number = number.parse().ok().filter(|_| partition.source() == "kafka")?;
+        Some(TopicPartition::new(topic, number))
+    });
+    parsed.ok_or_else(|| Error::Usage(format!("{partition:?} is no partition of a Kafka topic")))
+}
+
+/// The leader epoch of a batch's last record, -1 if it is not known: four bytes, big endian, in what the source
+/// remembers for going on.
+pub(super) fn leader_epoch(batch: &Batch) -> i32 {
+    let resume = batch.resume.as_deref().and_then(<[u8]>::first_chunk);
+    resume.map_or(-1, |bytes| i32::from_be_bytes(*bytes))
+}

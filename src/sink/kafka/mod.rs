@@ -1,0 +1,227 @@
+//! [`KafkaSink`]: records to a topic. Without transactions each is stored once for each time that the run gets to
+//! it; with them, and the group whose partitions it reads, exactly once.
+//!
+//! One [`Sink::store`] call is one flush or one transaction. Records keep the order of their batches, and equal
+//! keys go to one partition, so what had an order in the source has it in the destination. A try that failed
+//! without a transaction goes on with the same sequence numbers; a transaction that failed is aborted and done
+//! again from its beginning, and one whose end is not known is asked for until it is ([`crate::kafka::producer::Producer::finish`]).
+//!
+//! [`letters`] puts dead letters into a topic beside any sink, [`notify`] tells a topic of each published batch.
+
+pub mod letters;
+pub mod notify;
+mod mailbox;
+mod membership;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+pub use letters::WithLetterTopic;
+pub use notify::Notifying;
+
+use crate::batch::{Batch, Receipt};
+use crate::error::{Error, Result, Retry};
+use crate::kafka::error as kafka;
+use crate::kafka::group::{Group, Identity};
+use crate::kafka::producer::{Ended, GroupOffset, ProducerSettings};
+use crate::kafka::{Cluster, TopicPartition};
+use crate::sink::{Commits, DeadLetters, Shape, Sink};
+use mailbox::{Delivery, Mailbox, append_all};
+use membership::{Membership, leader_epoch, place};
+
+/// Bytes of queued output that go into one flush or transaction: a transaction costs about four round trips,
+/// whatever is in it.
+const GROUP: usize = 1 << 20;
+/// How often is looked whether the group has a generation.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Stores records in a topic.
+pub struct KafkaSink {
+    cluster: Cluster,
+    patience: Duration,
+    group: Option<Arc<dyn Membership>>,
+    transactional: bool,
+    state: Mutex<State>,
+}
+
+struct State {
+    mailbox: Mailbox,
+    /// The deliveries of a transaction whose commit is not known to count.
+    committing: Vec<Delivery>,
+}
+
+impl KafkaSink {
+    /// Finds the topic. With a transactional id in `settings` each call of [`Sink::store`] is one transaction; with
+    /// the group whose partitions are read, which is of the same cluster, it holds the offsets too. Blocks until
+    /// the cluster has told of the topic.
+    ///
+    /// # Errors
+    /// If the topic is not there, or not allowed; [`Error::Usage`] for a group without a transactional id.
+    pub fn prepare(
+        cluster: Cluster,
+        topic: &str,
+        settings: ProducerSettings,
+        group: Option<Arc<Group>>,
+    ) -> Result<Self> {
+        KafkaSink::with(cluster, topic, settings, group.map(|group| group as Arc<dyn Membership>))
+    }
+
+    fn with(
+        cluster: Cluster,
+        topic: &str,
+        settings: ProducerSettings,
+        group: Option<Arc<dyn Membership>>,
+    ) -> Result<Self> {
+        let transactional = settings.transactional.is_some();
+        if group.is_some() && !transactional {
+            return Err(Error::Usage("offsets go into transactions only: set a transactional id".into()));
+        }
+        let patience = settings.delivery_timeout;
+        let mailbox = Mailbox::open(cluster.clone(), topic, settings)?;
+        let state = Mutex::new(State { mailbox, committing: Vec::new() });
+        Ok(KafkaSink { cluster, patience, group, transactional, state })
+    }
+
+    fn store_plain(&self, state: &mut State, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {
+        let deliveries = batches.iter().map(|batch| (Delivery::of(batch), &batch.stored));
+        state.mailbox.deliver(deliveries, append_all)?;
+        let place = state.mailbox.place();
+        receipts.extend(batches.iter().map(|batch| receipt(batch, &place)));
+        Ok(())
+    }
+
+    /// One transaction of what is still owned, begun again while the group refuses its offsets.
+    fn transact(&self, state: &mut State, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {
+        let mut refused = None;
+        loop {
+            let Some((owned, member)) = self.owned(batches, refused.as_ref())? else { return Ok(()) };
+            let offsets = self.offsets(&owned)?;
+            let (producer, output) = state.mailbox.producer();
+            let ended = producer.begin().and_then(|()| {
+                owned.iter().try_for_each(|batch| append_all(producer, output, &batch.stored))?;
+                producer.commit(&offsets, member.as_ref())
+            });
+            match ended {
+                Ok(Ended::Committed) => {
+                    let place = state.mailbox.place();
+                    receipts.extend(owned.iter().map(|batch| receipt(batch, &place)));
+                    return Ok(());
+                }
+                Ok(Ended::Refused(code)) => {
+                    log::warn!("the group refused the offsets of a transaction, which was aborted: {code}");
+                    refused = member;
+                }
+                Err(error) => return Err(undo(state, &owned, error).into()),
+            }
+        }
+    }
+
+    /// The batches whose partitions are still this member's, and who the member is; `None` if no batch is left.
+    /// Waits for a generation other than that of `refused`.
+    fn owned<'b>(
+        &self,
+        batches: &'b [Batch],
+        refused: Option<&Identity>,
+    ) -> Result<Option<(Vec<&'b Batch>, Option<Identity>)>> {
+        let Some(group) = &self.group else { return Ok(Some((batches.iter().collect(), None))) };
+        let deadline = Instant::now() + self.patience;
+        loop {
+            // Before it is asked what is owned: what is lost in between is refused with this identity.
+            let member = group.identity();
+            let mut owned = Vec::with_capacity(batches.len());
+            for batch in batches {
+                if group.is_owned(&place(&batch.id.partition)?, batch.id.partition.identity().epoch) {
+                    owned.push(batch);
+                }
+            }
+            if owned.is_empty() {
+                return Ok(None);
+            }
+            if member.is_some() && member.as_ref() != refused {
+                return Ok(Some((owned, member)));
+            }
+            if Instant::now() >= deadline {
+                let source = "the consumer group has no generation that takes offsets";
+                return Err(Error::other("kafka", Retry::Transient, source));
+            }
+            self.cluster.stop().sleep(LOOK)?;
+        }
+    }
+
+    /// Where each partition goes on behind its last batch.
+    fn offsets(&self, owned: &[&Batch]) -> Result<Vec<GroupOffset>> {
+        let Some(group) = &self.group else { return Ok(Vec::new()) };
+        let mut offsets: Vec<GroupOffset> = Vec::new();
+        for batch in owned {
+            let of = place(&batch.id.partition)?;
+            let offset = batch.end as i64;
+            let metadata = group.metadata(self.topic_id(&of)?, offset);
+            let next = GroupOffset { of, offset, leader_epoch: leader_epoch(batch), metadata };
+            match offsets.iter_mut().find(|known| known.of == next.of) {
+                Some(known) => *known = next,
+                None => offsets.push(next),
+            }
+        }
+        Ok(offsets)
+    }
+
+    fn topic_id(&self, of: &TopicPartition) -> Result<uuid::Uuid> {
+        if self.cluster.topic(&of.topic).is_none() {
+            self.cluster.refresh(std::slice::from_ref(&of.topic), Instant::now() + self.patience)?;
+        }
+        Ok(self.cluster.topic(&of.topic).map(|topic| topic.id).unwrap_or_default())
+    }
+}
+
+impl Sink for KafkaSink {
+    fn shape(&self) -> Shape {
+        Shape {
+            dead_letters: DeadLetters::Refuse,
+            commits: if self.group.is_some() { Commits::Sink } else { Commits::Engine },
+            records: true,
+            group: GROUP,
+            ..Shape::default()
+        }
+    }
+
+    fn store(&self, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {
+        let state = &mut *self.state.lock();
+        match self.transactional {
+            false => self.store_plain(state, batches, receipts),
+            true if !state.committing.is_empty() => finish(state, batches, receipts),
+            true => self.transact(state, batches, receipts),
+        }
+    }
+}
+
+/// Aborts a transaction that failed, unless it may have been committed: then what is in it is remembered.
+fn undo(state: &mut State, owned: &[&Batch], error: kafka::Error) -> kafka::Error {
+    let (producer, _) = state.mailbox.producer();
+    if producer.is_committing() {
+        state.committing = owned.iter().map(|batch| Delivery::of(batch)).collect();
+        return error;
+    }
+    match producer.abort() {
+        // Fenced, say, which is why it failed.
+        Err(worse) if worse.retry() == Retry::Permanent && error.retry() == Retry::Transient => worse,
+        // The next transaction goes on with the abort.
+        _ => error,
+    }
+}
+
+/// Asks for the outcome of a commit. What was in it has receipts if it counts.
+fn finish(state: &mut State, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {
+    state.mailbox.producer().0.finish()?;
+    let (place, committed) = (state.mailbox.place(), std::mem::take(&mut state.committing));
+    let ours = batches.iter().filter(|batch| committed.contains(&Delivery::of(batch)));
+    receipts.extend(ours.map(|batch| receipt(batch, &place)));
+    Ok(())
+}
+
+fn receipt(batch: &Batch, place: &str) -> Receipt {
+    Receipt::of(batch, (batch.counts.stored > 0).then(|| place.to_string()), None)
+}
