@@ -159,7 +159,7 @@ impl Job<'_> {
             (Some(id), _) => id.clone(),
             (None, Some(group)) => {
                 let settings = group.settings();
-                let member = settings.instance_id.clone().unwrap_or_else(|| chance());
+                let member = settings.instance_id.clone().unwrap_or_else(chance);
                 format!("{}-{member}", settings.group)
             }
             (None, None) => return Ok(None),

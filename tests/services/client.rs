@@ -7,10 +7,8 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
-use pipeline::kafka::group::{Assignor, Change, Group, GroupSettings};
-use pipeline::kafka::producer::{
-    Ended, GroupOffset, Identity, Message, Producer, ProducerSettings, Transactional,
-};
+use pipeline::kafka::group::{Assignor, Change, Group, GroupSettings, Identity};
+use pipeline::kafka::producer::{Ended, GroupOffset, Message, Producer, ProducerSettings, Transactional};
 use pipeline::kafka::wire::Compression;
 use pipeline::kafka::{Cluster, Error, TopicPartition};
 use pipeline::{Stop, retry::Policy};
