@@ -223,6 +223,11 @@ impl Metrics {
 
     pub(crate) fn begun(&self, partition: &Partition, start: u64) {
         let mut totals = self.totals.lock();
+        if let Some(range) = totals.partitions.get_mut(partition.name()) {
+            // It was here before, went elsewhere and came back: what was read then counts.
+            (range.start, range.end, range.ended) = (range.start.min(start), start, false);
+            return;
+        }
         totals.partition_count += 1;
         if totals.partitions.len() < LISTED {
             let range = Range { start, end: start, ..Range::default() };
@@ -268,5 +273,56 @@ impl Metrics {
 
     pub(crate) fn waited(counter: &AtomicU64, since: Instant) {
         counter.fetch_add(since.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{BatchId, Counts};
+    use crate::record::Identity;
+
+    fn tenancy(epoch: u64) -> Partition {
+        Partition::new(Identity { source: "kafka", name: "t:0".into(), epoch, ..Identity::default() })
+    }
+
+    fn receipt(partition: &Partition, start: u64, read: u64) -> (Receipt, Close) {
+        let id = BatchId { partition: partition.clone(), start, first_time: 0, opened_at: 0 };
+        let counts = Counts { read, ..Counts::default() };
+        let (end, key, failed_key) = (start + read, None, None);
+        (Receipt { id, end, key, failed_key, counts, bytes: 0, crc32c: 0 }, Close::Chunk)
+    }
+
+    #[test]
+    fn a_partition_that_comes_back_keeps_its_counts() {
+        let metrics = Metrics::default();
+        for (epoch, start) in [(1, 100), (5, 40)] {
+            let partition = tenancy(epoch);
+            metrics.begun(&partition, start);
+            metrics.published(&[receipt(&partition, start, 60)]);
+            metrics.moved(&partition, start + 60, false);
+        }
+        let totals = metrics.totals();
+        assert_eq!(totals.partition_count, 1);
+        let range = Range { start: 40, end: 100, read: 120, rejected: 0, ended: false };
+        assert_eq!(totals.partitions["t:0"], range);
+    }
+
+    #[test]
+    fn reach_is_done_and_lag_and_outlives_tenancies() {
+        let (metrics, old, new) = (Metrics::default(), tenancy(1), tenancy(2));
+        assert_eq!(metrics.reach(), None);
+        metrics.readable(&mut vec![(old.clone(), 10, 30)]);
+        metrics.moved(&old, 25, false);
+        assert_eq!(metrics.reach(), Some(Reach { done: 15, all: 20 }));
+        metrics.lost(&old);
+        assert_eq!(metrics.reach(), Some(Reach { done: 15, all: 15 }));
+        // The reader is ahead of what is committed, and the log may be shorter than it was.
+        metrics.readable(&mut vec![(new.clone(), 40, 50)]);
+        metrics.moved(&new, 25, false);
+        assert_eq!(metrics.reach(), Some(Reach { done: 15, all: 40 }));
+        metrics.readable(&mut vec![(new.clone(), 40, 20)]);
+        assert_eq!(metrics.reach().map(Reach::lag), Some(0));
+        assert_eq!(metrics.lags()["t:0"], 0);
     }
 }

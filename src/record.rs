@@ -5,14 +5,18 @@
 //! Both depend only on the records since the batch's start and on the settings ([`crate::cut`]), never on how
 //! much one `read` returned, so a batch that is done again comes out with the same bytes.
 
+mod side;
+
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::budget::Lease;
 use crate::cut::{Close, Cutters, Step};
 use crate::outgoing::{Headers, Pair};
+
+pub use side::{Extra, Incoming};
+pub(crate) use side::{Header, Side};
 
 /// One independently ordered stream of a source: a file, a topic-partition, an endpoint. Cheap to clone.
 #[derive(Clone)]
@@ -132,81 +136,6 @@ impl Entry {
     pub fn end(&self) -> u64 {
         self.position + u64::from(self.span)
     }
-}
-
-/// What only some sources know of a record: its key, time and headers. Plain ranges, so that nothing is allocated
-/// per record; [`Record`] has what they stand for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Extra {
-    /// Milliseconds since the epoch.
-    pub time: Option<i64>,
-    /// Whether the record has a null value: it says that its key was deleted.
-    pub tombstone: bool,
-    /// The key, where there is one.
-    pub(crate) key: Option<Range<u32>>,
-    /// Which of the chunk's headers are its own.
-    pub(crate) headers: Range<u32>,
-}
-
-/// A header: ranges of its name and its value, which may be null.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub name: Range<u32>,
-    pub value: Option<Range<u32>>,
-}
-
-impl Header {
-    /// Name and value.
-    pub fn pair<'a>(&self, buffer: &'a [u8]) -> Pair<'a> {
-        (slice(buffer, &self.name), self.value.as_ref().map(|value| slice(buffer, value)))
-    }
-}
-
-fn slice<'a>(buffer: &'a [u8], range: &Range<u32>) -> &'a [u8] {
-    &buffer[range.start as usize..range.end as usize]
-}
-
-/// Keys, times and headers of a chunk's records. They have a buffer of their own: values stand together, so that
-/// one look at them all finds out whether they are UTF-8.
-#[derive(Debug, Default)]
-pub(crate) struct Side {
-    pub bytes: Vec<u8>,
-    pub headers: Vec<Header>,
-    pub extras: Vec<Extra>,
-}
-
-impl Side {
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.headers.clear();
-        self.extras.clear();
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Range<u32> {
-        let from = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(bytes);
-        from..self.bytes.len() as u32
-    }
-
-    /// How many bytes of memory it holds.
-    fn memory(&self) -> usize {
-        self.bytes.capacity()
-            + self.headers.capacity() * size_of::<Header>()
-            + self.extras.capacity() * size_of::<Extra>()
-    }
-}
-
-/// A record of a source that knows more of it than its value. Null and empty are different.
-#[derive(Clone, Copy, Debug)]
-pub struct Incoming<'a, H> {
-    /// The key; `None`: null.
-    pub key: Option<&'a [u8]>,
-    /// The value; `None`: null, a tombstone.
-    pub value: Option<&'a [u8]>,
-    /// Milliseconds since the epoch, where known.
-    pub time: Option<i64>,
-    /// Names and values of the headers, in order, duplicates kept.
-    pub headers: H,
 }
 
 /// A batch ends behind entry `entry - 1`.
@@ -353,14 +282,7 @@ impl Chunk {
     {
         let (at, before) = (self.bytes.len() as u32, self.side.bytes.len());
         self.bytes.extend_from_slice(record.value.unwrap_or_default());
-        let key = record.key.map(|key| self.side.put(key));
-        let first = self.side.headers.len() as u32;
-        for (name, value) in record.headers {
-            let (name, value) = (self.side.put(name), value.map(|value| self.side.put(value)));
-            self.side.headers.push(Header { name, value });
-        }
-        let headers = first..self.side.headers.len() as u32;
-        self.side.extras.push(Extra { time: record.time, tombstone: record.value.is_none(), key, headers });
+        self.side.push(record);
         let (len, extra) = (self.bytes.len() as u32 - at, self.side.extras.len() as u32);
         let weight = len + (self.side.bytes.len() - before) as u32;
         self.mark_weighing(Entry { position, at, len, span: 1, extra }, weight)
@@ -620,7 +542,7 @@ pub struct Record<'a> {
 impl<'a> Record<'a> {
     /// The key, where there is one.
     pub fn key(&self) -> Option<&'a [u8]> {
-        self.extra?.key.as_ref().map(|range| slice(&self.side.bytes, range))
+        self.side.key(self.extra?)
     }
 
     /// The time, in milliseconds since the epoch, where the source knows it.
@@ -630,9 +552,7 @@ impl<'a> Record<'a> {
 
     /// The headers, in order, duplicates kept.
     pub fn headers(&self) -> Headers<'a> {
-        let Some(extra) = self.extra else { return Headers::default() };
-        let list = &self.side.headers[extra.headers.start as usize..extra.headers.end as usize];
-        Headers::of_chunk(list, &self.side.bytes)
+        self.extra.map_or_else(Headers::default, |extra| self.side.headers_of(extra))
     }
 
     /// Whether the record has a null value: it says that its key was deleted.
