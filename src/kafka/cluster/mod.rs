@@ -194,7 +194,9 @@ impl Cluster {
                 let last = Box::new(telling(error, before));
                 return Err(Error::GaveUp { what: what(), after: begun.elapsed(), last });
             }
-            log::debug!("{}: {error}; again in {delay:?}", what());
+            // Once is ordinary: a coordinator that is found for the first time, a leader that has just moved.
+            let level = if before.is_none() { log::Level::Debug } else { log::Level::Warn };
+            log::log!(level, "{}: {error}; again in {} ms", what(), delay.as_millis());
             before = Some(error);
             self.sleep(delay)?;
         }

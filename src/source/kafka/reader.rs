@@ -258,7 +258,15 @@ impl KafkaReader {
         }
         self.asked = Instant::now();
         let done = match (&self.shared.group, desk.ends()) {
-            (Some(_), Some(ends)) => self.shared.is_committed(&ends)?,
+            (Some(_), Some(ends)) => match self.shared.is_committed(&ends) {
+                Ok(done) => done,
+                // Asked again in a moment.
+                Err(error) if error.is_transient() => {
+                    log::warn!("cannot ask for the group's commits: {error}");
+                    false
+                }
+                Err(error) => return Err(error),
+            },
             (None, Some(_)) => true,
             (_, None) => false,
         };
