@@ -103,12 +103,13 @@ pub struct Fetched {
     /// The offset after the last whole batch, where the next fetch goes on.
     pub next: i64,
     /// Record batches; the last may be cut off. Empty where only the watermarks are news. Checksums are not checked.
+    /// Behind damage, which whoever reads them finds, nothing more comes of this partition, as after a fault.
     pub records: Bytes,
     /// Aborted transactions in the records: producer id, first offset (see [`crate::kafka::wire::Aborted`]).
     pub aborted: Vec<(i64, i64)>,
     /// The end of what all replicas in sync have.
     pub high_watermark: i64,
-    /// The end of what `read_committed` sees.
+    /// The end of what `read_committed` sees; -1 for `read_uncommitted`.
     pub last_stable: i64,
     /// The log's first offset, or -1 from brokers that do not tell.
     pub log_start: i64,
