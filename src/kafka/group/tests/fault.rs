@@ -320,3 +320,18 @@ fn a_static_member_keeps_its_id_over_a_stall() {
     let world = setup.world.lock();
     assert_eq!((world.count("LeaveGroup"), &world.member[..], world.generation), (0, "m1", 2));
 }
+
+#[test]
+fn after_a_lost_reply_no_old_generation_will_do() {
+    let setup = Setup::new(settings(Assignor::CooperativeSticky), |_| {});
+    let tenancies = setup.assigned::<3>();
+    {
+        let mut world = setup.world.lock();
+        world.act(ApiKey::OffsetCommit, Act::Cut);
+        world.stale = 1;
+    }
+    assert_eq!(setup.commit(&tenancies[0], 5).len(), 1);
+    lost_and_assigned(&setup, &tenancies);
+    let world = setup.world.lock();
+    assert_eq!((world.joins.len(), world.count("SyncGroup 1"), world.count("SyncGroup 2")), (3, 1, 1));
+}
