@@ -1,9 +1,11 @@
-//! Waiting for an answer that may take minutes, without losing the connection when there is none yet.
+//! Waiting for an answer that may take minutes, without losing the connection when there is none yet; and
+//! taking back what was not sent yet.
 
 use std::io;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::set_socket_linger;
 
 use super::Connection;
 
@@ -17,6 +19,15 @@ impl Connection {
             Ok(count) => Ok(count > 0),
             Err(rustix::io::Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// From now on, closing drops what the system has not sent yet, and tells the broker to drop what it has not
+    /// read yet. Else a request whose answer did not come in time may still arrive long after.
+    pub(crate) fn reset_on_close(&self) -> io::Result<()> {
+        match &self.stream {
+            Some((socket, _)) => Ok(set_socket_linger(socket, Some(Duration::ZERO))?),
+            None => Ok(()),
         }
     }
 }

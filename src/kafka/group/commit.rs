@@ -169,21 +169,16 @@ impl Group {
         Ok(round.short)
     }
 
-    /// Whoever commits in a transaction says so before, and [`Group::stored`] after it: else a rebalance would
-    /// take the offsets that it then finds for somebody else's.
-    pub fn sending(&self, offsets: &[Commit]) {
-        let mut state = self.state.lock();
-        for commit in offsets {
-            state.sending(&commit.of, commit.epoch, commit.stored(ENDS).0);
-        }
+    /// Whoever commits in a transaction says so before it sends the offset, and [`Group::stored`] after the
+    /// transaction is committed: else a rebalance takes what it then finds for somebody else's, and the tenancy is
+    /// lost. `metadata` is the text that stands beside the offset.
+    pub fn sending(&self, of: &TopicPartition, epoch: u64, offset: i64, metadata: &str) {
+        self.state.lock().sending(of, epoch, Stored { offset, text: metadata.into() });
     }
 
-    /// The transaction with these offsets is committed.
-    pub fn stored(&self, offsets: &[Commit]) {
-        let mut state = self.state.lock();
-        for commit in offsets {
-            state.acknowledge(&commit.of, commit.epoch, &commit.stored(ENDS).0);
-        }
+    /// The transaction with this offset is committed.
+    pub fn stored(&self, of: &TopicPartition, epoch: u64, offset: i64, metadata: &str) {
+        self.state.lock().acknowledge(of, epoch, &Stored { offset, text: metadata.into() });
     }
 
     /// Nobody knows what was committed.
@@ -415,7 +410,12 @@ impl CommitPath {
         if !self.connection.as_ref().is_some_and(Connection::is_open) {
             let deadline = Instant::now() + SEARCH;
             match group.cluster.coordinator(Coordinates::Group, &group.settings.group, deadline) {
-                Ok(found) => self.connection = Some(found),
+                Ok(found) => {
+                    if let Err(error) = found.reset_on_close() {
+                        log::debug!("group {}: {error}", group.settings.group);
+                    }
+                    self.connection = Some(found);
+                }
                 // Nothing of the commit was sent: an error of the way there is no doubt.
                 Err(error) if error.is_ambiguous() && error.retry() == Retry::Transient => {
                     return Err(KafkaError::Unavailable(error.to_string()));

@@ -205,7 +205,8 @@ impl<'a> Member<'a> {
                 .with_member_id(text(state.member()))
                 .with_group_instance_id(self.instance())
         };
-        let timeout = every.min(self.group.cluster.options().request_timeout);
+        let third = self.group.settings.session_timeout / 3;
+        let timeout = third.min(self.group.cluster.options().request_timeout);
         let answer = self.ask(&request, |connection, request| {
             let version = connection.version::<HeartbeatRequest>(i16::MAX)?;
             let answer = connection.call_within(request, version, timeout)?;
@@ -292,7 +293,7 @@ impl<'a> Member<'a> {
     fn look(&mut self) -> Result<(), Fault> {
         let settings = &self.group.settings;
         self.look_at = Instant::now() + settings.metadata_every;
-        let deadline = Instant::now() + settings.heartbeat_every().min(SEARCH);
+        let deadline = Instant::now() + (settings.session_timeout / 3).min(SEARCH);
         let mut topics = settings.topics.clone();
         topics.extend(self.led.iter().flat_map(|led| led.keys().cloned()));
         if let Err(error) = self.refresh(&topics, deadline) {
@@ -363,7 +364,7 @@ impl<'a> Member<'a> {
     fn connect(&mut self) -> KafkaResult<&mut Connection> {
         if !self.connection.as_ref().is_some_and(Connection::is_open) {
             let settings = &self.group.settings;
-            let deadline = Instant::now() + settings.heartbeat_every().min(SEARCH);
+            let deadline = Instant::now() + (settings.session_timeout / 3).min(SEARCH);
             let found = self.group.cluster.coordinator(Coordinates::Group, &settings.group, deadline)?;
             self.connection = Some(found);
         }

@@ -141,10 +141,10 @@ impl Member<'_> {
                      group",
                     settings.group, row.of
                 );
-                return Err(Fault::Fatal(Error::Changed { what }));
+                return Err(Fault::Fatal(Error::Usage(what)));
             }
-            Remembered::Ours(_) => {}
-            other => log::warn!("{}: offset {} was set from outside ({other})", row.of, row.offset),
+            // What was set from outside is for the source to mention, once an assignment.
+            _ => {}
         }
         let committed = Committed { offset: row.offset, leader_epoch: row.leader_epoch, metadata };
         Ok((row.of, Fetched { topic_id, stored, committed: Some(committed) }))

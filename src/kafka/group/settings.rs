@@ -26,6 +26,8 @@ pub struct GroupSettings {
     pub assignor: Assignor,
     /// Fingerprint of where the output goes, for commits.
     pub location: u64,
+    /// How often the coordinator is told that the member lives; `None`: three times in a session timeout.
+    pub heartbeat_every: Option<Duration>,
     /// How often is looked for new partitions.
     pub metadata_every: Duration,
     /// Without any answer of a coordinator for so long, [`super::Group::attend`] fails.
@@ -44,6 +46,7 @@ impl GroupSettings {
             release_within: Duration::from_secs(60),
             assignor: Assignor::CooperativeSticky,
             location: 0,
+            heartbeat_every: None,
             metadata_every: Duration::from_secs(30),
             give_up_after: Duration::from_secs(300),
         }
@@ -69,7 +72,8 @@ impl GroupSettings {
     }
 
     pub(super) fn heartbeat_every(&self) -> Duration {
-        self.session_timeout / 3
+        let third = self.session_timeout / 3;
+        self.heartbeat_every.map_or(third, |every| every.min(third))
     }
 
     /// Others wait for this member for at most `max_poll_interval` once the rebalance has begun.

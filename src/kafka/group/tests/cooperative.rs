@@ -6,7 +6,7 @@ use super::ApiKey;
 use super::world::*;
 
 fn cooperative() -> GroupSettings {
-    GroupSettings { session_timeout: LONG / 200, ..settings(Assignor::CooperativeSticky) }
+    GroupSettings { heartbeat_every: Some(LONG / 400), ..settings(Assignor::CooperativeSticky) }
 }
 
 fn other(owned: &[i32]) -> (String, bytes::Bytes) {
@@ -144,12 +144,11 @@ fn offsets_of_a_transaction_are_known_for_ours_if_they_were_told() {
     for told in [true, false] {
         let setup = Setup::new(cooperative(), |_| {});
         let [first, ..] = setup.assigned::<3>();
-        let commit = commit_of(&first, 50);
+        let text = commit_of(&first, 50).metadata.write(50, 0).text;
         if told {
-            setup.group.sending(std::slice::from_ref(&commit));
+            setup.group.sending(&first.of, first.epoch, 50, &text);
         }
         // The transaction's coordinator writes it.
-        let text = commit.metadata.write(50, 9).text;
         setup.world.lock().offsets.insert(0, (50, text));
         setup.world.lock().rebalancing = true;
         setup.wait_for("Heartbeat 2", 1);
@@ -160,7 +159,7 @@ fn offsets_of_a_transaction_are_known_for_ours_if_they_were_told() {
 
 #[test]
 fn what_commits_refuse_while_no_join_is_answered_is_lost_in_the_end() {
-    let setup = Setup::new(cooperative(), |_| {});
+    let setup = Setup::new(GroupSettings { session_timeout: LONG / 20, ..cooperative() }, |_| {});
     let [first, second, third] = setup.assigned::<3>();
     {
         let mut world = setup.world.lock();

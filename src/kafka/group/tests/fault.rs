@@ -5,7 +5,7 @@ use super::ApiKey;
 use super::world::*;
 
 fn short(assignor: Assignor) -> GroupSettings {
-    GroupSettings { session_timeout: LONG / 200, ..settings(assignor) }
+    GroupSettings { heartbeat_every: Some(LONG / 400), ..settings(assignor) }
 }
 
 /// All are lost, then assigned again.
@@ -49,7 +49,7 @@ fn a_commit_that_is_fenced_loses_all() {
 #[test]
 fn a_lost_reply_ends_all_tenancies_and_forces_a_new_generation() {
     for (act, stored) in [(Act::DoneSilently, true), (Act::Silence, false), (Act::Cut, false)] {
-        let setup = Setup::with(settings(Assignor::CooperativeSticky), LONG / 40, |_| {});
+        let setup = Setup::with(settings(Assignor::CooperativeSticky), LONG / 20, |_| {});
         let tenancies = setup.assigned::<3>();
         setup.world.lock().act(ApiKey::OffsetCommit, act);
         assert_eq!(setup.commit(&tenancies[0], 5), [(tenancies[0].of.clone(), tenancies[0].epoch)]);
@@ -92,7 +92,7 @@ fn a_new_coordinator_is_found_by_commits_and_heartbeats() {
 
 #[test]
 fn without_heartbeats_all_is_lost_when_the_session_must_have_expired() {
-    let settings = GroupSettings { session_timeout: LONG / 100, ..settings(Assignor::CooperativeSticky) };
+    let settings = GroupSettings { session_timeout: LONG / 20, ..settings(Assignor::CooperativeSticky) };
     let setup = Setup::new(settings, |_| {});
     let tenancies = setup.assigned::<3>();
     {
@@ -220,8 +220,8 @@ fn metadata_that_are_too_large_are_cut_and_that_is_told() {
 #[test]
 fn a_stalled_pipeline_leaves_and_comes_back() {
     let times = GroupSettings {
-        session_timeout: LONG / 200,
-        max_poll_interval: LONG / 50,
+        session_timeout: LONG / 20,
+        max_poll_interval: LONG / 20,
         ..settings(Assignor::CooperativeSticky)
     };
     let setup = Setup::new(times, |_| {});
@@ -288,7 +288,7 @@ fn no_coordinator_for_long_is_an_error_that_says_so() {
 
 #[test]
 fn a_partition_that_cannot_be_committed_for_long_is_lost_alone() {
-    let setup = Setup::with(settings(Assignor::CooperativeSticky), LONG / 100, |_| {});
+    let setup = Setup::with(settings(Assignor::CooperativeSticky), LONG / 20, |_| {});
     let [first, second, _] = setup.assigned::<3>();
     {
         let mut world = setup.world.lock();
@@ -305,8 +305,8 @@ fn a_partition_that_cannot_be_committed_for_long_is_lost_alone() {
 #[test]
 fn a_static_member_keeps_its_id_over_a_stall() {
     let times = GroupSettings {
-        session_timeout: LONG / 200,
-        max_poll_interval: LONG / 50,
+        session_timeout: LONG / 20,
+        max_poll_interval: LONG / 20,
         instance_id: Some("one".into()),
         ..settings(Assignor::Range)
     };
@@ -319,4 +319,19 @@ fn a_static_member_keeps_its_id_over_a_stall() {
     setup.assigned::<3>();
     let world = setup.world.lock();
     assert_eq!((world.count("LeaveGroup"), &world.member[..], world.generation), (0, "m1", 2));
+}
+
+#[test]
+fn after_a_lost_reply_no_old_generation_will_do() {
+    let setup = Setup::new(settings(Assignor::CooperativeSticky), |_| {});
+    let tenancies = setup.assigned::<3>();
+    {
+        let mut world = setup.world.lock();
+        world.act(ApiKey::OffsetCommit, Act::Cut);
+        world.stale = 1;
+    }
+    assert_eq!(setup.commit(&tenancies[0], 5).len(), 1);
+    lost_and_assigned(&setup, &tenancies);
+    let world = setup.world.lock();
+    assert_eq!((world.joins.len(), world.count("SyncGroup 1"), world.count("SyncGroup 2")), (3, 1, 1));
 }

@@ -32,7 +32,7 @@ fn a_static_member_says_its_name_and_does_not_leave() {
 #[test]
 fn an_eager_rebalance_waits_for_release_before_it_joins() {
     let setup =
-        Setup::new(GroupSettings { session_timeout: LONG / 200, ..settings(Assignor::Range) }, |_| {});
+        Setup::new(GroupSettings { heartbeat_every: Some(LONG / 400), ..settings(Assignor::Range) }, |_| {});
     let tenancies = setup.assigned::<3>();
     setup.world.lock().rebalancing = true;
     for tenancy in &tenancies {
@@ -55,9 +55,9 @@ fn an_eager_rebalance_waits_for_release_before_it_joins() {
 
 #[test]
 fn what_is_not_released_in_time_is_lost() {
-    let release_within = LONG / 200;
+    let release_within = LONG / 20;
     let setup = Setup::new(
-        GroupSettings { session_timeout: LONG / 200, release_within, ..settings(Assignor::Range) },
+        GroupSettings { heartbeat_every: Some(LONG / 400), release_within, ..settings(Assignor::Range) },
         |_| {},
     );
     let [first, second, third] = setup.assigned::<3>();

@@ -45,6 +45,8 @@ pub struct World {
     pub generation: i32,
     pub member: String,
     pub names: u32,
+    /// So many joins make no new generation.
+    pub stale: u32,
     pub acts: HashMap<ApiKey, VecDeque<Act>>,
     /// What a heartbeat says until the next join.
     pub rebalancing: bool,
@@ -139,7 +141,10 @@ impl World {
         }
         if code == 0 {
             self.member = member.clone();
-            self.generation += 1;
+            match self.stale.checked_sub(1) {
+                Some(less) => self.stale = less,
+                None => self.generation += 1,
+            }
             self.rebalancing = false;
             self.joins.push(subscription);
         }
