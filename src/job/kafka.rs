@@ -127,12 +127,9 @@ impl Job<'_> {
             None => main,
         };
         Ok(match &self.config.kafka.notify {
-            Some(notify) => Box::new(Notifying::prepare(
-                lettered,
-                cluster.clone(),
-                &notify.topic,
-                self.producer(None),
-            )?),
+            Some(notify) => {
+                Box::new(Notifying::prepare(lettered, cluster.clone(), &notify.topic, self.producer(None))?)
+            }
             None => lettered,
         })
     }
