@@ -37,12 +37,12 @@ impl Job<'_> {
             Mode::Store => self.sink_with_kafka(&namer, source.cluster(), source.group())?,
             Mode::Rehearse => self.local_sink(&namer)?,
         };
-        let recipe = self.recipe(self.processed_by());
+        let recipe = self.recipe(self.processed_by(), &sink.shape())?;
         let extent = match self.config.kafka.source.until {
             config::Until::Forever => Extent::Open,
             config::Until::End | config::Until::Time(_) => Extent::Bounded,
         };
-        let (marks, consumed) = (None, Arc::default());
+        let (marks, consumed) = (None, source.consumed());
         Ok(self.engine(&Parts { source: &source, recipe: &recipe, sink: &*sink, marks, consumed, extent }))
     }
 

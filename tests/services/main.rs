@@ -7,6 +7,7 @@
 mod access;
 mod admin;
 mod batches;
+mod client;
 mod cluster;
 mod directory;
 mod exactly;

@@ -8,6 +8,7 @@ use pipeline::kafka::wire::Compression;
 use crate::kafka::Kafka;
 use crate::nodes::SCRIPT;
 use crate::records::Row;
+use crate::runs::Running;
 use crate::support;
 
 /// Runs one of Kafka's programs to its end and returns its stdout. The program is killed after a minute.
@@ -35,6 +36,14 @@ impl Kafka {
     pub fn tool(&self, class: &str, args: &[&str], stdin: &str) -> String {
         let brokers = self.brokers();
         run(class, &[&["--bootstrap-server", &brokers], args].concat(), stdin)
+    }
+
+    /// One of Kafka's programs that goes on until it is dropped, which kills it.
+    #[track_caller]
+    pub fn background(&self, class: &str, args: &[&str]) -> Running {
+        let mut command = Command::new(SCRIPT);
+        command.args(["tool", class, "--bootstrap-server", &self.brokers()]).args(args).stdin(Stdio::null());
+        Running::start(command)
     }
 
     /// Kafka's console producer: lines of `headers<TAB>key<TAB>value`, headers as `name:value,name:value`. The word
