@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use partition::partition_for;
+pub use super::group::Identity;
 pub use transaction::{Ended, GroupOffset, Transactional};
 
 use super::cluster::{Cluster, TopicPartition};
