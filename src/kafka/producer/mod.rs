@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use partition::partition_for;
+pub use super::group::Identity;
 pub use transaction::{Ended, GroupOffset, Transactional};
 
 use super::cluster::{Cluster, TopicPartition};
@@ -40,8 +41,6 @@ use queue::{ProducerId, Queue, Spare};
 use transaction::Transaction;
 use verdict::Mode;
 
-/// How long a topic that nobody knows is asked for: a new one takes a moment to get around.
-const NEW_TOPIC: Duration = Duration::from_secs(5);
 /// How old metadata may be: topics get partitions without anyone being told.
 const METADATA_AGE: Duration = Duration::from_secs(300);
 /// A record larger than this is refused at once: brokers close the connection of whoever sends more than
@@ -62,6 +61,8 @@ pub struct ProducerSettings {
     pub max_request: usize,
     /// How long a `flush`, and each step of a transaction, tries.
     pub delivery_timeout: Duration,
+    /// How long a topic that nobody knows is asked for: a new one takes a moment to get around.
+    pub topic_timeout: Duration,
     /// The delays between tries; how many there are, the timeout says.
     pub retry: Policy,
     /// Transactions, where they are wanted.
@@ -76,6 +77,7 @@ impl Default for ProducerSettings {
             max_batch: 1_000_000,
             max_request: 8 << 20,
             delivery_timeout: Duration::from_secs(120),
+            topic_timeout: Duration::from_secs(5),
             retry: Policy {
                 max_retries: u32::MAX,
                 delay: Duration::from_millis(20),
@@ -154,14 +156,14 @@ impl Producer {
     /// A topic to write to, by name. Blocks until the cluster has told of it.
     ///
     /// # Errors
-    /// [`Error::NoTopic`] if nobody knows it for five seconds; [`Error::Topic`] if it is not allowed.
+    /// [`Error::NoTopic`] if nobody knows it for the topic timeout; [`Error::Topic`] if it is not allowed.
     pub fn output(&mut self, topic: &str) -> Result<Output> {
         if let Some(known) = self.outputs.iter().position(|out| &*out.name == topic) {
             return Ok(Output(known));
         }
         let name: Arc<str> = topic.into();
         let deadline = self.deadline();
-        let settled = deadline.min(Instant::now() + NEW_TOPIC);
+        let settled = deadline.min(Instant::now() + self.settings.topic_timeout);
         let mut delays = self.delays();
         let partitions = loop {
             self.cluster.refresh(std::slice::from_ref(&name), deadline)?;

@@ -97,6 +97,9 @@ pub(super) struct Transaction {
     started: bool,
     /// Whether a commit was asked for before, and no answer came.
     asked: bool,
+    /// Whether the transaction may have been committed before this producer was fenced.
+    unsure: bool,
+    began: Instant,
 }
 
 impl Transaction {
@@ -111,6 +114,8 @@ impl Transaction {
             enlisted: BTreeSet::new(),
             started: false,
             asked: false,
+            unsure: false,
+            began: Instant::now(),
         }
     }
 
@@ -137,11 +142,22 @@ impl Transaction {
         self.phase = Phase::Idle;
         self.started = false;
         self.asked = false;
+        self.unsure = false;
         self.enlisted.clear();
     }
 }
 
 impl Producer {
+    /// Takes the transactional id over: what an earlier producer of this id left open is aborted now, not after
+    /// its timeout, until when nobody could read its group's offsets. Done before the first transaction anyway.
+    /// Blocks for at most about the delivery timeout.
+    ///
+    /// # Errors
+    /// As [`Producer::begin`].
+    pub fn take_over(&mut self) -> Result<()> {
+        self.identify(self.deadline())
+    }
+
     /// Begins a transaction. An earlier one that is still being aborted is aborted first. Blocks for at most about
     /// the delivery timeout.
     ///
@@ -160,7 +176,7 @@ impl Producer {
         self.identify(deadline)?;
         let transaction = self.transaction_mut()?;
         transaction.learn();
-        transaction.phase = Phase::Open;
+        (transaction.phase, transaction.began) = (Phase::Open, Instant::now());
         Ok(())
     }
 
@@ -238,6 +254,23 @@ impl Producer {
         }
         self.transaction_mut()?.over();
         Ok(())
+    }
+
+    /// After [`Error::Fenced`]: whether the cluster aborted a transaction because it took longer than its timeout
+    /// (this process was stopped, say, or brokers were away). Then the next [`Producer::begin`] takes the
+    /// transactional id over again. To be called only by whom a consumer group fences as well: another producer
+    /// that took over in the meantime is fenced by this.
+    pub fn revive(&mut self) -> bool {
+        let Some(transaction) = &mut self.transaction else { return false };
+        let expired = matches!(transaction.phase, Phase::Fenced(_))
+            && !transaction.unsure
+            && transaction.began.elapsed() >= transaction.settings.timeout;
+        if expired {
+            transaction.over();
+            self.producer = None;
+            self.forget();
+        }
+        expired
     }
 
     fn phase(&self) -> Result<Phase> {
@@ -457,8 +490,10 @@ impl Producer {
                 .with_producer_epoch(producer.epoch)
                 .with_committed(!aborts)
         };
+        let mut sure = true;
         let ended = transaction.desk.ask(&patience, most, request, |call, answer, before| {
             let code = Code(answer.error_code);
+            sure = aborts || (first && before == Before::Never);
             if let Some(answer) = usual(code) {
                 return answer;
             }
@@ -472,13 +507,14 @@ impl Producer {
                 // The coordinator has no such transaction: nothing of it counts, which is what an abort is for.
                 48 | 49 | 59 | 120 if aborts => Answer::Done((Renew::Yes, None)),
                 // A first answer that says so is as good as an abort; a later one may be about what was done.
-                120 if first && before == Before::Never => Answer::Failed(judge(id.clone(), call.api, code)),
+                120 if sure => Answer::Failed(judge(id.clone(), call.api, code)),
                 120 => {
                     Answer::Failed(Error::Transaction { transactional_id: id.clone(), api: call.api, code })
                 }
                 _ => Answer::Failed(ending(id.clone(), call.api, code)),
             }
         });
+        transaction.unsure = !sure;
         let outcome = self.note(ended);
         if let (Err(Error::Abortable { .. }), Some(transaction)) = (&outcome, &mut self.transaction) {
             (transaction.phase, transaction.asked) = (Phase::Open, false);

@@ -81,7 +81,10 @@ impl KafkaSink {
             return Err(Error::Usage("offsets go into transactions only: set a transactional id".into()));
         }
         let patience = settings.delivery_timeout;
-        let mailbox = Mailbox::open(cluster.clone(), topic, settings)?;
+        let mut mailbox = Mailbox::open(cluster.clone(), topic, settings)?;
+        if transactional {
+            mailbox.producer().0.take_over()?;
+        }
         let state = Mutex::new(State { mailbox, committing: Vec::new() });
         Ok(KafkaSink { cluster, patience, group, transactional, state })
     }
@@ -115,7 +118,7 @@ impl KafkaSink {
                     log::warn!("the group refused the offsets of a transaction, which was aborted: {code}");
                     refused = member;
                 }
-                Err(error) => return Err(undo(state, &owned, error).into()),
+                Err(error) => return Err(self.undo(state, &owned, error).into()),
             }
         }
     }
@@ -149,6 +152,28 @@ impl KafkaSink {
                 return Err(Error::other("kafka", Retry::Transient, source));
             }
             self.cluster.stop().sleep(LOOK)?;
+        }
+    }
+
+    /// Aborts a transaction that failed, unless it may have been committed: then what is in it is remembered.
+    fn undo(&self, state: &mut State, owned: &[&Batch], error: kafka::Error) -> kafka::Error {
+        let (producer, _) = state.mailbox.producer();
+        if producer.is_committing() {
+            state.committing = owned.iter().map(|batch| Delivery::of(batch)).collect();
+            return error;
+        }
+        let worst = match producer.abort() {
+            // Fenced, say, which is why it failed.
+            Err(worse) if worse.retry() == Retry::Permanent && error.retry() == Retry::Transient => worse,
+            // The next transaction goes on with the abort.
+            _ => error,
+        };
+        match worst {
+            // What this process no longer owns, the group knows.
+            kafka::Error::Fenced { transactional_id, code } if self.group.is_some() && producer.revive() => {
+                kafka::Error::Abortable { transactional_id, api: "the transaction", code }
+            }
+            worst => worst,
         }
     }
 
@@ -195,21 +220,6 @@ impl Sink for KafkaSink {
             true if !state.committing.is_empty() => finish(state, batches, receipts),
             true => self.transact(state, batches, receipts),
         }
-    }
-}
-
-/// Aborts a transaction that failed, unless it may have been committed: then what is in it is remembered.
-fn undo(state: &mut State, owned: &[&Batch], error: kafka::Error) -> kafka::Error {
-    let (producer, _) = state.mailbox.producer();
-    if producer.is_committing() {
-        state.committing = owned.iter().map(|batch| Delivery::of(batch)).collect();
-        return error;
-    }
-    match producer.abort() {
-        // Fenced, say, which is why it failed.
-        Err(worse) if worse.retry() == Retry::Permanent && error.retry() == Retry::Transient => worse,
-        // The next transaction goes on with the abort.
-        _ => error,
     }
 }
 

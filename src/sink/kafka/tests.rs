@@ -118,8 +118,8 @@ fn the_shape_says_who_commits() {
 #[test]
 fn a_missing_topic_is_permanent_and_named() {
     let world = World::start(1, &[1], |_, _, _| None);
-    let short = ProducerSettings { delivery_timeout: Duration::from_millis(100), ..settings() };
-    let error = KafkaSink::prepare(cluster(&world, long()), "nowhere", short, None).err().unwrap();
+    let soon = ProducerSettings { topic_timeout: Duration::from_millis(50), ..settings() };
+    let error = KafkaSink::prepare(cluster(&world, long()), "nowhere", soon, None).err().unwrap();
     assert_eq!(error.exit_code(), 4);
     assert!(error.to_string().contains("topic nowhere does not exist"), "{error}");
 }
@@ -267,6 +267,44 @@ fn a_transaction_that_failed_is_aborted_and_done_again() {
     assert!(sink.store(&batches, &mut receipts).unwrap_err().is_transient());
     sink.store(&batches, &mut receipts).unwrap();
     assert_eq!((world.values(0), receipts.len()), (vec!["a".into(), "b".into()], 1));
+}
+
+/// Fences the first EndTxn, as after the transaction's timeout or by another producer.
+fn fenced_after(timeout: Duration) -> (World, Result<()>, Result<()>) {
+    let mut first = true;
+    let world = World::start(1, &[1], move |_, _, asked| {
+        (asked.key == ApiKey::EndTxn && std::mem::take(&mut first)).then(|| {
+            let answer = kafka_protocol::messages::EndTxnResponse::default().with_error_code(90);
+            asked.answer::<kafka_protocol::messages::EndTxnRequest>(&answer)
+        })
+    });
+    let mut settings = transactional(long());
+    settings.transactional = Some(Transactional { id: "mover".into(), timeout });
+    let sink = KafkaSink::with(cluster(&world, long()), TOPIC, settings, Some(Member::new())).unwrap();
+    let batches = [batch(0, 1, 2, &["a", "b"])];
+    let outcomes = [(), ()].map(|()| sink.store(&batches, &mut Vec::new()));
+    let [one, other] = outcomes;
+    (world, one, other)
+}
+
+#[test]
+fn a_transaction_that_took_too_long_is_done_again() {
+    let (world, one, other) = fenced_after(Duration::ZERO);
+    assert!(one.unwrap_err().is_transient());
+    other.unwrap();
+    assert_eq!(
+        (world.values(0), offset(&world, 0)),
+        (vec!["a".into(), "b".into()], Some((2, "at 2".into())))
+    );
+}
+
+#[test]
+fn a_transactional_id_that_was_taken_over_is_left_to_the_other() {
+    let (world, one, other) = fenced_after(Duration::from_secs(60));
+    for error in [one.unwrap_err(), other.unwrap_err()] {
+        assert!(!error.is_transient() && error.to_string().contains("took over"), "{error}");
+    }
+    assert!(world.values(0).is_empty());
 }
 
 #[test]

@@ -401,9 +401,9 @@ impl State {
         let again = self.ended == Some((producer.1, request.committed)) && !self.open;
         let code = match self.coordinates(node, producer) {
             16 => 16,
-            90 if !(again && raises) => 90,
+            90 if !again || !raises => 90,
             _ if again => 0,
-            _ if !self.open && !(raises && !request.committed) => 48,
+            _ if !self.open && (request.committed || !raises) => 48,
             _ => {
                 self.resolve(request.committed);
                 self.ended = Some((producer.1, request.committed));
