@@ -7,10 +7,8 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
-use pipeline::kafka::group::{Assignor, Change, Group, GroupSettings};
-use pipeline::kafka::producer::{
-    Ended, GroupOffset, Identity, Message, Producer, ProducerSettings, Transactional,
-};
+use pipeline::kafka::group::{Assignor, Change, Group, GroupSettings, Identity};
+use pipeline::kafka::producer::{Ended, GroupOffset, Message, Producer, ProducerSettings, Transactional};
 use pipeline::kafka::wire::Compression;
 use pipeline::kafka::{Cluster, Error, TopicPartition};
 use pipeline::{Stop, retry::Policy};
@@ -235,12 +233,6 @@ fn transactions_take_offsets_along() {
     let member = Member::join(kafka, &group, &input, Assignor::CooperativeSticky);
     shared_among(&[&member], 1);
     let identity = member.group.identity().expect("it is a member");
-    let identity = Identity {
-        group: identity.group,
-        generation: identity.generation,
-        member: identity.member,
-        instance: identity.instance,
-    };
     let mut producer = producer(kafka, Compression::Lz4, Some(&group));
     let offset = |offset| GroupOffset {
         of: TopicPartition::new(&*input, 0),
