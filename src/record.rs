@@ -33,8 +33,12 @@ pub struct Identity {
     /// Milliseconds since the epoch that stand for "now" in every batch of this partition, where they do not
     /// depend on the batch: the persisted start of the run for files. `None`: the time the batch was opened.
     pub opened_at: Option<i64>,
-    /// Which tenancy of the partition this is; 0 where partitions never change hands.
+    /// Which tenancy of the partition this is: greater than every earlier one in this run; 0 where partitions never
+    /// change hands.
     pub epoch: u64,
+    /// What names of batches are made of besides the time of the first record and the start, instead of the name:
+    /// `{topic}-{partition}-{topic id, 8 hex digits}`. `None`: the name.
+    pub stem: Option<String>,
 }
 
 impl Partition {

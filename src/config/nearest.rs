@@ -13,9 +13,11 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
                 true => 0,
                 false => distance(&name, &lower),
             };
-            (distance <= allowed).then_some((distance, candidate.len(), candidate))
+            // Of equally near ones, the one with the same first letter: people rarely get that wrong.
+            let begins_otherwise = lower.chars().next() != name.chars().next();
+            (distance <= allowed).then_some((distance, begins_otherwise, candidate.len(), candidate))
         })
-        .min_by_key(|(distance, length, _)| (*distance, *length))
+        .min_by_key(|(distance, begins_otherwise, length, _)| (*distance, *begins_otherwise, *length))
         .map(|(.., candidate)| candidate)
 }
 
@@ -65,5 +67,6 @@ mod tests {
         assert_eq!(nearest("WORKER", names), Some("workers"));
         assert_eq!(nearest("batch_s", names), Some("batch_size"));
         assert_eq!(nearest("kafka", names), None);
+        assert_eq!(nearest("wrokers", ["brokers", "workers"]), Some("workers"));
     }
 }

@@ -51,7 +51,7 @@ impl Job<'_> {
         }
         memory.begin()?;
         source.set_opened_at(|name| memory.started_at(name));
-        let recipe = self.recipe(memory.processed_by());
+        let recipe = self.recipe(memory.processed_by(), &sink.shape())?;
         let (marks, consumed) = (Some(memory.marks()), source.consumed());
         Ok(self.engine(&Parts {
             source: &source,

@@ -1,19 +1,29 @@
 //! Jobs that read topics: the cluster, the group, and the source made of them. The group remembers what is done,
 //! so there is no state beside the output.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::report::Extent;
 use super::{Done, Job, Mode, Parts};
 use crate::config::kafka as config;
-use crate::config::{Format, Intent};
+use crate::config::{Format, Intent, Place};
 use crate::error::{Error, Result};
 use crate::kafka::cluster::{Cluster, Isolation};
 use crate::kafka::consumer::FetchSettings;
-use crate::kafka::group::{Assignor, GroupSettings};
+use crate::kafka::group::{Assignor, Group, GroupSettings};
+use crate::kafka::producer::{ProducerSettings, Transactional};
+use crate::kafka::wire::Compression;
 use crate::record::Payload;
+use crate::sink::Sink;
+use crate::sink::kafka::{KafkaSink, Notifying, WithLetterTopic};
 use crate::sink::key::Namer;
 use crate::source::kafka::{KafkaOptions, KafkaSource};
+
+/// A transaction that a dead process left open is aborted by the cluster after this time. Until then nobody who reads
+/// only committed records sees what stands behind it, and the group's next member waits for its offsets.
+const OPEN_AT_MOST: Duration = Duration::from_secs(30);
 
 impl Job<'_> {
     /// Topics in.
@@ -23,13 +33,16 @@ impl Job<'_> {
             log::info!("group {}", group.settings().group);
         }
         let namer = Namer::new("", self.config.output.codec);
-        let sink = self.sink(&namer)?;
-        let recipe = self.recipe(self.processed_by());
+        let sink = match self.mode {
+            Mode::Store => self.sink_with_kafka(&namer, source.cluster(), source.group())?,
+            Mode::Rehearse => self.local_sink(&namer)?,
+        };
+        let recipe = self.recipe(self.processed_by(), &sink.shape())?;
         let extent = match self.config.kafka.source.until {
             config::Until::Forever => Extent::Open,
             config::Until::End | config::Until::Time(_) => Extent::Bounded,
         };
-        let (marks, consumed) = (None, Arc::default());
+        let (marks, consumed) = (None, source.consumed());
         Ok(self.engine(&Parts { source: &source, recipe: &recipe, sink: &*sink, marks, consumed, extent }))
     }
 
@@ -89,6 +102,75 @@ impl Job<'_> {
         };
         Ok(Some(settings))
     }
+}
+
+/// Sinks with brokers.
+impl Job<'_> {
+    /// The output, with dead letters and notifications where they go to topics.
+    pub(super) fn sink_with_kafka(
+        &self,
+        namer: &Namer,
+        cluster: &Cluster,
+        group: Option<Arc<Group>>,
+    ) -> Result<Box<dyn Sink>> {
+        let main = match &self.config.output.to {
+            Place::Kafka(topic) => {
+                let settings = self.producer(self.transactional(group.as_deref())?);
+                self.with_letters(KafkaSink::prepare(cluster.clone(), topic, settings, group)?, namer)?
+            }
+            Place::Dir(_) | Place::File(_) | Place::Stdout => self.local_sink(namer)?,
+        };
+        let lettered: Box<dyn Sink> = match self.config.output.dead_letter_topic() {
+            Some(topic) => {
+                Box::new(WithLetterTopic::prepare(main, cluster.clone(), topic, self.producer(None))?)
+            }
+            None => main,
+        };
+        Ok(match &self.config.kafka.notify {
+            Some(notify) => {
+                Box::new(Notifying::prepare(lettered, cluster.clone(), &notify.topic, self.producer(None))?)
+            }
+            None => lettered,
+        })
+    }
+
+    fn producer(&self, transactional: Option<Transactional>) -> ProducerSettings {
+        let sink = &self.config.kafka.sink;
+        ProducerSettings {
+            compression: match sink.compression {
+                config::Compression::None => Compression::None,
+                config::Compression::Gzip => Compression::Gzip,
+                config::Compression::Snappy => Compression::Snappy,
+                config::Compression::Lz4 => Compression::Lz4,
+                config::Compression::Zstd => Compression::Zstd,
+            },
+            level: sink.level,
+            delivery_timeout: sink.delivery_timeout,
+            transactional,
+            ..ProducerSettings::default()
+        }
+    }
+
+    /// Transactions: wherever the offsets of a group can go into them, and where an id asks for them. Each process
+    /// needs an id of its own, or they would fence one another: of a group's members it is made of the static
+    /// member's id, else of chance, since what fences a dead member is its group (KIP-447).
+    fn transactional(&self, group: Option<&Group>) -> Result<Option<Transactional>> {
+        let id = match (&self.config.kafka.sink.transactional_id, group) {
+            (Some(id), _) => id.clone(),
+            (None, Some(group)) => {
+                let settings = group.settings();
+                let member = settings.instance_id.clone().unwrap_or_else(chance);
+                format!("{}-{member}", settings.group)
+            }
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(Transactional { id, timeout: OPEN_AT_MOST }))
+    }
+}
+
+/// Sixteen hex digits that no other process has.
+fn chance() -> String {
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
 /// What the protocol has room for.

@@ -24,12 +24,13 @@ use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::pipeline::{End, Pipeline, Settings};
 use crate::progress::Snapshot;
-use crate::sink::Sink;
+use crate::sink::{Shape, Sink};
 use crate::source::{Marks, Source};
 use crate::stop::Stop;
 use crate::summary::{Outcome, Summary};
 use crate::transform::Transform;
-use crate::transform::recipe::{Letters, Recipe, RecipeOptions, Replay};
+use crate::transform::pointer::Pointer;
+use crate::transform::recipe::{Key, Letters, Recipe, RecipeOptions, Replay};
 use report::{Extent, Reporter};
 
 /// How often the observer is called.
@@ -142,18 +143,28 @@ impl Job<'_> {
         device || matches!(result, Ok(End::Finished) | Err(Error::Damaged { .. }))
     }
 
-    fn recipe(&self, processed_by: String) -> Recipe {
-        Recipe::new(RecipeOptions {
+    /// What is made of records, in the form that the sink takes.
+    fn recipe(&self, processed_by: String, shape: &Shape) -> Result<Recipe> {
+        let recipe = Recipe::new(RecipeOptions {
             envelope: self.config.output.envelope,
             transforms: self.transforms.to_vec(),
             processed_by,
             dead_letters: match self.config.processing.on_reject {
                 OnReject::Drop => Letters::Drop,
+                OnReject::DeadLetter | OnReject::Fail if shape.letter_records => Letters::Records,
                 OnReject::DeadLetter | OnReject::Fail => Letters::Keep,
             },
             replay: if self.config.input.replay { Replay::Yes } else { Replay::No },
             output_cap: 4 * self.config.input.max_record_bytes as usize,
-        })
+        });
+        if !shape.records {
+            return Ok(recipe);
+        }
+        let key = match &self.config.kafka.sink.key {
+            Some(pointer) => Key::Field(Pointer::new(pointer)?),
+            None => Key::Source,
+        };
+        Ok(recipe.records(key))
     }
 
     fn settings(&self) -> Settings {
@@ -166,7 +177,7 @@ impl Job<'_> {
                 batch_bytes: processing.batch_bytes,
                 ..Limits::default()
             },
-            batch_wait: processing.batch_wait.unwrap_or(Duration::from_secs(10)),
+            batch_wait: self.config.batch_wait(),
             memory_limit: processing.memory_limit,
             retry: processing.retry,
             codec: if rehearsed { Codec::None } else { self.config.output.codec },

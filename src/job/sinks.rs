@@ -1,4 +1,7 @@
-//! The sink of a job: where the output goes, and around it what dead letters need.
+//! The sink of a job: where the output goes, and around it what dead letters and notifications need.
+//!
+//! From the inside out: the output, the dead letters' place where that is another one, the notifications. Each is
+//! a sink that wraps a sink, so every pair of them works.
 
 use super::rehearsal::Rehearsal;
 use super::{Job, Mode};
@@ -14,7 +17,17 @@ use crate::sink::stream::{FileOptions as FileTo, FileSink, StdoutSink, WithDeadL
 const WRITERS: usize = 4;
 
 impl Job<'_> {
+    /// The sink of a job that needs no brokers, or only to write to.
     pub(super) fn sink(&self, namer: &Namer) -> Result<Box<dyn Sink>> {
+        #[cfg(feature = "kafka")]
+        if self.mode == Mode::Store && self.config.uses_kafka() {
+            return self.sink_with_kafka(namer, &self.cluster()?, None);
+        }
+        self.local_sink(namer)
+    }
+
+    /// Directory, file or stdout.
+    pub(super) fn local_sink(&self, namer: &Namer) -> Result<Box<dyn Sink>> {
         let output = &self.config.output;
         if self.mode == Mode::Rehearse {
             return Ok(Box::new(Rehearsal::new(StdoutSink::new(Codec::None, self.stop)?)));
@@ -29,17 +42,18 @@ impl Job<'_> {
                 writers: WRITERS,
                 dead_letter: output.dead_letter_dir().cloned(),
             })?)),
-            Place::File(path) => self.with_letters(
-                FileSink::create(FileTo { path: path.clone(), codec, fsync, stop })?,
-                namer,
-                fsync,
-            ),
-            Place::Stdout => self.with_letters(StdoutSink::new(codec, self.stop)?, namer, fsync),
-            Place::Kafka(topic) => Err(Error::Usage(format!("this build cannot write to kafka:{topic} yet"))),
+            Place::File(path) => {
+                let options = FileTo { path: path.clone(), codec, fsync, stop };
+                self.with_letters(FileSink::create(options)?, namer)
+            }
+            Place::Stdout => self.with_letters(StdoutSink::new(codec, self.stop)?, namer),
+            Place::Kafka(topic) => Err(Error::Usage(format!("this build cannot write to kafka:{topic}"))),
         }
     }
 
-    fn with_letters<S: Sink + 'static>(&self, main: S, namer: &Namer, fsync: Fsync) -> Result<Box<dyn Sink>> {
+    /// With dead letters in a directory, where one was named.
+    pub(super) fn with_letters<S: Sink + 'static>(&self, main: S, namer: &Namer) -> Result<Box<dyn Sink>> {
+        let fsync = if self.config.output.fsync { Fsync::On } else { Fsync::Off };
         match self.config.output.dead_letter_dir() {
             Some(root) => Ok(Box::new(WithDeadLetters::prepare(main, root, namer.clone(), fsync)?)),
             None => Ok(Box::new(main)),

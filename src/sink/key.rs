@@ -4,6 +4,10 @@
 //! under `failed/` with the same name. `{partition}` is the path as given for files, and `{source}/{name}` for
 //! every other kind of source, so that a program's own source never meets a file's names.
 //!
+//! Partitions with a [stem](crate::record::Identity::stem) are those of topics, which have no end: their batches
+//! stand by the hour of the first record (UTC; its own time, so that it is the same the second time), as
+//! `{prefix}processed/{yyyy}/{mm}/{dd}/{hh}/{stem}-{start, 20 digits}.ndjson[.gz|.zst]`.
+//!
 //! What must never happen: two partitions with one name, a name outside its prefix, a directory where another
 //! partition's object belongs. So each segment of a path is either *plain* and stands as it is, or it is
 //! *marked*: other characters become `_`, and `--` with eight hex digits of the SHA-256 of the original follow.
@@ -25,6 +29,8 @@ use crate::sink::Stream;
 
 /// Longest segment of a name that file systems take.
 const SEGMENT: usize = 255;
+/// `-`, start and the longest extension.
+const STARTED: usize = 1 + 20 + ".ndjson.zst".len();
 /// `--` and eight hex digits.
 const MARK: usize = 10;
 
@@ -98,10 +104,28 @@ impl Namer {
 
     fn object(&self, stream: Stream, id: &BatchId) -> String {
         let partition: &Partition = &id.partition;
+        if let Some(stem) = &partition.identity().stem {
+            return self.dated(stream, stem, id);
+        }
         let mut text = self.directory(stream, partition.source(), partition.name());
         text.push_str(&format!("/{:020}.ndjson{}", id.start, self.codec.extension()));
         text
     }
+
+    fn dated(&self, stream: Stream, stem: &str, id: &BatchId) -> String {
+        let mut text = format!("{}{}/{}/", self.prefix, top(stream), hour(id.first_time));
+        let most = SEGMENT - STARTED;
+        let plain = stem.len() <= most && is_plain(stem);
+        text.push_str(&if plain { Cow::Borrowed(stem) } else { Cow::Owned(marked(stem, most)) });
+        text.push_str(&format!("-{:020}.ndjson{}", id.start, self.codec.extension()));
+        text
+    }
+}
+
+/// The hour of a time in milliseconds since the epoch, UTC. What no calendar has is the hour nearest to it.
+fn hour(milliseconds: i64) -> String {
+    let time = jiff::Timestamp::from_millisecond(milliseconds.max(0)).unwrap_or(jiff::Timestamp::MAX);
+    time.strftime("%Y/%m/%d/%H").to_string()
 }
 
 /// Whether this is the last segment of a batch's default name, with any codec.
@@ -120,7 +144,11 @@ pub fn top(stream: Stream) -> &'static str {
 }
 
 fn push_segment(text: &mut String, segment: &str) {
-    text.push_str(&if is_plain(segment) { Cow::Borrowed(segment) } else { Cow::Owned(marked(segment)) });
+    text.push_str(&if is_plain(segment) {
+        Cow::Borrowed(segment)
+    } else {
+        Cow::Owned(marked(segment, SEGMENT))
+    });
 }
 
 fn is_plain(segment: &str) -> bool {
@@ -141,9 +169,9 @@ fn is_marked(segment: &str) -> bool {
     mark.starts_with("--") && mark[2..].bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn marked(segment: &str) -> String {
+fn marked(segment: &str, most: usize) -> String {
     let clean = segment.chars().map(|char| if is_allowed(char) { char } else { '_' });
-    let mut text: String = clean.take(SEGMENT - MARK).collect();
+    let mut text: String = clean.take(most - MARK).collect();
     if text.chars().all(|char| char == '.') {
         // `.`, `..` and the empty segment: the result should not begin like a hidden file.
         text = "_".repeat(text.len().max(1));
@@ -224,6 +252,50 @@ mod tests {
         let namer = Namer::new("", Codec::None);
         assert_eq!(namer.clash("file", ["/a", "b", "a"]), Some(("/a", "a")));
         assert_eq!(namer.clash("file", ["/a", "b", "c"]), None);
+    }
+
+    fn topic(stem: &str, start: u64, first_time: i64) -> BatchId {
+        let stem = Some(stem.to_owned());
+        let identity = Identity { source: "kafka", name: "t:0".into(), stem, ..Identity::default() };
+        BatchId { partition: Partition::new(identity), start, first_time, opened_at: 0 }
+    }
+
+    #[test]
+    fn batches_of_topics_stand_by_the_hour_of_their_first_record() {
+        let namer = Namer::new("jobs", Codec::Gzip(1));
+        let id = topic("data-input-3-0a1b2c3d", 42, 1_795_435_200_999);
+        let name = "2026/11/23/12/data-input-3-0a1b2c3d-00000000000000000042.ndjson.gz";
+        assert_eq!(namer.stored(&id), format!("jobs/processed/{name}"));
+        assert_eq!(namer.failed(&id), format!("jobs/failed/{name}"));
+    }
+
+    #[test]
+    fn every_time_has_an_hour() {
+        for (time, expected) in [
+            (0, "1970/01/01/00"),
+            (-1, "1970/01/01/00"),
+            (i64::MIN, "1970/01/01/00"),
+            (3_599_999, "1970/01/01/00"),
+            (3_600_000, "1970/01/01/01"),
+            (i64::MAX, "9999/12/30/22"),
+        ] {
+            assert_eq!(hour(time), expected, "{time}");
+        }
+    }
+
+    #[test]
+    fn long_and_odd_stems_are_marked() {
+        let namer = Namer::new("", Codec::Zstd(1));
+        let last = |stem: &str| {
+            let name = namer.stored(&topic(stem, u64::MAX, 0));
+            name.rsplit_once('/').map(|(_, last)| last.to_owned()).unwrap_or_default()
+        };
+        let (long, other) = ("t".repeat(249) + "-0-00000000", "t".repeat(249) + "-1-00000000");
+        assert!(last(&long).len() <= SEGMENT && last(&long).starts_with("ttt"), "{}", last(&long));
+        assert_ne!(last(&long), last(&other));
+        assert!(last("../x").starts_with(".._x--"), "{}", last("../x"));
+        assert!(last("a b").starts_with("a_b--") && last("a b").chars().all(is_allowed));
+        assert_ne!(last("a_b"), last("a b"));
     }
 
     /// Paths made of pieces that are hard to tell apart.

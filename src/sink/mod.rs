@@ -50,6 +50,25 @@ pub trait Sink: Send + Sync {
     }
 }
 
+/// A sink of any kind, for sinks that wrap one.
+impl<S: Sink + ?Sized> Sink for Box<S> {
+    fn shape(&self) -> Shape {
+        (**self).shape()
+    }
+
+    fn store(&self, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {
+        (**self).store(batches, receipts)
+    }
+
+    fn open(&self, id: &BatchId) -> Result<Box<dyn Upload>> {
+        (**self).open(id)
+    }
+
+    fn finish(&self) -> Result<()> {
+        (**self).finish()
+    }
+}
+
 /// A batch that is stored in parts while it is still open. Nothing is visible before [`Upload::publish`].
 pub trait Upload: Send + Sync {
     /// Stores one part: in any order, several at a time; the same one again if it failed.

@@ -47,6 +47,32 @@ pub(super) struct Parts {
     digits: usize,
     /// A line of text as a JSON string.
     pub(super) quoted: Vec<u8>,
+    /// The value of an outgoing record.
+    pub(super) value: Vec<u8>,
+}
+
+/// What is put into an envelope: one JSON value, and whether CR or LF may stand in it.
+#[derive(Clone, Copy)]
+pub(super) struct Data<'a> {
+    pub(super) json: &'a [u8],
+    pub(super) breaks: Breaks,
+    pub(super) member: Member,
+}
+
+/// What an envelope calls its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Member {
+    /// `data`.
+    Value,
+    /// `data_base64`: a JSON string with bytes.
+    Base64,
+}
+
+impl<'a> Data<'a> {
+    /// A JSON value.
+    pub(super) fn value(json: &'a [u8], breaks: Breaks) -> Self {
+        Data { json, breaks, member: Member::Value }
+    }
 }
 
 /// Where the position's digits stand, in the message id and in the metadata.
@@ -110,17 +136,33 @@ impl Envelope {
         &self,
         parts: &mut Parts,
         (origin, number): (&Origin<'_>, Option<usize>),
-        (data, breaks): (&[u8], Breaks),
+        data: Data<'_>,
         out: &mut Vec<u8>,
     ) {
         match (origin, number) {
-            (Origin::Read(Record { extra: None, position, .. }), None) => {
-                return self.write(parts, *position, (data, breaks), out);
+            (Origin::Read(Record { extra: None, position, .. }), None) if data.member == Member::Value => {
+                return self.write(parts, *position, (data.json, data.breaks), out);
             }
-            _ => drop(self.open(parts, origin, number, out)),
+            (Origin::Read(record), None) if self.0.kind == EnvelopeKind::Default => {
+                self.open_known(parts, record, data.member, out);
+            }
+            _ => drop(self.open(parts, origin, (number, data.member), out)),
         }
-        splice(data, breaks, out);
+        splice(data.json, data.breaks, out);
         out.extend_from_slice(self.after());
+    }
+
+    /// Appends what stands before the data of a record with a key, a time or headers: the template, and what the
+    /// metadata has more.
+    fn open_known(&self, parts: &mut Parts, record: &Record<'_>, member: Member, out: &mut Vec<u8>) {
+        let comma = !parts.metadata.is_empty();
+        let before = self.before(parts, record.position);
+        out.extend_from_slice(&before[..before.len() - DATA.len() - 1]);
+        if let Some(extra) = record.extra {
+            members(record, extra, comma, out);
+        }
+        out.push(b'}');
+        out.extend_from_slice(data_name(member));
     }
 
     fn after(&self) -> &'static [u8] {
@@ -147,13 +189,19 @@ impl Envelope {
     fn make_template(&self, parts: &mut Parts, position: u64, digits: usize) {
         let mut template = std::mem::take(&mut parts.template);
         template.clear();
-        parts.holes = self.open(parts, &Origin::Bare(position), None, &mut template);
+        parts.holes = self.open(parts, &Origin::Bare(position), (None, Member::Value), &mut template);
         parts.digits = digits;
         parts.template = template;
     }
 
     /// Appends what stands before `data`.
-    fn open(&self, parts: &Parts, origin: &Origin<'_>, number: Option<usize>, out: &mut Vec<u8>) -> Holes {
+    fn open(
+        &self,
+        parts: &Parts,
+        origin: &Origin<'_>,
+        (number, member): (Option<usize>, Member),
+        out: &mut Vec<u8>,
+    ) -> Holes {
         match self.0.kind {
             EnvelopeKind::None => [None, None],
             EnvelopeKind::Default => {
@@ -167,7 +215,7 @@ impl Envelope {
                 out.extend_from_slice(&self.0.processed_by);
                 out.extend_from_slice(b",\"metadata\":");
                 let in_metadata = parts.metadata(origin, out);
-                out.extend_from_slice(b",\"data\":");
+                out.extend_from_slice(data_name(member));
                 [in_id, in_metadata]
             }
             EnvelopeKind::CloudEvents => {
@@ -177,15 +225,56 @@ impl Envelope {
                 parts.uri(origin, out);
                 out.extend_from_slice(b"\",\"type\":\"pipeline.record\",\"time\":\"");
                 match origin {
-                    Origin::Read(Record { extra: Some(Extra { time: Some(time), .. }), .. }) => {
-                        rfc3339(*time, out);
+                    Origin::Read(record) => attributes(record, &parts.time, out),
+                    _ => {
+                        out.extend_from_slice(&parts.time);
+                        out.push(b'"');
                     }
-                    _ => out.extend_from_slice(&parts.time),
                 }
-                out.extend_from_slice(b"\",\"datacontenttype\":\"application/json\",\"data\":");
+                out.extend_from_slice(match member {
+                    Member::Value => b",\"datacontenttype\":\"application/json\"",
+                    Member::Base64 => b",\"datacontenttype\":\"application/octet-stream\"",
+                });
+                out.extend_from_slice(data_name(member));
                 [in_id, None]
             }
         }
+    }
+}
+
+/// What stands before a JSON value.
+const DATA: &[u8] = b",\"data\":";
+
+fn data_name(member: Member) -> &'static [u8] {
+    match member {
+        Member::Value => DATA,
+        Member::Base64 => b",\"data_base64\":",
+    }
+}
+
+/// Appends the attributes of a CloudEvents event that a record decides: the end of `time`, and as extensions the
+/// key (of the partitioning extension) and that it is a tombstone. Headers have no place there: attributes are of
+/// simple types.
+fn attributes(record: &Record<'_>, otherwise: &[u8], out: &mut Vec<u8>) {
+    match record.time() {
+        Some(time) => rfc3339_millis(time, out),
+        None => out.extend_from_slice(otherwise),
+    }
+    out.push(b'"');
+    if let Some(key) = record.key() {
+        match std::str::from_utf8(key) {
+            Ok(text) => {
+                out.extend_from_slice(b",\"partitionkey\":");
+                string(text, out);
+            }
+            Err(_) => {
+                out.extend_from_slice(b",\"partitionkeybase64\":");
+                base64(key, out);
+            }
+        }
+    }
+    if record.is_tombstone() {
+        out.extend_from_slice(b",\"tombstone\":true");
     }
 }
 
@@ -327,15 +416,20 @@ pub(super) fn text_or_base64(name: &str, bytes: &[u8], out: &mut Vec<u8>) {
             string(text, out);
         }
         Err(_) => {
-            out.extend_from_slice(b"_base64\":\"");
-            let from = out.len();
-            out.resize(from + bytes.len().div_ceil(3) * 4, 0);
-            let len =
-                BASE64_STANDARD.encode_slice(bytes, &mut out[from..]).expect("four characters for three");
-            out.truncate(from + len);
-            out.push(b'"');
+            out.extend_from_slice(b"_base64\":");
+            base64(bytes, out);
         }
     }
+}
+
+/// Appends bytes as a JSON string in base64.
+pub(super) fn base64(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    let from = out.len();
+    out.resize(from + bytes.len().div_ceil(3) * 4, 0);
+    let len = BASE64_STANDARD.encode_slice(bytes, &mut out[from..]).expect("four characters for three");
+    out.truncate(from + len);
+    out.push(b'"');
 }
 
 /// Appends a JSON string.
@@ -353,6 +447,14 @@ fn rfc3339(milliseconds: i64, out: &mut Vec<u8>) {
     let last = if milliseconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
     let time = jiff::Timestamp::from_second(milliseconds.div_euclid(1000)).unwrap_or(last);
     write!(out, "{time:.0}").expect("a vector takes every write");
+}
+
+/// The same with milliseconds.
+fn rfc3339_millis(milliseconds: i64, out: &mut Vec<u8>) {
+    match jiff::Timestamp::from_millisecond(milliseconds) {
+        Ok(time) => write!(out, "{time:.3}").expect("a vector takes every write"),
+        Err(_) => rfc3339(milliseconds, out),
+    }
 }
 
 /// A URI reference (RFC 3986) for a partition: its source as the scheme, then its name.

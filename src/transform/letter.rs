@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::Sample;
 use super::envelope::{Origin, Parts, integer, string, text_or_base64};
+use crate::outgoing::{self, Headers, Outgoing, Pair};
 use crate::record::{Entry, RejectKind, Rejection, Section};
 
 /// How many rejected records of a chunk the summary may show.
@@ -109,6 +110,49 @@ pub(super) fn write(
     out.extend_from_slice(b"\",");
     text_or_base64("payload", whole_characters(rejected.payload, why), out);
     out.extend_from_slice(b"}\n");
+}
+
+/// What the headers of dead letters that are records are called. A dead letter that is rejected again has them once.
+const HEADERS: [&str; 7] = [
+    "pipeline.message_id",
+    "pipeline.error.kind",
+    "pipeline.error.message",
+    "pipeline.error.line",
+    "pipeline.error.pointer",
+    "pipeline.error.length",
+    "pipeline.failed_at",
+];
+
+/// Appends the dead letter of a rejected record, as a frame: its key, value, time and headers as they were, and
+/// headers that tell why.
+pub(super) fn put(
+    parts: &Parts,
+    rejected: &Rejected<'_>,
+    why: &Rejection,
+    line: Option<u64>,
+    out: &mut Vec<u8>,
+) {
+    let record = rejected.section.record(rejected.entry);
+    let mut quoted = Vec::new();
+    parts.message_id(&rejected.origin, None, &mut quoted);
+    let id: String = serde_json::from_slice(&quoted).unwrap_or_default();
+    let (line, length) = (line.map(|line| line.to_string()), why.length.map(|length| length.to_string()));
+    let values: [Option<&[u8]>; 7] = [
+        Some(id.as_bytes()),
+        Some(why.kind.name().as_bytes()),
+        Some(why.message.as_bytes()),
+        line.as_deref().map(str::as_bytes),
+        why.pointer.as_deref().map(str::as_bytes),
+        length.as_deref().map(str::as_bytes),
+        Some(&parts.time),
+    ];
+    let own = |(name, _): &Pair<'_>| HEADERS.iter().any(|header| header.as_bytes() == *name);
+    let mut headers: Vec<Pair<'_>> = record.headers().filter(|header| !own(header)).collect();
+    let told = HEADERS.iter().zip(values).filter(|(_, value)| value.is_some());
+    headers.extend(told.map(|(name, value)| (name.as_bytes(), value)));
+    let value = if record.is_tombstone() { None } else { Some(rejected.payload) };
+    let (key, time, headers) = (record.key(), record.time(), Headers::of(&headers));
+    outgoing::put(out, &Outgoing { key, value, time, headers });
 }
 
 /// Appends the member that tells why.

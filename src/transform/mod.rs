@@ -5,6 +5,7 @@
 
 pub mod envelope;
 pub mod letter;
+pub mod pointer;
 pub mod recipe;
 mod value;
 
@@ -153,16 +154,17 @@ impl io::Write for Limited<'_> {
 
 /// What the pool runs over the records of a chunk that belong to one batch: one virtual call a section.
 pub trait Program: Send + Sync {
-    /// Appends output and dead letters of these records, each as lines.
+    /// Appends output and dead letters of these records, each as lines, or as [`crate::outgoing`] frames where the
+    /// sink's shape asks for them.
     fn run(&self, section: &Section<'_>, out: &mut Out);
 }
 
 /// What a [`Program`] writes. Recycled; the engine takes what each call appended.
 #[derive(Debug, Default)]
 pub struct Out {
-    /// The output: lines.
+    /// The output: lines or frames.
     pub stored: Vec<u8>,
-    /// The dead letters: lines.
+    /// The dead letters: lines or frames.
     pub failed: Vec<u8>,
     /// What was counted since the engine last took it.
     pub counts: Counts,

@@ -3,15 +3,23 @@
 //! A record is validated before the first transform sees it, and what a transform made of it before the next one
 //! does. Nothing is allocated a record: outputs go through two buffers in turn, and lines are appended to the
 //! caller's. A transform that panics is the engine's to catch.
+//!
+//! What records are that are no JSON: text is a JSON string, bytes are a JSON string in base64, and so transforms
+//! see them; without an envelope and a transform, outgoing records have them as they were. A tombstone (null value)
+//! is no value to transform: it passes all transforms by, becomes `null` in lines and in envelopes, which mark it,
+//! and stays a tombstone in outgoing records without an envelope, so that it deletes its key there too.
 
+use std::borrow::Cow;
 use std::mem;
 use std::sync::Arc;
 
-use super::envelope::{Breaks, Envelope, EnvelopeKind, Origin, Parts, string};
+use super::envelope::{Breaks, Data, Envelope, EnvelopeKind, Member, Origin, Parts, base64, string};
 use super::letter::{self, Letter, Lines, Rejected, Tally};
+use super::pointer::Pointer;
 use super::value::{Values, utf8, value};
 use super::{Out, Outputs, Program, Transform};
 use crate::batch::Counts;
+use crate::outgoing::{self, Outgoing};
 use crate::record::{Entry, Payload, Record, RejectKind, Rejection, Section};
 
 /// What the transforms make of all records of a section may have so many bytes, envelopes included: a section
@@ -51,8 +59,11 @@ impl Default for RecipeOptions {
 /// What becomes of rejected records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Letters {
-    /// They are counted and kept.
+    /// They are counted and kept, as lines.
     Keep,
+    /// They are counted and kept, as [`crate::outgoing`] frames: key, value, time and headers as they were, and
+    /// headers that tell why. For sinks whose shape has `letter_records`.
+    Records,
     /// They are counted.
     Drop,
 }
@@ -66,9 +77,28 @@ pub enum Replay {
     Yes,
 }
 
+/// What the key of an outgoing record is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Key {
+    /// The key of the record it was made of.
+    #[default]
+    Source,
+    /// A field of the output, before it is put into an envelope: strings without quotes, everything else as it is
+    /// written; without it, or where it is `null`, there is no key. A tombstone keeps its own.
+    Field(Pointer),
+}
+
+/// What outputs are appended as.
+enum Form {
+    Lines,
+    Records(Key),
+}
+
 /// The program of a run.
 pub struct Recipe {
     envelope: Envelope,
+    kind: EnvelopeKind,
+    form: Form,
     transforms: Vec<Arc<dyn Transform>>,
     dead_letters: Letters,
     replay: Replay,
@@ -80,6 +110,8 @@ impl Recipe {
     pub fn new(options: RecipeOptions) -> Self {
         Recipe {
             envelope: Envelope::new(options.envelope, &options.processed_by),
+            kind: options.envelope,
+            form: Form::Lines,
             transforms: options.transforms,
             dead_letters: options.dead_letters,
             replay: options.replay,
@@ -96,6 +128,14 @@ impl Recipe {
     /// Bare records: no envelope around them.
     pub fn bare(mut self) -> Self {
         self.envelope = Envelope::new(EnvelopeKind::None, "");
+        self.kind = EnvelopeKind::None;
+        self
+    }
+
+    /// Outputs are [`crate::outgoing`] frames, not lines: for sinks whose shape has `records`. They have this key,
+    /// and time and headers of the record they are made of.
+    pub fn records(mut self, key: Key) -> Self {
+        self.form = Form::Records(key);
         self
     }
 }
@@ -150,8 +190,10 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn records(&mut self) {
         let (section, recipe) = (self.section, self.recipe);
-        let plain =
-            section.payload() == Payload::Json && recipe.replay == Replay::No && recipe.transforms.is_empty();
+        let plain = section.payload() == Payload::Json
+            && recipe.replay == Replay::No
+            && recipe.transforms.is_empty()
+            && matches!(recipe.form, Form::Lines);
         let mut faults = section.faults().peekable();
         let mut values = Values::new(section);
         for (index, entry) in section.entries().iter().enumerate() {
@@ -185,12 +227,19 @@ impl<'a> Run<'a> {
         if self.recipe.replay == Replay::Yes {
             return self.replayed(entry, record);
         }
-        if record.payload == Payload::Text {
+        if record.is_tombstone() {
+            self.emit(&origin, None, Output { data: Data::value(b"null", Breaks::None), raw: None });
+            self.counts.stored += 1;
+            return Ok(());
+        }
+        if record.payload != Payload::Json {
             return self.text(&origin, record);
         }
         let value = values.next(entry)?;
         let breaks = self.breaks(entry);
-        self.json(&origin, (Record { bytes: value.as_bytes(), ..record }, breaks))
+        let raw = Some(record.bytes);
+        let data = Data::value(value.as_bytes(), breaks);
+        self.json(&origin, Record { bytes: value.as_bytes(), ..record }, Output { data, raw })
     }
 
     /// Whether CR or LF stands in an entry. Looks at each byte of the section once, and but once a section where
@@ -210,14 +259,21 @@ impl<'a> Run<'a> {
         if next < at + entry.len as usize { Breaks::Perhaps } else { Breaks::None }
     }
 
-    /// A line of text: it becomes a JSON string.
+    /// Text or bytes: they become a JSON string.
     fn text(&mut self, origin: &Origin<'_>, record: Record<'_>) -> Result<(), Rejection> {
-        let text = utf8(record.bytes)?;
         let mut quoted = mem::take(&mut self.parts.quoted);
         quoted.clear();
-        string(text, &mut quoted);
+        let member = if record.payload == Payload::Binary {
+            base64(record.bytes, &mut quoted);
+            Member::Base64
+        } else {
+            string(utf8(record.bytes)?, &mut quoted);
+            Member::Value
+        };
+        let data = Data { json: &quoted, breaks: Breaks::None, member };
+        let output = Output { data, raw: Some(record.bytes) };
         let record = Record { bytes: &quoted, payload: Payload::Json, ..record };
-        let made = self.json(origin, (record, Breaks::None));
+        let made = self.json(origin, record, output);
         self.parts.quoted = quoted;
         made
     }
@@ -233,9 +289,11 @@ impl<'a> Run<'a> {
                 length: Some(length),
                 ..Rejection::new(RejectKind::TooLarge, "only its beginning was kept")
             }),
-            None if record.payload == Payload::Text => self.text(&origin, payload),
+            None if record.payload != Payload::Json => self.text(&origin, payload),
             None => value(payload.bytes).and_then(|value| {
-                self.json(&origin, (Record { bytes: value.as_bytes(), ..payload }, Breaks::Perhaps))
+                let data = Data::value(value.as_bytes(), Breaks::Perhaps);
+                let output = Output { data, raw: Some(payload.bytes) };
+                self.json(&origin, Record { bytes: value.as_bytes(), ..payload }, output)
             }),
         };
         if let Err(why) = made {
@@ -247,10 +305,9 @@ impl<'a> Run<'a> {
 
     /// One valid JSON value: transforms it and appends what becomes of it.
     #[inline]
-    fn json(&mut self, origin: &Origin<'_>, (record, breaks): (Record<'_>, Breaks)) -> Result<(), Rejection> {
+    fn json(&mut self, origin: &Origin<'_>, record: Record<'_>, output: Output<'_>) -> Result<(), Rejection> {
         if self.recipe.transforms.is_empty() {
-            let data = (record.bytes, breaks);
-            self.recipe.envelope.write_any(self.parts, (origin, None), data, self.stored);
+            self.emit(origin, None, output);
             self.counts.stored += 1;
             return Ok(());
         }
@@ -269,13 +326,18 @@ impl<'a> Run<'a> {
         let count = outputs.len();
         for (number, output) in outputs.iter().enumerate() {
             let number = (count > 1).then_some(number);
-            let data = (output.trim_ascii(), Breaks::Perhaps);
-            self.recipe.envelope.write_any(self.parts, (origin, number), data, self.stored);
+            let data = Data::value(output.trim_ascii(), Breaks::Perhaps);
+            emit(self.recipe, self.parts, self.stored, (origin, number, Output { data, raw: None }));
             if self.stored.len() - self.began > SECTION_CAP.max(self.recipe.output_cap) {
                 return Err(Rejection::new(RejectKind::Output, "the outputs of its chunk are too large"));
             }
         }
         Ok(count as u64)
+    }
+
+    #[inline]
+    fn emit(&mut self, origin: &Origin<'_>, number: Option<usize>, output: Output<'_>) {
+        emit(self.recipe, self.parts, self.stored, (origin, number, output));
     }
 
     /// Counts a rejected record, and keeps it as a dead letter if they are kept. `line` is known beforehand for
@@ -284,10 +346,71 @@ impl<'a> Run<'a> {
     fn reject(&mut self, rejected: &Rejected<'_>, why: Rejection, line: Option<Option<u64>>) {
         self.counts.rejected += 1;
         let here = self.tally.count(rejected, &why);
-        if self.recipe.dead_letters == Letters::Keep {
-            letter::write(self.parts, rejected, &why, line.unwrap_or(here), self.tally.failed);
+        let line = line.unwrap_or(here);
+        match self.recipe.dead_letters {
+            Letters::Keep => letter::write(self.parts, rejected, &why, line, self.tally.failed),
+            Letters::Records => letter::put(self.parts, rejected, &why, line, self.tally.failed),
+            Letters::Drop => {}
         }
     }
+}
+
+/// What a record became: the data, and the record's own bytes where they are the same value.
+#[derive(Clone, Copy)]
+struct Output<'a> {
+    data: Data<'a>,
+    raw: Option<&'a [u8]>,
+}
+
+/// Appends an output, as a line or as a frame. `number` tells apart the outputs of a record that has several.
+#[inline]
+fn emit(
+    recipe: &Recipe,
+    parts: &mut Parts,
+    stored: &mut Vec<u8>,
+    (origin, number, output): (&Origin<'_>, Option<usize>, Output<'_>),
+) {
+    match &recipe.form {
+        Form::Lines => recipe.envelope.write_any(parts, (origin, number), output.data, stored),
+        Form::Records(key) => put(recipe, key, parts, stored, (origin, number, output)),
+    }
+}
+
+/// Appends an output as a frame.
+fn put(
+    recipe: &Recipe,
+    key: &Key,
+    parts: &mut Parts,
+    stored: &mut Vec<u8>,
+    (origin, number, output): (&Origin<'_>, Option<usize>, Output<'_>),
+) {
+    let record = match origin {
+        Origin::Read(record) => Some(record),
+        Origin::Bare(_) | Origin::Replayed(_) => None,
+    };
+    let tombstone = record.is_some_and(Record::is_tombstone);
+    let found = match key {
+        // What was validated is UTF-8.
+        Key::Field(field) if !tombstone => {
+            std::str::from_utf8(output.data.json).ok().and_then(|json| field.bytes(json))
+        }
+        _ => record.and_then(Record::key).map(Cow::Borrowed),
+    };
+    let mut envelope = mem::take(&mut parts.value);
+    envelope.clear();
+    let value = match recipe.kind {
+        EnvelopeKind::None if tombstone => None,
+        EnvelopeKind::None => Some(output.raw.unwrap_or(output.data.json)),
+        EnvelopeKind::Default | EnvelopeKind::CloudEvents => {
+            recipe.envelope.write_any(parts, (origin, number), output.data, &mut envelope);
+            // Without the end of the line.
+            Some(&envelope[..envelope.len() - 1])
+        }
+    };
+    let (time, headers) =
+        (record.and_then(Record::time), record.map_or_else(Default::default, Record::headers));
+    outgoing::put(stored, &Outgoing { key: found.as_deref(), value, time, headers });
+    parts.value = envelope;
 }
 
 /// What the transforms, one behind the other, make of a record.

@@ -7,7 +7,7 @@
 use serde_json::value::RawValue;
 
 use crate::json::validate::Validator;
-use crate::record::{Entry, RejectKind, Rejection, Section};
+use crate::record::{Entry, Payload, RejectKind, Rejection, Section};
 
 /// The values of a section, asked for in the order of its entries.
 pub(super) struct Values<'a> {
@@ -27,7 +27,9 @@ impl<'a> Values<'a> {
             let text = std::str::from_utf8(&buffer[from..(last.at + last.len) as usize]).ok()?;
             Some((text, from))
         };
-        Values { buffer, text: text(), validator: Validator::default() }
+        // Nobody asks for the values of text and bytes.
+        let text = if section.payload() == Payload::Json { text() } else { None };
+        Values { buffer, text, validator: Validator::default() }
     }
 
     /// The value of the next entry, without the white space around it.

@@ -274,7 +274,7 @@ fn arguments_anywhere() {
         (&["a.json", "-b"], "-b needs a value"),
         (&["a.json", "--wrokers", "2"], "unknown option --wrokers; did you mean --workers?"),
         (&["a.json", "-z", "bzip2"], "-z: expected none, gzip"),
-        (&["a.json", "-f", "xml"], "-f: expected auto, ndjson, json or text, not \"xml\""),
+        (&["a.json", "-f", "xml"], "-f: expected auto, ndjson, json, text or binary, not \"xml\""),
         (&["a.json", "-n", "-3"], "-n: expected"),
         (&["a.json", "--set", "processing.batch_siez=3"], "did you mean processing.batch_size?"),
         (&["a.json", "--set", "nonsense"], "--set"),

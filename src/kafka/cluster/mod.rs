@@ -182,6 +182,7 @@ impl Cluster {
     ) -> Result<T> {
         let begun = Instant::now();
         let mut delays = self.delays();
+        let mut before = None;
         loop {
             let error = match attempt() {
                 Err(error) if error.retry() == Retry::Transient => error,
@@ -190,12 +191,11 @@ impl Cluster {
             self.0.hangup.check()?;
             let delay = delays.next().unwrap_or(self.0.retry.max_delay);
             if deadline.saturating_duration_since(Instant::now()) <= delay {
-                return Err(match error {
-                    Error::GaveUp { .. } => error,
-                    last => Error::GaveUp { what: what(), after: begun.elapsed(), last: Box::new(last) },
-                });
+                let last = Box::new(telling(error, before));
+                return Err(Error::GaveUp { what: what(), after: begun.elapsed(), last });
             }
             log::debug!("{}: {error}; again in {delay:?}", what());
+            before = Some(error);
             self.sleep(delay)?;
         }
     }
@@ -228,6 +228,15 @@ impl Known {
             let topic = Topic::after(self.topics.get(name).map(Arc::as_ref), name.clone(), described);
             self.topics.insert(name.clone(), Arc::new(topic));
         }
+    }
+}
+
+/// The error to give up with: that the deadline cut the last answer short says less than what went wrong before.
+fn telling(last: Error, before: Option<Error>) -> Error {
+    match (last, before) {
+        (Error::GaveUp { last, .. }, before) => telling(*last, before),
+        (Error::Timeout { .. }, Some(before)) => telling(before, None),
+        (last, _) => last,
     }
 }
 

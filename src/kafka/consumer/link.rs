@@ -100,7 +100,10 @@ impl Fetcher {
             return Ok(());
         }
         if !link.connection.as_ref().is_some_and(Connection::is_open) {
-            match self.cluster.connect_by(id, now + link.patience) {
+            let opened = self.cluster.connect_by(id, now + link.patience);
+            self.forgive(now.elapsed(), |partition| !partition.is_led_by(id));
+            let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
+            match opened {
                 Ok(connection) => link.connection = Some(connection),
                 Err(error) => {
                     let longest = self.cluster.options().connect_timeout;
@@ -109,6 +112,7 @@ impl Fetcher {
                 }
             }
         }
+        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
         let throttle = link.connection.as_ref().map_or(Duration::ZERO, Connection::throttle);
         if !throttle.is_zero() {
             link.rest_until = Some(Instant::now() + throttle);
@@ -122,6 +126,16 @@ impl Fetcher {
         match self.send(id) {
             Ok(()) => Ok(()),
             Err(error) => self.fail(id, error),
+        }
+    }
+
+    /// This thread was busy for so long: who could not be heard meanwhile is not to blame.
+    pub(super) fn forgive(&mut self, busy: Duration, innocent: impl Fn(&Partition) -> bool) {
+        for partition in self.partitions.values_mut().filter(|one| innocent(one)) {
+            partition.heard += busy;
+        }
+        for asked in self.links.values_mut().filter_map(|link| link.asked.as_mut()) {
+            asked.due += busy;
         }
     }
 

@@ -12,7 +12,7 @@
 //! the partition, which is then left alone until it is added again. There are no fetch sessions (KIP-227): every
 //! request is complete, so that nothing has to be kept in step with a broker.
 //!
-//! Read [`partition`] for one partition, [`link`] for one leader, [`answer`] for what an answer means.
+//! Read `partition` for one partition, `link` for one leader, `answer` for what an answer means, `wait` for polling.
 //!
 //! **How long memory lives.** [`Fetched::records`] is a slice of the whole answer, which all its partitions share:
 //! the answer is freed when the last of its [`Fetched`] is dropped. Then a connection uses the memory again. Who
@@ -221,7 +221,7 @@ impl Fetcher {
     /// Neither asks for this partition nor returns anything of it until [`Fetcher::resume`]. Keeps what has arrived, and
     /// what arrives of requests already sent: at most two answers' share of this partition, copied.
     pub fn pause(&mut self, of: &TopicPartition) {
-        let Some(partition) = self.partitions.get_mut(of) else { return };
+        let Some(partition) = self.partitions.get_mut(of).filter(|one| !one.paused) else { return };
         partition.paused = true;
         for fetched in std::mem::take(&mut self.ready) {
             let place = if fetched.of == *of { &mut partition.kept } else { &mut self.ready };
@@ -234,7 +234,7 @@ impl Fetcher {
 
     /// Undoes [`Fetcher::pause`]. What was kept comes first.
     pub fn resume(&mut self, of: &TopicPartition) {
-        let Some(partition) = self.partitions.get_mut(of) else { return };
+        let Some(partition) = self.partitions.get_mut(of).filter(|one| one.paused) else { return };
         partition.paused = false;
         partition.heard = self.clock.now();
         self.ready.extend(partition.kept.drain(..));
@@ -287,11 +287,12 @@ impl Fetcher {
             return Ok(());
         }
         let known = self.refresh.at;
-        let stale = |of: &TopicPartition| {
+        let is_stale = |of: &TopicPartition| {
             self.cluster.topic(&of.topic).is_none() || self.partitions[of].needs_news(known)
         };
-        if leaderless.iter().any(stale) && !self.ask_cluster(now)? {
-            return Ok(());
+        let (stale, mut leaderless): (Vec<_>, Vec<_>) = leaderless.into_iter().partition(is_stale);
+        if !stale.is_empty() && self.ask_cluster(now)? {
+            leaderless.extend(stale);
         }
         for of in leaderless {
             let found = self.cluster.leader(&of);
@@ -327,6 +328,7 @@ impl Fetcher {
         topics.sort();
         topics.dedup();
         let asked = self.cluster.refresh(&topics, now + self.refresh.patience);
+        self.forgive(now.elapsed(), |partition| partition.leader.is_some());
         let delay = self.refresh.delays.next().unwrap_or(PATIENCE);
         self.refresh.not_before = Instant::now() + delay;
         match asked {

@@ -336,7 +336,7 @@ impl Round<'_> {
                 Verdict::TooLarge if *ends > 0 => too_large = too_large.max(Some(*ends)),
                 // The topic may be deleted, or this broker may not know of it yet.
                 Verdict::Gone if self.begun.elapsed() > self.group.cluster.options().request_timeout => {
-                    self.group.state.lock().lose(&commit.of);
+                    self.gone(commit);
                 }
                 Verdict::Gone => pause = true,
                 Verdict::TooLarge | Verdict::Fatal => {
@@ -354,6 +354,16 @@ impl Round<'_> {
         trouble.map_or(Ok(()), Err)
     }
 
+    /// The topic was deleted, as it seems. Another join shows what there is.
+    fn gone(&self, commit: &Commit) {
+        log::warn!("group {}: {} cannot be committed: it is not there", self.group.settings.group, commit.of);
+        let mut state = self.group.state.lock();
+        state.lose(&commit.of);
+        state.summons.get_or_insert(Summons::Doubt);
+        drop(state);
+        self.group.rouse();
+    }
+
     fn note(&self, commit: &Commit, stored: &Stored, code: Code) {
         let mut state = self.group.state.lock();
         match code {
@@ -367,9 +377,11 @@ impl Round<'_> {
     /// The generation of this try is over. In a rebalance its outcome is waited for; else the group went on
     /// without us.
     fn fenced(&mut self, attempt: &Attempt, code: Code) {
-        let state = self.group.state.lock();
+        let mut state = self.group.state.lock();
         let current = state.generation() == attempt.generation && state.member() == attempt.member;
         let stable = state.phase == Phase::Stable;
+        // The answer to the join must be on its way: it is not waited for without end.
+        state.begun(Instant::now(), self.group.settings.session_timeout);
         drop(state);
         if current && stable {
             self.group.summon(Summons::Expelled(code));

@@ -394,6 +394,11 @@ impl<'a> Member<'a> {
                 self.silent = None;
                 return Ok((answer, call));
             }
+            // The answer is still wanted: it tells what is to be read next.
+            if self.group.state.lock().expire(Instant::now()) {
+                log::warn!("group {}: the session has expired in a rebalance", settings.group);
+                self.group.changed.notify_all();
+            }
             if let Err(fault) = self.check_over() {
                 // What comes on it would be taken for the answer to something else.
                 self.connection = None;

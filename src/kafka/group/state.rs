@@ -110,6 +110,11 @@ impl State {
         self.lease = Some(at + session_timeout);
     }
 
+    /// While a join waits: its generation has begun by `at`, and the coordinator counts.
+    pub fn begun(&mut self, at: Instant, session_timeout: Duration) {
+        self.lease.get_or_insert(at + session_timeout);
+    }
+
     pub fn lease(&self) -> Option<Instant> {
         self.lease
     }

@@ -43,7 +43,7 @@ impl<S: Sink> WithDeadLetters<S> {
 
 impl<S: Sink> Sink for WithDeadLetters<S> {
     fn shape(&self) -> Shape {
-        Shape { part: None, dead_letters: DeadLetters::Store, ..self.main.shape() }
+        Shape { part: None, dead_letters: DeadLetters::Store, letter_records: false, ..self.main.shape() }
     }
 
     fn store(&self, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {

@@ -133,7 +133,7 @@ impl Found {
             name,
             position: "offset",
             opened_at: Some(0),
-            epoch: 0,
+            ..Identity::default()
         };
         self.inputs.push(Input { partition: Partition::new(identity), place });
         Ok(())

@@ -23,6 +23,7 @@ mod start;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -76,6 +77,8 @@ struct Shared {
     options: KafkaOptions,
     group: Option<Arc<Group>>,
     desk: Desk,
+    /// Bytes of record batches that were fetched, as they are stored in the brokers.
+    consumed: Arc<AtomicU64>,
 }
 
 impl KafkaSource {
@@ -88,8 +91,18 @@ impl KafkaSource {
             return Err(Error::Usage("a limit of records needs a run without a group".into()));
         }
         let group = options.group.clone().map(|settings| Group::new(cluster.clone(), settings));
-        let shared = Shared { cluster, options, group, desk: Desk::default() };
+        let shared = Shared { cluster, options, group, desk: Desk::default(), consumed: Arc::default() };
         Ok(KafkaSource { shared: Arc::new(shared) })
+    }
+
+    /// The cluster it reads from.
+    pub fn cluster(&self) -> &Cluster {
+        &self.shared.cluster
+    }
+
+    /// Bytes of record batches that were fetched so far: of compressed ones, the compressed bytes.
+    pub fn consumed(&self) -> Arc<AtomicU64> {
+        self.shared.consumed.clone()
     }
 
     /// The group it is a member of, for a sink that commits offsets in its transactions.

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::desk::{Order, Seat};
@@ -193,6 +194,7 @@ impl KafkaReader {
         };
         let readable = held.reading.end.unwrap_or(u64::MAX).min(readable.max(0) as u64);
         chunk.set_readable(&held.partition, held.reading.next, readable);
+        self.shared.consumed.fetch_add(fetched.records.len() as u64, Ordering::Relaxed);
         self.current = Some((of, Fetch::new(fetched.records, fetched.aborted)));
         Ok(())
     }

@@ -3,7 +3,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::outgoing::Pair;
+use crate::outgoing::{Headers, Outgoing, Pair};
 use crate::record::{Chunk, Identity, Incoming, Partition};
 use crate::transform::Sample;
 
@@ -18,7 +18,7 @@ fn partition(source: &'static str, name: &str) -> Partition {
         metadata,
         position: "offset",
         opened_at: Some(STARTED),
-        epoch: 0,
+        ..Identity::default()
     })
 }
 
@@ -155,9 +155,21 @@ fn the_cloudevents_envelope() {
             "\n",
         ),
     );
-    let chunk = incoming(&[Incoming { time: Some(-1), ..VALUE }]);
+    let chunk = incoming(&[
+        Incoming { key: Some(b"k\""), time: Some(-1), ..VALUE },
+        Incoming { key: Some(b"\xff"), value: None, ..VALUE },
+    ]);
     let out = run(with_envelope(EnvelopeKind::CloudEvents), &chunk);
-    assert!(text(&out.stored).contains(r#""time":"1969-12-31T23:59:59Z""#));
+    let expected = concat!(
+        r#"{"specversion":"1.0","id":"kafka:t:0:7","source":"kafka:t:0","type":"pipeline.record","#,
+        r#""time":"1969-12-31T23:59:59.999Z","partitionkey":"k\"","datacontenttype":"application/json","data":1}"#,
+        "\n",
+        r#"{"specversion":"1.0","id":"kafka:t:0:8","source":"kafka:t:0","type":"pipeline.record","#,
+        r#""time":"1970-01-01T00:00:00.005Z","partitionkeybase64":"/w==","tombstone":true,"#,
+        r#""datacontenttype":"application/json","data":null}"#,
+        "\n",
+    );
+    assert_eq!(text(&out.stored), expected);
 }
 
 #[test]
@@ -215,6 +227,191 @@ fn keys_times_and_headers_stand_in_the_metadata() {
     assert!(lines[1].contains(metadata), "{}", lines[1]);
     assert!(lines[1].starts_with(r#"{"message_id":"kafka:t:0:8""#));
     assert!(lines[2].contains(r#""offset":9,"key_base64":"/w=="},"data":1}"#), "{}", lines[2]);
+}
+
+#[test]
+fn a_record_of_kafka_in_its_envelope() {
+    let headers: &[Pair<'_>] = &[(b"trace", Some(b"\x00\xff"))];
+    let value = Some(&b"{\"a\":\n1}"[..]);
+    let record = Incoming { key: Some(b"user-1"), value, time: Some(1_795_435_200_999), headers };
+    let tombstone = Incoming { key: Some(b"user-2"), value: None, time: Some(2), ..VALUE };
+    check(
+        with_envelope(EnvelopeKind::Default),
+        &incoming(&[record, tombstone]),
+        &[
+            r#"{"message_id":"kafka:t:0:7","source":"kafka","processed_at":"1970-01-01T00:00:00Z","#,
+            r#""processed_by":"host1","metadata":{"topic":"t","partition":0,"offset":7,"#,
+            r#""timestamp":1795435200999,"key":"user-1","headers":[{"key":"trace","value_base64":"AP8="}]},"#,
+            "\"data\":{\"a\": 1}}\n",
+            r#"{"message_id":"kafka:t:0:8","source":"kafka","processed_at":"1970-01-01T00:00:00Z","#,
+            r#""processed_by":"host1","metadata":{"topic":"t","partition":0,"offset":8,"#,
+            r#""timestamp":2,"key":"user-2","tombstone":true},"data":null}"#,
+            "\n",
+        ]
+        .concat(),
+    );
+    check(options(), &incoming(&[record, tombstone]), "{\"a\": 1}\nnull\n");
+}
+
+#[test]
+fn bytes_become_base64() {
+    let binary = |value: &'static [u8]| {
+        let mut chunk = incoming(&[Incoming { value: Some(value), ..VALUE }]);
+        chunk.set_payload(Payload::Binary);
+        chunk
+    };
+    let out = run(with_envelope(EnvelopeKind::Default), &binary(b"\xff\x00"));
+    assert!(
+        text(&out.stored).ends_with("\"timestamp\":5},\"data_base64\":\"/wA=\"}\n"),
+        "{}",
+        text(&out.stored)
+    );
+    let out = run(with_envelope(EnvelopeKind::CloudEvents), &binary(b""));
+    assert!(
+        text(&out.stored)
+            .ends_with("\"datacontenttype\":\"application/octet-stream\",\"data_base64\":\"\"}\n"),
+        "{}",
+        text(&out.stored)
+    );
+    check(options(), &binary(b"abc"), "\"YWJj\"\n");
+    // A transform sees the JSON string, and what it makes is JSON.
+    let twice = |record: &Record<'_>, out: &mut Outputs| -> Result<(), Rejection> {
+        out.push(record.bytes);
+        out.push(b"1");
+        Ok(())
+    };
+    let options = RecipeOptions { envelope: EnvelopeKind::Default, ..transforming(vec![Arc::new(twice)]) };
+    let out = run(options, &binary(b"abc"));
+    let lines: Vec<Value> = text(&out.stored).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!((&lines[0]["data"], &lines[1]["data"]), (&"YWJj".into(), &1.into()));
+    assert_eq!(lines[1]["message_id"], "kafka:t:0:7#1");
+}
+
+#[test]
+fn a_tombstone_passes_transforms_by() {
+    let none = |_: &Record<'_>, _: &mut Outputs| -> Result<(), Rejection> { Ok(()) };
+    let out = run(
+        transforming(vec![Arc::new(none)]),
+        &incoming(&[Incoming { value: None, ..VALUE }, VALUE, Incoming { value: Some(b""), ..VALUE }]),
+    );
+    assert_eq!((text(&out.stored), out.counts.stored), ("null\n", 1));
+    // An empty value is a value, and no JSON.
+    assert_eq!(out.counts.rejected, 1);
+}
+
+/// What a recipe of records makes of a chunk.
+fn records(options: RecipeOptions, key: Key, chunk: &Chunk) -> Out {
+    let (recipe, mut out) = (Recipe::new(options).records(key), Out::default());
+    for section in chunk.sections() {
+        recipe.run(&section, &mut out);
+    }
+    out
+}
+
+fn frames(bytes: &[u8]) -> Vec<Outgoing<'_>> {
+    outgoing::read_bytes(bytes).collect()
+}
+
+#[test]
+fn outgoing_records_keep_key_time_headers_and_tombstones() {
+    let headers: &[Pair<'_>] = &[(b"h", None), (b"h", Some(b"\xff"))];
+    let whole = Incoming { key: Some(b"\x00"), value: Some(b" {\"a\":\n1} "), time: Some(9), headers };
+    let chunk = incoming(&[whole, Incoming { key: Some(b"d"), value: None, ..VALUE }, VALUE]);
+    let out = records(options(), Key::Source, &chunk);
+    let read = frames(&out.stored);
+    let (time, headers) = (Some(9), Headers::of(headers));
+    // Byte for byte, the white space too.
+    let value = Some(&b" {\"a\":\n1} "[..]);
+    assert_eq!(read[0], Outgoing { key: Some(b"\x00"), value, time, headers });
+    let time = Some(5);
+    assert_eq!(read[1], Outgoing { key: Some(b"d"), time, ..Outgoing::default() });
+    assert_eq!(read[2], Outgoing { value: Some(b"1"), time, ..Outgoing::default() });
+    assert_eq!((read.len(), out.counts.stored), (3, 3));
+
+    let out = records(with_envelope(EnvelopeKind::Default), Key::Source, &chunk);
+    let read = frames(&out.stored);
+    let lines = run(with_envelope(EnvelopeKind::Default), &chunk);
+    let values: Vec<&[u8]> = read.iter().filter_map(|record| record.value).collect();
+    assert_eq!(values, text(&lines.stored).lines().map(str::as_bytes).collect::<Vec<_>>());
+    assert_eq!((read[0].key, read[0].headers), (Some(&b"\x00"[..]), headers));
+    assert_eq!((read[1].key, read[1].time), (Some(&b"d"[..]), Some(5)));
+}
+
+#[test]
+fn text_and_bytes_without_envelope_are_outgoing_as_they_were() {
+    for (payload, value) in [(Payload::Text, &b"a \"line\"\r"[..]), (Payload::Binary, b"\xff\n")] {
+        let mut chunk = incoming(&[Incoming { value: Some(value), ..VALUE }]);
+        chunk.set_payload(payload);
+        let out = records(options(), Key::Source, &chunk);
+        assert_eq!(frames(&out.stored)[0].value, Some(value));
+    }
+}
+
+#[test]
+fn outgoing_keys_may_be_fields_of_the_output() {
+    let field = || Key::Field(Pointer::new("/id").unwrap());
+    let given = |value: &'static [u8]| Incoming { key: Some(b"own"), value: Some(value), ..VALUE };
+    let chunk = incoming(&[
+        given(b"{\"id\":\"x\"}"),
+        given(b"{\"id\":7}"),
+        given(b"{\"id\":null}"),
+        given(b"[]"),
+        Incoming { value: None, ..given(b"") },
+    ]);
+    let out = records(with_envelope(EnvelopeKind::Default), field(), &chunk);
+    let keys: Vec<Option<&[u8]>> = frames(&out.stored).iter().map(|record| record.key).collect();
+    assert_eq!(keys, [Some(&b"x"[..]), Some(b"7"), None, None, Some(b"own")]);
+    // Of what a transform made, each output its own; they share time and headers.
+    let split = |_: &Record<'_>, out: &mut Outputs| -> Result<(), Rejection> {
+        out.push(b"{\"id\":\"one\"}");
+        out.push(b" {\"id\": \"two\"}\n");
+        Ok(())
+    };
+    let out = records(transforming(vec![Arc::new(split)]), field(), &incoming(&[VALUE]));
+    let read = frames(&out.stored);
+    assert_eq!((read[0].key, read[1].key, read[1].time), (Some(&b"one"[..]), Some(&b"two"[..]), Some(5)));
+    assert_eq!(read[1].value, Some(&b"{\"id\": \"two\"}"[..]));
+    // A file's records have neither key nor time.
+    let out = records(options(), field(), &ndjson(b"{\"id\":1}\n"));
+    let expected = Outgoing { key: Some(b"1"), value: Some(b"{\"id\":1}"), ..Outgoing::default() };
+    assert_eq!(frames(&out.stored), [expected]);
+}
+
+#[test]
+fn dead_letters_may_be_records_with_what_went_wrong_in_headers() {
+    let headers: &[Pair<'_>] =
+        &[(b"trace", None), (b"pipeline.error.kind", Some(b"old")), (b"pipeline.failed_at", Some(b"old"))];
+    let bad = Incoming { key: Some(b"\x01"), value: Some(b"{\"a\":\xff}"), time: Some(9), headers };
+    let options = RecipeOptions { dead_letters: Letters::Records, ..options() };
+    let chunk = incoming(&[VALUE, bad]);
+    let out = run(options, &chunk);
+    assert_eq!((text(&out.stored), out.counts.rejected), ("1\n", 1));
+    let letters = frames(&out.failed);
+    assert_eq!((letters.len(), letters[0].key, letters[0].time), (1, Some(&b"\x01"[..]), Some(9)));
+    assert_eq!(letters[0].value, Some(&b"{\"a\":\xff}"[..]));
+    let headers: Vec<(&str, Option<&str>)> =
+        letters[0].headers.map(|(name, value)| (text(name), value.map(text))).collect();
+    assert_eq!(
+        headers,
+        [
+            ("trace", None),
+            ("pipeline.message_id", Some("kafka:t:0:8")),
+            ("pipeline.error.kind", Some("invalid_utf8")),
+            ("pipeline.error.message", Some("invalid UTF-8 (0xff) at byte 5 of the record")),
+            ("pipeline.failed_at", Some("1970-01-01T00:00:00Z")),
+        ]
+    );
+    // Of a file it is the line, and where only the beginning was kept, the length.
+    let options = RecipeOptions { dead_letters: Letters::Records, ..with_envelope(EnvelopeKind::None) };
+    let mut chunk = ndjson(b"1\nx\n");
+    let why = Rejection { length: Some(70), ..Rejection::new(RejectKind::TooLarge, "too large") };
+    chunk.faults.push((1, why));
+    let out = run(options, &chunk);
+    let letters = frames(&out.failed);
+    let headers: Vec<(&str, Option<&str>)> =
+        letters[0].headers.map(|(name, value)| (text(name), value.map(text))).collect();
+    assert!(headers.contains(&("pipeline.error.line", Some("2"))), "{headers:?}");
+    assert!(headers.contains(&("pipeline.error.length", Some("70"))), "{headers:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pipeline::batch::{Batch, Receipt};
-use pipeline::record::{Chunk, Identity, Partition, Room};
+use pipeline::record::{Chunk, Identity, Incoming, Partition, Room};
 use pipeline::sink::{Shape, Sink};
 use pipeline::source::{Mark, Read, Reader, Source, Start};
 use pipeline::{Error, Result};
@@ -15,6 +15,8 @@ pub enum Step {
     Assign(Partition, u64),
     /// Records from a position on, up to another; the chunk is done to a third.
     Chunk(Partition, u64, u64, u64),
+    /// One record at a position, of this time.
+    Timed(Partition, u64, Option<i64>),
     Readable(Partition, u64, u64),
     Revoke(Partition),
     Lose(Partition),
@@ -80,6 +82,12 @@ impl Reader for ScriptReader {
                 } else {
                     chunk.set_end(end);
                 }
+                Read::Chunk
+            }
+            Step::Timed(partition, at, time) => {
+                chunk.start(&partition, at);
+                let record = Incoming { key: None, value: Some(&b"1"[..]), time, headers: [] };
+                let _ = chunk.push_incoming(at, record);
                 Read::Chunk
             }
             Step::Readable(partition, at, end) => {

@@ -114,12 +114,11 @@ fn a_task_that_fails_ends_the_run_and_a_run_that_fails_ends_its_tasks() {
 fn refused(plans: bool, shape: Shape) {
     watchdog(LIMIT, move || {
         let (first, second, other) = (tenancy("a", 1), tenancy("a", 7), tenancy("b", 2));
-        let refusals = Arc::new(AtomicUsize::new(0));
-        let count = refusals.clone();
-        let refuse = move |mark: &pipeline::source::Mark| {
-            let refused = mark.partition.identity().epoch == 1;
-            count.fetch_add(usize::from(refused), Ordering::SeqCst);
-            refused
+        let refuse = |mark: &pipeline::source::Mark| mark.partition.identity().epoch == 1;
+        let holder: Arc<Mutex<Option<Arc<Metrics>>>> = Arc::default();
+        let seen = holder.clone();
+        let is_lost = move || {
+            seen.lock().as_ref().is_some_and(|metrics| metrics.partitions_lost.load(Ordering::SeqCst) > 0)
         };
         let book = Arc::new(Book { plans, refuse: Refuse(Box::new(refuse)), ..Book::default() });
         let sink = Calling::new(shape);
@@ -128,7 +127,7 @@ fn refused(plans: bool, shape: Shape) {
             Step::Assign(other.clone(), 0),
             chunk(&first, 0, 100),
             chunk(&other, 0, 100),
-            until(move || refusals.load(Ordering::SeqCst) > 0),
+            until(is_lost),
             // The reader does not know yet.
             chunk(&first, 100, 200),
             Step::Lose(first.clone()),
@@ -142,6 +141,7 @@ fn refused(plans: bool, shape: Shape) {
         let settings = Settings { commit_interval: Duration::from_millis(1), limits, ..settings() };
         let pipeline = Pipeline::new(&script, &Lines, &sink).settings(settings).marks(book.clone());
         let metrics = pipeline.metrics();
+        *holder.lock() = Some(metrics.clone());
         assert_eq!(pipeline.run().unwrap(), End::Finished);
         let stored = sink.stored();
         let of = |epoch: u64| -> u64 {
@@ -218,9 +218,15 @@ fn a_refusal_counts_although_the_store_fails_and_is_not_asked_again() {
 fn a_revoked_partition_is_released_at_once_and_behind_its_commit() {
     for shape in [any(), ordered(), committing()] {
         watchdog(LIMIT, move || {
-            let (a, book) = (tenancy("a", 3), Arc::new(Book::default()));
-            let seen = book.clone();
+            let (a, b, book) = (tenancy("a", 3), tenancy("b", 3), Arc::new(Book::default()));
+            let (seen, begun) = (book.clone(), book.clone());
+            let stores = usize::from(shape.commits == Commits::Engine);
             let steps = vec![
+                Step::Assign(b.clone(), 0),
+                chunk(&b, 0, 10),
+                Step::End(b.clone()),
+                // From here on marks are stored once an hour.
+                until(move || begun.stores.load(Ordering::SeqCst) >= stores),
                 Step::Assign(a.clone(), 0),
                 chunk(&a, 0, 100),
                 Step::Revoke(a.clone()),
@@ -230,7 +236,7 @@ fn a_revoked_partition_is_released_at_once_and_behind_its_commit() {
             let sink = Memory::new(shape);
             let (end, metrics) = run(steps, &sink, &book);
             assert_eq!(end.unwrap(), End::Finished);
-            let (released, stored) = (book.released_at.lock().clone(), sink.ids().len());
+            let (released, stored) = (book.released_at.lock().clone(), sink.ids().len() - 10);
             match (shape.order, shape.commits) {
                 // The open batch is the next owner's.
                 (Order::Any, _) => assert_eq!((released, stored), (vec![0], 0)),
@@ -264,6 +270,41 @@ fn chunks_of_a_lost_tenancy_are_dropped() {
         let stored: Vec<_> = sink.stored().iter().map(|batch| (batch.1, batch.2, batch.3)).collect();
         assert_eq!(stored, [(2, 40, 150)]);
         assert_eq!(book.watermark("a"), 150);
+    });
+}
+
+#[test]
+fn what_is_published_behind_a_loss_does_not_count() {
+    watchdog(LIMIT, || {
+        let (a, book) = (tenancy("a", 1), Arc::new(Book::default()));
+        let holder: Arc<Mutex<Option<Arc<Metrics>>>> = Arc::default();
+        let mut sink = Calling::new(ordered());
+        let seen = holder.clone();
+        let is_lost = move || {
+            seen.lock().as_ref().is_some_and(|metrics| metrics.partitions_lost.load(Ordering::SeqCst) > 0)
+        };
+        // The batch is being stored while its partition is lost.
+        let entered = Arc::new(AtomicBool::new(false));
+        let entering = entered.clone();
+        sink.gate = Box::new(move || {
+            entering.store(true, Ordering::SeqCst);
+            while !is_lost() {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+        });
+        let calls = sink.calls.clone();
+        let script = Script::new([
+            Step::Assign(a.clone(), 0),
+            chunk(&a, 0, 10),
+            until(move || entered.load(Ordering::SeqCst)),
+            Step::Lose(a),
+            until(move || !calls.lock().is_empty()),
+        ]);
+        let pipeline = Pipeline::new(&script, &Lines, &sink).settings(settings()).marks(book.clone());
+        let metrics = pipeline.metrics();
+        *holder.lock() = Some(metrics.clone());
+        assert_eq!(pipeline.run().unwrap(), End::Finished);
+        assert_eq!((metrics.totals().batches, metrics.totals().read, book.watermark("a")), (0, 0, 0));
     });
 }
 
@@ -505,6 +546,29 @@ fn lag_is_what_can_be_read_and_is_not_committed() {
         assert_eq!(metrics.reach(), Some(Reach { done: 250, all: 250 }));
         assert_eq!(metrics.lags(), [("b".to_owned(), 0)].into());
     });
+}
+
+#[test]
+fn a_batch_has_the_time_of_its_first_record_whatever_chunks_it_came_in() {
+    let first_time = |times: &'static [Option<i64>]| {
+        watchdog(LIMIT, move || {
+            let a = tenancy("a", 1);
+            let found = Arc::new(Mutex::new(Vec::new()));
+            let seen = found.clone();
+            let mut sink = Calling::new(any());
+            sink.fate = Box::new(move |batch: &Batch| {
+                seen.lock().push(batch.id.first_time);
+                Fate::Stored
+            });
+            let mut steps = vec![Step::Assign(a.clone(), 0)];
+            steps.extend((0..).zip(times).map(|(at, time)| Step::Timed(a.clone(), at, *time)));
+            steps.push(Step::End(a));
+            run(steps, &sink, &Arc::default()).0.unwrap();
+            std::mem::take(&mut *found.lock())
+        })
+    };
+    assert_eq!(first_time(&[Some(77), Some(5), None]), [77]);
+    assert_eq!(first_time(&[None, Some(5)]), [0]);
 }
 
 /// Each record becomes a frame.

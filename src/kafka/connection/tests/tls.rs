@@ -3,6 +3,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use super::*;
 use crate::error::Retry;
@@ -19,6 +20,10 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 /// A broker that shows `certificate` and asks clients for one if `mutual`.
 fn broker(certificate: &str, mutual: bool) -> Fake {
+    broker_with(certificate, mutual, serve)
+}
+
+fn broker_with(certificate: &str, mutual: bool, serve: impl FnMut(&Asked) -> Reply + Send + 'static) -> Fake {
     let builder = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap();
@@ -110,4 +115,35 @@ fn missing_and_useless_files_are_usage_errors_that_name_them() {
     let mismatch =
         TlsFiles { cert: Some(file("client.pem")), key: Some(file("server.pem")), ..trusting("ca.pem") };
     check(mismatch, "kafka.tls.key");
+}
+
+#[test]
+fn what_tls_has_unpacked_is_found_although_the_socket_is_empty() {
+    // Both answers come in one TLS record.
+    let mut held = None;
+    let fake = broker_with("server.pem", false, move |asked| match (asked.key, held.take()) {
+        (ApiKey::Metadata, None) => {
+            held = Some(asked.answer::<MetadataRequest>(&metadata()));
+            Reply::Silence
+        }
+        (ApiKey::Metadata, Some(Reply::Bytes(mut both))) => {
+            let Reply::Bytes(second) = asked.answer::<MetadataRequest>(&metadata()) else { unreachable!() };
+            both.extend(second);
+            Reply::Bytes(both)
+        }
+        _ => serve(asked),
+    });
+    let options = Options { tls: Some(Tls::new(&trusting("ca.pem")).unwrap()), ..options() };
+    let mut connection = open(&fake, options).unwrap();
+    let first = connection.send(&MetadataRequest::default(), 9).unwrap();
+    assert!(connection.look(&first).unwrap().is_none());
+    let second = connection.send(&MetadataRequest::default(), 9).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while connection.look(&first).unwrap().is_none() {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    assert!(connection.has_buffered());
+    assert!(connection.look(&second).unwrap().is_some());
+    assert!(!connection.has_buffered());
 }

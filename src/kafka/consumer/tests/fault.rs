@@ -156,7 +156,7 @@ fn a_topic_that_was_created_anew_is_told() {
 fn silence_of_a_partition_is_an_error_in_the_end() {
     let twist: Twist =
         Box::new(|id, _, asked, scene| Some(changed(id, asked, scene, |data| data.error_code = 9)));
-    let settings = FetchSettings { give_up_after: Duration::from_millis(150), ..settings() };
+    let settings = FetchSettings { give_up_after: Duration::from_millis(500), ..settings() };
     let mut world = World::new(Setup {
         leaders: vec![1],
         twist: Some(twist),
@@ -166,8 +166,28 @@ fn silence_of_a_partition_is_an_error_in_the_end() {
     world.add(0, 0, -1);
     let error = world.next(LONG).unwrap_err();
     let text = error.to_string();
-    assert!(text.starts_with("fetching partition t-0: gave up after 0."), "{text}");
+    assert!(text.starts_with("fetching partition t-0: gave up after "), "{text}");
     assert!(text.contains("REPLICA_NOT_AVAILABLE"), "{text}");
     // It does not spin meanwhile: tries have delays.
-    assert!(world.scene.lock().seen.len() < 150);
+    assert!(world.scene.lock().seen.len() < 500);
+}
+
+#[test]
+fn a_leader_that_takes_connections_and_says_nothing_is_to_blame_and_nobody_else() {
+    // Opening a connection to it takes longer than anyone may be silent.
+    let settings = FetchSettings { give_up_after: Duration::from_millis(300), ..settings() };
+    let mut leaders = vec![1; 8];
+    leaders.push(3);
+    let mut world = World::new(Setup { leaders, settings: Some(settings), ..Setup::default() });
+    (0..9).for_each(|partition| world.add(partition, 0, -1));
+    let error = loop {
+        if let Err(error) = world.next(LONG) {
+            break error.to_string();
+        }
+    };
+    assert!(error.starts_with("fetching partition t-8: gave up"), "{error}");
+    assert!(error.contains("ApiVersions") && error.contains("no answer within"), "{error}");
+    // Whoever takes that as a reason to leave it out goes on with the others.
+    world.fetcher.remove(&World::of(8));
+    world.read_to(&(0..8).map(|partition| (partition, 60)).collect::<Vec<_>>());
 }

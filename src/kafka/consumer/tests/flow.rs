@@ -159,7 +159,6 @@ fn throttling_is_honoured() {
     world.read_to(&[(0, 60)]);
     let seen = world.scene.lock().seen.clone();
     assert!(seen[1].at - seen[0].at >= throttle);
-    assert!(seen[2].at - seen[1].at < throttle);
 }
 
 #[test]

@@ -136,6 +136,8 @@ impl World {
                 serve(id, asked, &scene, &twist)
             }));
         }
+        // The third takes connections and says nothing.
+        fakes.push(Fake::start(|_| Reply::Silence));
         let addresses: Vec<_> = fakes.iter().map(|fake| fake.address.clone()).collect();
         let told = scene.clone();
         let control = Fake::start(move |asked| match asked.key {
@@ -144,7 +146,7 @@ impl World {
                 let mut scene = told.lock();
                 scene.metadata_count += 1;
                 let leaders: Vec<_> = scene.logs.values().map(|log| (log.leader, log.epoch)).collect();
-                let brokers = vec![broker(1, &addresses[0]), broker(2, &addresses[1])];
+                let brokers = (1..).zip(&addresses).map(|(id, at)| broker(id, at)).collect();
                 asked.answer::<MetadataRequest>(&metadata(brokers, vec![topic(TOPIC, scene.id, &leaders)]))
             }
         });

@@ -138,3 +138,49 @@ fn an_illegal_generation_while_joining_is_waited_out() {
     assert!(log.contains(&"OffsetCommit 2 0@7 0".to_string()), "{log:?}");
     assert!(setup.group.next_change().is_none());
 }
+
+#[test]
+fn offsets_of_a_transaction_are_known_for_ours_if_they_were_told() {
+    for told in [true, false] {
+        let setup = Setup::new(cooperative(), |_| {});
+        let [first, ..] = setup.assigned::<3>();
+        let commit = commit_of(&first, 50);
+        if told {
+            setup.group.sending(std::slice::from_ref(&commit));
+        }
+        // The transaction's coordinator writes it.
+        let text = commit.metadata.write(50, 9).text;
+        setup.world.lock().offsets.insert(0, (50, text));
+        setup.world.lock().rebalancing = true;
+        setup.wait_for("Heartbeat 2", 1);
+        assert_eq!(setup.group.is_owned(&first.of, first.epoch), told);
+        assert_eq!(setup.group.next_change().is_none(), told);
+    }
+}
+
+#[test]
+fn what_commits_refuse_while_no_join_is_answered_is_lost_in_the_end() {
+    let setup = Setup::new(cooperative(), |_| {});
+    let [first, second, third] = setup.assigned::<3>();
+    {
+        let mut world = setup.world.lock();
+        world.act(ApiKey::JoinGroup, Act::DoneSilently);
+        world.rebalancing = true;
+    }
+    setup.wait_for("JoinGroup \"m1\" owned [0, 1, 2]", 1);
+    // The coordinator's generation is over, the answer to the join never comes.
+    assert_eq!(setup.commit(&first, 5), [(first.of.clone(), first.epoch)]);
+    for tenancy in [&first, &second, &third] {
+        assert_eq!(setup.change(), Change::Lost(tenancy.of.clone(), tenancy.epoch));
+    }
+    assert!(setup.world.lock().offsets.is_empty());
+}
+
+#[test]
+fn a_member_that_says_nothing_readable_gets_nothing() {
+    let setup = Setup::new(settings(Assignor::Range), |world| {
+        world.others.push(("z".into(), bytes::Bytes::from_static(&[0, 1, 0x7f, 0xff, 0xff, 0xff])));
+    });
+    setup.assigned::<3>();
+    assert_eq!(setup.world.lock().shares.len(), 2);
+}

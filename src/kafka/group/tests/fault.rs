@@ -285,3 +285,38 @@ fn no_coordinator_for_long_is_an_error_that_says_so() {
     assert!(error.to_string().contains("COORDINATOR_NOT_AVAILABLE"), "{error}");
     assert_eq!(error.exit_code(), 1);
 }
+
+#[test]
+fn a_partition_that_cannot_be_committed_for_long_is_lost_alone() {
+    let setup = Setup::with(settings(Assignor::CooperativeSticky), LONG / 100, |_| {});
+    let [first, second, _] = setup.assigned::<3>();
+    {
+        let mut world = setup.world.lock();
+        (0..1000).for_each(|_| world.act(ApiKey::OffsetCommit, Act::Code(3)));
+    }
+    assert_eq!(setup.commit(&first, 5).len(), 1);
+    assert_eq!(setup.change(), Change::Lost(first.of.clone(), first.epoch));
+    setup.world.lock().acts.clear();
+    // It joins again to learn what there is.
+    assert_eq!(setup.assigned::<1>()[0].of, first.of);
+    assert!(setup.group.is_owned(&second.of, second.epoch));
+}
+
+#[test]
+fn a_static_member_keeps_its_id_over_a_stall() {
+    let times = GroupSettings {
+        session_timeout: LONG / 200,
+        max_poll_interval: LONG / 50,
+        instance_id: Some("one".into()),
+        ..settings(Assignor::Range)
+    };
+    let setup = Setup::new(times, |_| {});
+    setup.assigned::<3>();
+    for _ in 0..3 {
+        assert!(matches!(setup.change(), Change::Lost(..)));
+    }
+    setup.group.polled();
+    setup.assigned::<3>();
+    let world = setup.world.lock();
+    assert_eq!((world.count("LeaveGroup"), &world.member[..], world.generation), (0, "m1", 2));
+}
