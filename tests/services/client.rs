@@ -233,12 +233,6 @@ fn transactions_take_offsets_along() {
     let member = Member::join(kafka, &group, &input, Assignor::CooperativeSticky);
     shared_among(&[&member], 1);
     let identity = member.group.identity().expect("it is a member");
-    let identity = Identity {
-        group: identity.group,
-        generation: identity.generation,
-        member: identity.member,
-        instance: identity.instance,
-    };
     let mut producer = producer(kafka, Compression::Lz4, Some(&group));
     let offset = |offset| GroupOffset {
         of: TopicPartition::new(&*input, 0),
