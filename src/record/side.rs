@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::outgoing::{Headers, Pair};
 
 /// What only some sources know of a record: its key, time and headers. Plain ranges, so that nothing is allocated
-/// per record; [`Record`] has what they stand for.
+/// per record; `Record` has what they stand for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extra {
     /// Milliseconds since the epoch.

@@ -1,11 +1,11 @@
 //! [`Producer`]: stores records in topics, once each (KIP-98), or in transactions together with the offsets of the
 //! records they were made of (KIP-447).
 //!
-//! Records are collected by partition ([`queue`]) and sent when [`Producer::flush`] is called: to all leaders side
+//! Records are collected by partition (`queue`) and sent when [`Producer::flush`] is called: to all leaders side
 //! by side, one request in flight at each, so that nothing ever overtakes. What was not acknowledged is sent again
 //! under its number until it is, or until the delivery deadline. After that the records still wait: another
 //! `flush` goes on with the same numbers, so that trying again is never a duplicate; [`Producer::forget`] drops
-//! them. What each error code means stands in [`verdict`].
+//! them. What each error code means stands in `verdict`.
 //!
 //! It has no thread: whoever calls, waits. One caller at a time. It holds what was appended until it is flushed;
 //! how much that is, is the caller's choice.
@@ -24,8 +24,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use partition::partition_for;
 pub use super::group::Identity;
+pub use partition::partition_for;
 pub use transaction::{Ended, GroupOffset, Transactional};
 
 use super::cluster::{Cluster, TopicPartition};

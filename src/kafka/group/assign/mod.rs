@@ -2,8 +2,8 @@
 //!
 //! Only the leader of a group assigns, for all members, ours and Java's alike. So an assignor needs no equal on
 //! the other side; it must read what the others tell (what they own, in which generation) and keep the promises
-//! of its name: [`range`] may hand over anything, because members of its kind give up everything before they
-//! join; [`sticky`] must not hand over what another member may still read (KIP-429).
+//! of its name: `range` may hand over anything, because members of its kind give up everything before they
+//! join; `sticky` must not hand over what another member may still read (KIP-429).
 
 pub(crate) mod range;
 pub(crate) mod sticky;
