@@ -65,6 +65,7 @@ impl State {
     /// [`Error::Usage`] if the file is damaged. With [`Fresh::Yes`] only the first.
     pub fn open(options: StateOptions) -> Result<Self> {
         let lock = Lock::take(&options.dir, &options.processed_by)?;
+        Record::sweep(&options.dir);
         let read = match Record::read(&options.dir) {
             Err(error) if options.fresh == Fresh::Yes => {
                 log::warn!("beginning again: {error}");

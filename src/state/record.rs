@@ -108,6 +108,12 @@ impl Record {
         }
     }
 
+    /// Removes what a run left that was killed while it replaced the file. Only under the lock.
+    pub fn sweep(dir: &Path) {
+        // It may not be there, and it is replaced by the next write.
+        let _ = fs::remove_file(dir.join(NEW));
+    }
+
     /// Replaces the file. Durable on return; a crash leaves the old or the new one.
     ///
     /// # Errors
