@@ -5,10 +5,10 @@ use std::time::Duration;
 use pipeline::kafka::wire::Compression;
 use serde_json::{Value, json};
 
-use crate::flow::{Flow, Times, run_with, same_ids, settings};
+use crate::flow::{Flow, run_with, settings};
 use crate::kafka::{Kafka, unique};
 use crate::records::{Feeder, Row};
-use crate::runs::{Bench, lines, until};
+use crate::runs::{Bench, lines};
 
 #[test]
 fn every_record_is_stored_once_and_only_once() {
@@ -114,26 +114,6 @@ fn a_group_begins_where_it_is_told() {
 }
 
 #[test]
-fn latest_is_what_comes_after_the_first_start() {
-    let Some(kafka) = Kafka::shared() else { return };
-    let flow = Flow::new(kafka, "latest", 1);
-    kafka.fill(&flow.topic, 1, 100);
-    let run = flow.start(&["-o", "out", "--from", "latest"]);
-    // When it has begun is known only by what it reads.
-    until("something new is stored", || {
-        kafka.fill(&flow.topic, 1, 1);
-        !flow.stored().is_empty()
-    });
-    run.kill();
-    let first = flow.stored_ids()[0].1;
-    assert!(first >= 100, "{first} was there before");
-    kafka.fill(&flow.topic, 1, 10);
-    flow.to_dir();
-    let expected = kafka.ids(&flow.topic).into_iter().filter(|(_, offset)| *offset >= first).collect();
-    same_ids(flow.stored_ids(), &expected, Times::AtLeastOnce);
-}
-
-#[test]
 fn stdout_joins_no_group_and_begins_anew_each_time() {
     let Some(kafka) = Kafka::shared() else { return };
     let (topic, bench) = (kafka.topic("stdout", 2), Bench::new());
@@ -167,26 +147,6 @@ fn commits_are_those_of_a_consumer_group() {
     for words in of_topic {
         assert_eq!(words[3..6], ["70", "70", "0"], "offset, end and lag: {said}");
     }
-}
-
-#[test]
-fn records_of_aborted_transactions_are_read_only_when_asked() {
-    let Some(kafka) = Kafka::shared() else { return };
-    let flow = Flow::new(kafka, "aborted", 1);
-    kafka.fill(&flow.topic, 1, 10);
-    // A producer of transactions that is over its own time limit: the broker aborts for it.
-    let performance =
-        ["--topic", &flow.topic, "--num-records", "5", "--record-size", "4", "--throughput", "-1"];
-    let transactions = ["--transactional-id", &flow.group, "--transaction-duration-ms", "1"];
-    let properties = ["--command-property", "acks=all"];
-    kafka.tool("ProducerPerformance", &[&performance[..], &transactions, &properties].concat(), "");
-    kafka.fill(&flow.topic, 1, 10);
-    let ran = flow.until_end(&["-o", "out", "--rejects-ok", "-f", "text"]).expect(0, &[]);
-    let stored = flow.stored_ids();
-    let all = kafka.ids(&flow.topic);
-    // Markers take an offset each.
-    assert!(stored.len() == 25 && all.len() > 25, "{} of {}\n{}", stored.len(), all.len(), ran.stderr);
-    same_ids(stored.clone(), &stored.into_iter().collect(), Times::Once);
 }
 
 #[test]

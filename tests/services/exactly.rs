@@ -1,16 +1,13 @@
 //! From Kafka to Kafka: exactly once, in order, and read by Kafka's own consumer.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use pipeline::kafka::wire::Compression;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::flow::{Flow, Times, id, same_ids, settings};
 use crate::kafka::{Kafka, unique};
-use crate::records::{Feeder, Id, Row};
-use crate::runs::{Running, until};
+use crate::records::{Id, Row};
 
 /// A record of the output topic as Kafka's console consumer prints it.
 struct Printed {
@@ -98,89 +95,6 @@ fn bare_values_stay_what_they_are() {
     let ours = kafka.consume(&output, 51);
     assert_eq!(ours.iter().filter(|line| printed(line).value == "null").count(), 1);
     assert_eq!(places(ours), places(kafka.consume(&javas, 50)));
-}
-
-/// Killed again and again while records come in, and started again by the same command.
-#[test]
-fn sigkill_leaves_no_gap_and_nothing_twice() {
-    let Some(kafka) = Kafka::shared() else { return };
-    let flow = Flow::new(kafka, "killed", 3);
-    let (place, output) = output(&flow, 3);
-    let feeder = Feeder::start(kafka, &flow.topic, 3, Duration::from_millis(3));
-    for _ in 0..5 {
-        let run = flow.start(&["-o", &place, "-b", "40"]);
-        let before = size(kafka, &output);
-        until("the run writes", || size(kafka, &output) > before + 150);
-        run.kill();
-    }
-    feeder.stop();
-    flow.until_end(&["-o", &place]).expect(0, &[]);
-    is_there_once(&flow, &output);
-}
-
-/// Two to four members that join and leave, politely and not, while records flow.
-#[test]
-fn members_come_and_go() {
-    let Some(kafka) = Kafka::shared() else { return };
-    let flow = Flow::new(kafka, "members", 6);
-    let (place, output) = output(&flow, 3);
-    let feeder = Feeder::start(kafka, &flow.topic, 6, Duration::from_millis(3));
-    let join = || flow.start(&["-o", &place, "-b", "40"]);
-    let works = || {
-        let before = size(kafka, &output);
-        until("the group writes", || size(kafka, &output) > before + 100);
-    };
-    let mut members: Vec<Running> = vec![join(), join()];
-    works();
-    members.push(join());
-    works();
-    members.push(join());
-    works();
-    members.remove(0).kill();
-    works();
-    let leaving = members.remove(0);
-    leaving.signal(Signal::TERM);
-    leaving.ended().expect(0, &[]);
-    works();
-    members.push(join());
-    works();
-    feeder.stop();
-    for member in members {
-        member.signal(Signal::TERM);
-        member.ended().expect(0, &[]);
-    }
-    flow.until_end(&["-o", &place]).expect(0, &[]);
-    is_there_once(&flow, &output);
-}
-
-/// A member that is frozen for longer than its session wakes up as nobody: what it had in hand must not count.
-#[test]
-fn a_frozen_member_wakes_up_as_a_zombie() {
-    let Some(kafka) = Kafka::shared() else { return };
-    let flow = Flow::new(kafka, "frozen", 4);
-    let (place, output) = output(&flow, 3);
-    let feeder = Feeder::start(kafka, &flow.topic, 4, Duration::from_millis(3));
-    let (first, second) = (flow.start(&["-o", &place, "-b", "40"]), flow.start(&["-o", &place, "-b", "40"]));
-    until("they write", || size(kafka, &output) > 300);
-    let signal = |signal| {
-        let pid = Pid::from_raw(first.id().cast_signed()).expect("a process has an id");
-        kill_process(pid, signal).expect("it runs");
-    };
-    signal(Signal::STOP);
-    // The fault is a length of time: the session lasts three seconds.
-    std::thread::sleep(Duration::from_secs(5));
-    let before = size(kafka, &output);
-    until("the other one goes on", || size(kafka, &output) > before + 300);
-    signal(Signal::CONT);
-    let before = size(kafka, &output);
-    until("they write on", || size(kafka, &output) > before + 300);
-    feeder.stop();
-    for member in [first, second] {
-        member.signal(Signal::TERM);
-        member.ended().expect(0, &[]);
-    }
-    flow.until_end(&["-o", &place]).expect(0, &[]);
-    is_there_once(&flow, &output);
 }
 
 #[test]
