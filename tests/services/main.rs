@@ -4,15 +4,13 @@
 //! brokers serve those that break them, one at a time ([`cluster::Cluster3`]). Where Java is missing the tests are
 //! skipped and say so, unless `CI=true`.
 
-#![allow(dead_code, reason = "the tests of faults, which are still being worked on, use the rest")]
+#![allow(dead_code, reason = "the tests of whole runs, which are still being worked on, use the rest")]
 
 mod access;
 mod admin;
 mod batches;
 mod client;
 mod cluster;
-mod directory;
-mod exactly;
 mod flow;
 mod harness;
 mod kafka;
