@@ -181,7 +181,6 @@ impl<'a> Assembler<'a> {
         if lot.planned_until.is_some() {
             self.take_slot(lane, &partition);
         }
-        self.gone.back(&partition);
         self.lots.insert(partition.clone(), lot);
         self.note(Note::Assigned(partition, start, mark))
     }

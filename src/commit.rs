@@ -70,13 +70,6 @@ impl Gone {
         news
     }
 
-    /// It was assigned (again).
-    pub fn back(&mut self, partition: &Partition) {
-        if self.contains(partition) {
-            self.0.remove(partition.name());
-        }
-    }
-
     pub fn contains(&self, partition: &Partition) -> bool {
         self.0.get(partition.name()).is_some_and(|epoch| *epoch >= partition.identity().epoch)
     }
@@ -216,6 +209,13 @@ impl<'a> Commit<'a> {
     }
 
     fn assigned(&mut self, partition: Partition, start: u64, mark: Option<Mark>) {
+        self.metrics.begun(&partition, start);
+        let ledgers = self.ledgers;
+        let mut table = ledgers.table.lock();
+        // A writer may have lost it before this note was read; it comes back with a greater epoch only.
+        if table.lost.contains(&partition) {
+            return;
+        }
         if mark.as_ref().is_some_and(|mark| mark.fresh) {
             self.fresh.insert(partition.clone());
             self.dirty.insert(partition.clone());
@@ -225,9 +225,6 @@ impl<'a> Commit<'a> {
             || Ledger::new(start, 0, 0, []),
             |mark| Ledger::new(start, mark.line, mark.rejected, mark.plan),
         );
-        self.metrics.begun(&partition, start);
-        let mut table = self.ledgers.table.lock();
-        table.lost.back(&partition);
         table.open.insert(partition, ledger);
     }
 
@@ -400,4 +397,45 @@ impl<'a> Commit<'a> {
 fn broken(partition: &Partition, gap: &Gap) -> Error {
     let found = format!("a batch at {} where {} was expected", gap.found, gap.expected);
     Error::other(format!("internal error: the ledger of {partition} was told of"), Retry::Permanent, found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Identity;
+    use crate::source::Forget;
+
+    #[test]
+    fn a_loss_that_overtakes_the_assignment_stands() {
+        let (ledgers, metrics, stop) = (Ledgers::default(), Metrics::default(), Stop::default());
+        let mut commit = Commit::new(&Forget, &ledgers, &metrics, &stop);
+        let tenancy = |epoch| {
+            let name = "a".to_owned();
+            Partition::new(Identity {
+                source: "test",
+                name,
+                position: "offset",
+                epoch,
+                ..Identity::default()
+            })
+        };
+        let fresh = |partition: Partition| Mark {
+            partition,
+            watermark: 0,
+            line: 0,
+            resume: None,
+            plan: Vec::new(),
+            rejected: 0,
+            ended: false,
+            fresh: true,
+        };
+        assert!(ledgers.lose(&tenancy(1)));
+        commit.assigned(tenancy(1), 0, Some(fresh(tenancy(1))));
+        assert!(ledgers.is_lost(&tenancy(1)));
+        assert!(!ledgers.lose(&tenancy(1)), "lost once");
+        assert!(commit.dirty.is_empty() && !commit.urgent);
+        commit.assigned(tenancy(2), 0, Some(fresh(tenancy(2))));
+        assert!(!ledgers.is_lost(&tenancy(2)));
+        assert!(commit.dirty.contains(&tenancy(2)) && commit.urgent);
+    }
 }
