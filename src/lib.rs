@@ -296,6 +296,8 @@ pub mod job;
 pub mod kafka;
 pub mod summary;
 pub mod progress;
+#[cfg(feature = "status")]
+pub mod status;
 
 pub use batch::{Batch, Receipt};
 pub use error::{Error, Result};

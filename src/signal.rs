@@ -1,6 +1,8 @@
 //! Signals of the program. The first SIGINT or SIGTERM drains the run, the second aborts it, and from then on the
 //! next one kills the process: nobody is ever stuck.
 //!
+//! SIGUSR1 asks how far the run is, and changes nothing.
+//!
 //! SIGXFSZ is taken and forgotten, so that a file size limit is an error of `write` (EFBIG), not a death;
 //! SIGPIPE is ignored by Rust's runtime, so that a closed pipe is one too (EPIPE).
 
@@ -9,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use pipeline::stop::Stop;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::{Handle, Signals};
 
@@ -42,7 +44,7 @@ pub struct Watch {
 pub fn install(stop: Stop) -> io::Result<(Watch, Handle, Caught)> {
     flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     // Before anything else takes these signals: one that comes in between must not be lost.
-    let signals = Signals::new([SIGINT, SIGTERM])?;
+    let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
     let deadly = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         flag::register_conditional_default(signal, deadly.clone())?;
@@ -53,11 +55,17 @@ pub fn install(stop: Stop) -> io::Result<(Watch, Handle, Caught)> {
 }
 
 impl Watch {
-    /// Blocks until the handle is closed; stops the run when a signal comes.
-    pub fn run(mut self) {
-        for (times, signal) in self.signals.forever().enumerate() {
+    /// Blocks until the handle is closed; stops the run when a signal comes, and calls `status` at each SIGUSR1.
+    pub fn run(mut self, status: impl Fn()) {
+        let mut times = 0;
+        for signal in self.signals.forever() {
+            if signal == SIGUSR1 {
+                status();
+                continue;
+            }
+            times += 1;
             let number = usize::try_from(signal).unwrap_or_default();
-            if times == 0 {
+            if times == 1 {
                 self.caught.0.store(number, Ordering::Release);
                 log::warn!("stopping: what is in flight is finished first; a second signal aborts");
                 self.stop.drain();
@@ -85,7 +93,10 @@ mod tests {
         raise(SIGXFSZ).unwrap();
         assert_eq!(caught.exit_code(), None);
         std::thread::scope(|scope| {
-            scope.spawn(|| watch.run());
+            let asked = AtomicUsize::new(0);
+            let asked = &asked;
+            scope.spawn(move || watch.run(|| drop(asked.fetch_add(1, Ordering::SeqCst))));
+            raise(SIGUSR1).unwrap();
             raise(SIGTERM).unwrap();
             wait(&stop, Phase::Drain);
             assert_eq!(caught.exit_code(), Some(143));

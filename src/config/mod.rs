@@ -337,6 +337,17 @@ pub enum StateAt {
     Dir(PathBuf),
 }
 
+/// How a run can be watched. The program serves and writes it; an embedder uses [`crate::metrics`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Where the status is served, `HOST:PORT`; `None`: nowhere.
+    pub listen: Option<String>,
+    /// Names under which the live page is served, beside addresses and `localhost`.
+    pub hosts: Vec<String>,
+    /// File that holds the metrics.
+    pub metrics_file: Option<PathBuf>,
+}
+
 /// What is logged and how. The library only logs; the program installs the logger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {

@@ -30,11 +30,9 @@ impl Ages {
     pub fn read(&mut self, partition: &Partition, first: u64, last: u64, now: Instant) {
         let waiting = match self.0.get_mut(partition) {
             Some(waiting) => waiting,
-            None => self.0.entry(partition.clone()).or_insert(Waiting {
-                marks: VecDeque::new(),
-                last,
-                gap: GAP,
-            }),
+            None => {
+                self.0.entry(partition.clone()).or_insert(Waiting { marks: VecDeque::new(), last, gap: GAP })
+            }
         };
         waiting.last = last;
         if waiting.marks.back().is_none_or(|(_, at)| now.duration_since(*at) >= waiting.gap) {
