@@ -25,6 +25,8 @@ pub use service::{Services, Told, Trouble};
 
 /// How many partitions are listed one by one; the rest only counts in the sums.
 const LISTED: usize = 1000;
+/// Nanoseconds of waiting between two looks that mean nothing: taking what is free takes time, too.
+const HARDLY: u64 = 10_000_000;
 /// How many rejected records are shown.
 const SAMPLES: usize = 3;
 
@@ -290,13 +292,14 @@ impl Metrics {
         (totals.read, totals.stored, totals.rejected, totals.batches)
     }
 
-    /// The stage that the others wait for, judged by who has waited since `earlier` (reader and writer waits).
+    /// The stage that the others wait for, judged by who has waited since `earlier` (reader and writer waits), which
+    /// should be some tenths of a second ago. Where readers have hardly waited, all wait for them.
     pub fn limiting(&self, earlier: (u64, u64)) -> (Stage, (u64, u64)) {
         let now = (self.reader_waits.load(Ordering::Relaxed), self.writer_waits.load(Ordering::Relaxed));
         let (reader, writer) = (now.0.saturating_sub(earlier.0), now.1.saturating_sub(earlier.1));
         let stage = match (reader, writer) {
-            (reader, writer) if writer > reader / 2 && writer > 0 => Stage::Write,
-            (0, _) => Stage::Read,
+            (reader, writer) if writer > reader / 2 && writer > HARDLY => Stage::Write,
+            (0..=HARDLY, _) => Stage::Read,
             _ => Stage::Process,
         };
         (stage, now)

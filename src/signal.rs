@@ -92,26 +92,27 @@ mod tests {
         let (watch, handle, caught) = install(stop.clone()).unwrap();
         raise(SIGXFSZ).unwrap();
         assert_eq!(caught.exit_code(), None);
+        let asked = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let asked = AtomicUsize::new(0);
-            let asked = &asked;
-            scope.spawn(move || watch.run(|| drop(asked.fetch_add(1, Ordering::SeqCst))));
+            scope.spawn(|| watch.run(|| asked.store(true, Ordering::SeqCst)));
             raise(SIGUSR1).unwrap();
+            until("asked", || asked.load(Ordering::SeqCst));
+            assert!(stop.is_running());
             raise(SIGTERM).unwrap();
-            wait(&stop, Phase::Drain);
+            until("drained", || stop.phase() == Phase::Drain);
             assert_eq!(caught.exit_code(), Some(143));
             raise(SIGINT).unwrap();
-            wait(&stop, Phase::Abort);
+            until("aborted", || stop.phase() == Phase::Abort);
             assert_eq!(caught.exit_code(), Some(143));
             handle.close();
         });
     }
 
-    /// Waits without sleeping for a fixed time: it ends with the phase, or the test fails.
-    fn wait(stop: &Stop, phase: Phase) {
+    /// Waits without sleeping for a fixed time: it ends when it is so, or the test fails.
+    fn until(what: &str, is: impl Fn() -> bool) {
         let until = Instant::now() + Duration::from_secs(20);
-        while stop.phase() != phase {
-            assert!(Instant::now() < until, "still {:?}", stop.phase());
+        while !is() {
+            assert!(Instant::now() < until, "never {what}");
             std::thread::yield_now();
         }
     }

@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(limit.line(("a", 1), later), Verdict::Log(50 - MOST));
         assert_eq!(limit.line(("a", 1), later), Verdict::Log(0));
         assert_eq!(limit.rest(), 0);
-        for _ in 0..MOST {
+        for _ in 0..MOST + 2 {
             limit.line(("a", 1), later);
         }
         assert_eq!((limit.rest(), limit.rest()), (2, 0));

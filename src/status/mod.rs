@@ -128,12 +128,12 @@ impl Board {
     /// How far it is, on one line.
     pub fn line(&self) -> String {
         let state = self.state.lock();
-        format!("{}: {}", state.doing(&self.stop).name(), progress::line(&state.now, state.rates))
-    }
-
-    /// The last snapshot.
-    pub fn snapshot(&self) -> Snapshot {
-        self.state.lock().now.clone()
+        let mut now = state.now.clone();
+        if let Some(metrics) = &state.metrics {
+            (now.records_read, now.records_stored, now.records_rejected, now.batches) = metrics.counts();
+            now.elapsed = metrics.started().elapsed();
+        }
+        format!("{}: {}", state.doing(&self.stop).name(), progress::line(&now, state.rates))
     }
 }
 

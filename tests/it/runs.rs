@@ -180,6 +180,11 @@ impl Running {
         until(what, || self.err.as_ref().is_some_and(|said| said.text().contains(what)));
     }
 
+    /// What it has said on stderr so far.
+    pub fn said(&self) -> String {
+        self.err.as_ref().map_or_else(String::new, Said::text)
+    }
+
     pub fn is_over(&mut self) -> bool {
         self.child.try_wait().expect("it is a child").is_some()
     }
