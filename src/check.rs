@@ -101,6 +101,8 @@ fn output(to: &Place) -> Option<Finding> {
         Place::Stdout => Finding { what: "output - (stdout)".into(), verdict: Verdict::Fine },
         // Among what the cluster is asked for.
         Place::Kafka(_) => return None,
+        // Among what the store is asked for.
+        Place::S3 { .. } => return None,
         Place::Dir(dir) => directory("output", dir),
         Place::File(path) => {
             let what = format!("output {}", path.display());

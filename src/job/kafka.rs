@@ -32,7 +32,7 @@ impl Job<'_> {
         if let Some(group) = source.group() {
             log::info!("group {}", group.settings().group);
         }
-        let namer = Namer::new("", self.config.output.codec);
+        let namer = Namer::new(self.prefix(), self.config.output.codec);
         let sink = match self.mode {
             Mode::Store => self.sink_with_kafka(&namer, source.cluster(), source.group())?,
             Mode::Rehearse => self.local_sink(&namer)?,
@@ -118,7 +118,7 @@ impl Job<'_> {
                 let settings = self.producer(self.transactional(group.as_deref())?);
                 self.with_letters(KafkaSink::prepare(cluster.clone(), topic, settings, group)?, namer)?
             }
-            Place::Dir(_) | Place::File(_) | Place::Stdout => self.local_sink(namer)?,
+            Place::Dir(_) | Place::File(_) | Place::Stdout | Place::S3 { .. } => self.local_sink(namer)?,
         };
         let lettered: Box<dyn Sink> = match self.config.output.dead_letter_topic() {
             Some(topic) => {

@@ -87,7 +87,11 @@ fn of_environment(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<Ke
         }
         (None, None) => Ok(None),
         (id, _) => {
-            let (set, not) = if id.is_some() { ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY") } else { ("SECRET_ACCESS_KEY", "ACCESS_KEY_ID") };
+            let (set, not) = if id.is_some() {
+                ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+            } else {
+                ("SECRET_ACCESS_KEY", "ACCESS_KEY_ID")
+            };
             let why = format!("AWS_{set} is set and AWS_{not} is not; expected both");
             Err(Error::Credentials { why, retry: Retry::Permanent })
         }
@@ -136,8 +140,11 @@ impl Files {
 
 impl fmt::Display for Files {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let paths: Vec<String> =
-            [&self.credentials, &self.config].into_iter().flatten().map(|it| it.display().to_string()).collect();
+        let paths: Vec<String> = [&self.credentials, &self.config]
+            .into_iter()
+            .flatten()
+            .map(|it| it.display().to_string())
+            .collect();
         f.write_str(&if paths.is_empty() { "no file (HOME is not set)".into() } else { paths.join(" or ") })
     }
 }
@@ -160,7 +167,8 @@ fn ini<'a>(text: &'a str, section: &str, name: &str) -> Option<&'a str> {
         if let Some(header) = line.strip_prefix('[') {
             let header = header.split(']').next().unwrap_or_default();
             within = header.split_ascii_whitespace().eq(section.split_ascii_whitespace());
-        } else if within && let Some((key, value)) = line.split_once('=')
+        } else if within
+            && let Some((key, value)) = line.split_once('=')
             && key.trim() == name
             && !value.trim().is_empty()
         {

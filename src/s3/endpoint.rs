@@ -171,12 +171,7 @@ mod tests {
         check(None, "logs", None, "https://logs.s3.eu-central-1.amazonaws.com/a/b%20c%2B%C3%BC?x=1%2F2");
         check(None, "l.x", None, "https://s3.eu-central-1.amazonaws.com/l.x/a/b%20c%2B%C3%BC?x=1%2F2");
         check(Some("http://h:9000"), "logs", None, "http://h:9000/logs/a/b%20c%2B%C3%BC?x=1%2F2");
-        check(
-            Some("https://h/"),
-            "logs",
-            Some(Style::Host),
-            "https://logs.h/a/b%20c%2B%C3%BC?x=1%2F2",
-        );
+        check(Some("https://h/"), "logs", Some(Style::Host), "https://logs.h/a/b%20c%2B%C3%BC?x=1%2F2");
     }
 
     #[test]

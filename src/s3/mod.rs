@@ -28,6 +28,7 @@ pub use endpoint::{Endpoint, Style, check_bucket, check_endpoint};
 pub use error::{Answer, Error, Result, Subject};
 pub use multipart::{Multipart, PartTag};
 pub use object::{Condition, Found, Listed, Object};
+pub use sign::form;
 
 use crate::batch::{Body, Piece};
 use crate::error::Retry;
@@ -229,10 +230,13 @@ impl Bucket {
         if let Some(all) = request.headers_mut() {
             all.extend(headers);
         }
-        let transport = |source: ureq::Error| Error::Transport { what: what.clone(), source: Box::new(source) };
+        let transport =
+            |source: ureq::Error| Error::Transport { what: what.clone(), source: Box::new(source) };
         let mut reader = Reading::new(ask.content);
         let response = match ask.method {
-            Method::PUT | Method::POST => self.run(request.body(SendBody::from_reader(&mut reader)), ask.limit),
+            Method::PUT | Method::POST => {
+                self.run(request.body(SendBody::from_reader(&mut reader)), ask.limit)
+            }
             _ => self.run(request.body(()), ask.limit),
         };
         let (parts, mut body) = response.map_err(transport)?.into_parts();

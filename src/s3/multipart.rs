@@ -69,7 +69,8 @@ impl Bucket {
     /// If it is not known to be stored.
     pub fn part(&self, upload: &Multipart, number: u32, content: Content<'_>) -> Result<PartTag> {
         if number > PARTS {
-            let what = format!("{} would have more than {PARTS} parts: raise s3.part_size", self.url(&upload.key));
+            let what =
+                format!("{} would have more than {PARTS} parts: raise s3.part_size", self.url(&upload.key));
             return Err(Error::Config(what));
         }
         let (text, crc32c) = (number.to_string(), content.crc32c());
@@ -80,10 +81,9 @@ impl Bucket {
         let reply = self.ask(ask)?;
         match reply.header("etag") {
             Some(etag) => Ok(PartTag { etag: etag.to_owned(), crc32c }),
-            None => Err(Error::Odd {
-                what: self.subject(op, &upload.key),
-                why: "the answer has no ETag".into(),
-            }),
+            None => {
+                Err(Error::Odd { what: self.subject(op, &upload.key), why: "the answer has no ETag".into() })
+            }
         }
     }
 
@@ -99,7 +99,8 @@ impl Bucket {
         crc32c: u32,
         condition: Condition,
     ) -> Result<()> {
-        let mut text = String::from("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
+        let mut text =
+            String::from("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
         for (index, part) in parts.iter().enumerate() {
             text.push_str(&format!(
                 "<Part><PartNumber>{}</PartNumber><ETag>{}</ETag><ChecksumCRC32C>{}</ChecksumCRC32C></Part>",

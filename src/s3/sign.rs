@@ -74,8 +74,7 @@ pub(super) fn sign(subject: &Subject<'_>, keys: &Keys, headers: &mut HeaderMap) 
     let text = string_to_sign(&now, &region, &canonical).map_err(odd)?;
     let key = signing_key(&now, &keys.secret_access_key, &region, "s3").map_err(odd)?;
     let signature = hex(&mac(&key, text.as_bytes()));
-    let value =
-        authorization_header(&keys.access_key_id, &now, &region, &names, &signature).map_err(odd)?;
+    let value = authorization_header(&keys.access_key_id, &now, &region, &names, &signature).map_err(odd)?;
     put(headers, header::AUTHORIZATION, &value)
 }
 
@@ -114,9 +113,10 @@ fn unsendable(name: &str) -> Error {
 }
 
 /// `a=b&c=d`, as the tags of an object are sent.
-pub(super) fn form<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-    let pair = |(name, value): (&str, &str)| format!("{}={}", uri_encode(name, true), uri_encode(value, true));
-    pairs.into_iter().map(pair).collect::<Vec<_>>().join("&")
+pub fn form(pairs: &[(String, String)]) -> String {
+    let pair =
+        |(name, value): &(String, String)| format!("{}={}", uri_encode(name, true), uri_encode(value, true));
+    pairs.iter().map(pair).collect::<Vec<_>>().join("&")
 }
 
 #[cfg(test)]
@@ -152,30 +152,17 @@ mod tests {
             &empty,
             &[("range", "bytes=0-9")],
         );
-        assert!(
-            got.ends_with("f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"),
-            "{got}"
-        );
-        let got = sign(
-            Method::GET,
-            "https://examplebucket.s3.amazonaws.com/?max-keys=2&prefix=J",
-            &empty,
-            &[],
-        );
-        assert!(
-            got.ends_with("34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"),
-            "{got}"
-        );
+        assert!(got.ends_with("f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"), "{got}");
+        let got =
+            sign(Method::GET, "https://examplebucket.s3.amazonaws.com/?max-keys=2&prefix=J", &empty, &[]);
+        assert!(got.ends_with("34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"), "{got}");
         let got = sign(
             Method::PUT,
             "https://examplebucket.s3.amazonaws.com/test%24file.text",
             &hash([b"Welcome to Amazon S3.".as_slice()]),
             &[("date", "Fri, 24 May 2013 00:00:00 GMT"), ("x-amz-storage-class", "REDUCED_REDUNDANCY")],
         );
-        assert!(
-            got.ends_with("98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd"),
-            "{got}"
-        );
+        assert!(got.ends_with("98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd"), "{got}");
     }
 
     #[test]

@@ -98,11 +98,7 @@ impl Target {
     }
 
     /// Publishes on the condition that there is one, and finds out what a refusal means.
-    fn once(
-        &self,
-        expected: &Expected<'_>,
-        publish: impl Fn(Condition) -> s3::Result<()>,
-    ) -> s3::Result<()> {
+    fn once(&self, expected: &Expected<'_>, publish: impl Fn(Condition) -> s3::Result<()>) -> s3::Result<()> {
         let condition = self.condition();
         let error = match publish(condition) {
             Ok(()) => return Ok(()),

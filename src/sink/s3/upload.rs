@@ -59,9 +59,7 @@ impl S3Upload {
                 *slot = Slot::Begun(upload.clone(), Vec::new());
                 Ok(upload)
             }
-            Slot::Whole(_) | Slot::Published | Slot::Aborted => {
-                Err(misuse(key, "a part came after the end"))
-            }
+            Slot::Whole(_) | Slot::Published | Slot::Aborted => Err(misuse(key, "a part came after the end")),
         }
     }
 
@@ -87,9 +85,8 @@ impl S3Upload {
     fn complete(&self, upload: &Multipart, tags: &[PartTag], len: u64, crc32c: u32) -> s3::Result<()> {
         let expected = Expected { key: &upload.key, id: &self.id, len, crc32c };
         let bucket = self.target.bucket();
-        let completed = self.target.once(&expected, |condition| {
-            bucket.complete(upload, tags, crc32c, condition)
-        });
+        let completed =
+            self.target.once(&expected, |condition| bucket.complete(upload, tags, crc32c, condition));
         match completed {
             Err(error) if error.has_code("NoSuchUpload") => match self.target.compare(&expected) {
                 Ok(()) => Ok(()),
@@ -109,7 +106,8 @@ fn whole(tags: &Tags, len: u64) -> Option<(Vec<PartTag>, u32)> {
     if tags.iter().map(|(_, len)| len).sum::<u64>() != len {
         return None;
     }
-    let crc32c = tags.iter().fold(0, |crc, (tag, len)| crc32c::crc32c_combine(crc, tag.crc32c, *len as usize));
+    let crc32c =
+        tags.iter().fold(0, |crc, (tag, len)| crc32c::crc32c_combine(crc, tag.crc32c, *len as usize));
     Some((tags.into_iter().map(|(tag, _)| tag).collect(), crc32c))
 }
 
