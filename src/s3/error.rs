@@ -278,6 +278,7 @@ impl From<Error> for crate::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Config(text) => crate::Error::Usage(text),
+            Error::Credentials { retry: Retry::Permanent, .. } => crate::Error::Usage(error.to_string()),
             error => crate::Error::other("s3", error.retry(), error),
         }
     }
