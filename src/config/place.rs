@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn places_that_this_build_cannot_reach_say_so() {
-        for (text, kind) in [("s3://bucket/x", "s3"), ("gs://b/a.json", "gs")] {
+        for (text, kind) in [("s4://bucket/x", "s4"), ("gs://b/a.json", "gs")] {
             let error = parse(text).unwrap_err();
             assert!(
                 error.contains(&format!("cannot write to {kind} yet; it writes to a directory")),
@@ -228,6 +228,15 @@ mod tests {
         }
         assert!(parse("").is_err());
         assert_eq!(foreign("a/b:c"), None);
+    }
+
+    #[test]
+    fn buckets_are_places() {
+        let s3 = |bucket: &str, prefix: &str| Ok(Place::S3 { bucket: bucket.into(), prefix: prefix.into() });
+        assert_eq!(parse("s3://logs"), s3("logs", ""));
+        assert_eq!(parse("s3://logs/a/b.json"), s3("logs", "a/b.json/"));
+        assert_eq!(parse("s3:"), s3("", ""), "s3.bucket names it");
+        assert!(parse("s3://logs/a//b").unwrap_err().starts_with("expected a prefix"));
     }
 
     #[test]

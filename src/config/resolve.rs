@@ -351,6 +351,10 @@ mod tests {
             "kafka.tls.key",
             "kafka.sasl.username",
             "kafka.sasl.password",
+            "s3.ca",
+            "s3.profile",
+            "s3.secret_access_key",
+            "s3.session_token",
         ];
         for key in KEYS {
             for nonsense in ["", "\u{0}?"] {
@@ -363,6 +367,40 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_bucket_that_is_named_is_the_output() {
+        let layer = |path: &str, text: &str, origin: Origin| {
+            let key = super::super::key::find(path).unwrap();
+            Setting { key, value: key.read(text), origin }
+        };
+        let (flag, env) = (|| Origin::Flag("-x".into()), || Origin::Env("X".into()));
+        let to = |settings: Vec<Setting>| resolve(settings).map(|it| it.config.output.to);
+        let s3 = |bucket: &str, prefix: &str| Ok(Place::S3 { bucket: bucket.into(), prefix: prefix.into() });
+        let (output, bucket, prefix) = ("processing.output", "s3.bucket", "s3.prefix");
+        assert_eq!(to(vec![layer(bucket, "abc", env())]), s3("abc", ""));
+        assert_eq!(to(vec![layer(bucket, "abc", env()), layer(prefix, "p", env())]), s3("abc", "p/"));
+        assert_eq!(to(vec![layer(output, "s3:", env()), layer(bucket, "abc", env())]), s3("abc", ""));
+        let dir = Ok(Place::Dir("d".into()));
+        assert_eq!(to(vec![layer(bucket, "abc", env()), layer(output, "d", flag())]), dir);
+        assert_eq!(
+            to(vec![layer(bucket, "abc", env()), layer(output, "s3://xyz/p", flag())]),
+            s3("xyz", "p/")
+        );
+        assert_eq!(to(vec![layer(output, "d", env()), layer(bucket, "abc", flag())]), s3("abc", ""));
+        let both = to(vec![layer(output, "d", flag()), layer(bucket, "abc", flag())]).unwrap_err();
+        assert_eq!(both, ["-x and -x name two outputs; expected one of them"]);
+        let both = to(vec![layer(output, "s3://xyz", flag()), layer(bucket, "abc", flag())]).unwrap_err();
+        assert_eq!(both, ["-x and -x name two buckets; expected one of them"]);
+        assert!(to(vec![layer(output, "s3:", flag())]).is_err());
+    }
+
+    #[test]
+    fn memory_grows_with_the_parts_of_objects() {
+        let it = set(&["processing.workers=2", "s3.bucket=abc"]).unwrap().config;
+        assert_eq!(it.processing.memory_limit, (48 + 2 * 4 * 8) << 20);
+        assert_eq!(it.batch_wait(), std::time::Duration::from_secs(300));
     }
 
     #[test]

@@ -32,28 +32,28 @@ pub enum Error {
     /// No answer came.
     Transport {
         /// What was asked.
-        what: Subject,
+        what: Box<Subject>,
         /// What happened.
         source: Box<ureq::Error>,
     },
     /// The service refused.
     Refused {
         /// What was asked.
-        what: Subject,
+        what: Box<Subject>,
         /// What it said.
-        answer: Answer,
+        answer: Box<Answer>,
     },
     /// Something else than what was to be stored is there already.
     Occupied {
         /// What was asked.
-        what: Subject,
+        what: Box<Subject>,
         /// How it differs.
         how: String,
     },
     /// An answer makes no sense.
     Odd {
         /// What was asked.
-        what: Subject,
+        what: Box<Subject>,
         /// What is odd about it.
         why: String,
     },
@@ -288,13 +288,13 @@ impl From<Error> for crate::Error {
 mod tests {
     use super::*;
 
-    fn what() -> Subject {
-        Subject {
+    fn what() -> Box<Subject> {
+        Box::new(Subject {
             op: "PUT",
             target: "s3://b/k".into(),
             service: "http://h".into(),
             region: "eu-west-1".into(),
-        }
+        })
     }
 
     fn refused(status: u16, body: &str, headers: &[(&'static str, &'static str)]) -> Error {
@@ -303,7 +303,7 @@ mod tests {
             .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
             .collect::<HeaderMap>();
         let answer = Answer::read(StatusCode::from_u16(status).unwrap(), &headers, body);
-        Error::Refused { what: what(), answer }
+        Error::Refused { what: what(), answer: Box::new(answer) }
     }
 
     #[test]

@@ -187,13 +187,13 @@ impl Bucket {
         format!("s3://{}/{key}", self.endpoint.bucket())
     }
 
-    fn subject(&self, op: &'static str, key: &str) -> Subject {
-        Subject {
+    pub(crate) fn subject(&self, op: &'static str, key: &str) -> Box<Subject> {
+        Box::new(Subject {
             op,
             target: self.url(key),
             service: self.endpoint.service().into(),
             region: self.endpoint.region().into(),
-        }
+        })
     }
 
     /// Sends a request; an answer that is no success is an error.
@@ -204,7 +204,7 @@ impl Bucket {
             return Ok(reply);
         }
         let answer = Answer::read(reply.status, &reply.headers, &reply.text());
-        Err(Error::Refused { what, answer })
+        Err(Error::Refused { what, answer: Box::new(answer) })
     }
 
     fn send(&self, ask: Ask<'_>, what: &Subject) -> Result<Reply> {
@@ -231,7 +231,7 @@ impl Bucket {
             all.extend(headers);
         }
         let transport =
-            |source: ureq::Error| Error::Transport { what: what.clone(), source: Box::new(source) };
+            |source: ureq::Error| Error::Transport { what: Box::new(what.clone()), source: Box::new(source) };
         let mut reader = Reading::new(ask.content);
         let response = match ask.method {
             Method::PUT | Method::POST => {

@@ -128,7 +128,7 @@ impl Bucket {
         let what = self.subject(op, &upload.key);
         if body.contains("<Error") {
             let answer = Answer::read(StatusCode::OK, &reply.headers, &body);
-            return Err(Error::Refused { what, answer });
+            return Err(Error::Refused { what, answer: Box::new(answer) });
         }
         Err(Error::Odd { what, why: "the answer says neither that it is complete nor that it is not".into() })
     }

@@ -18,7 +18,9 @@ pub(super) const KEYS: &[Key] = &[
         expected: "the name of a bucket",
         set: |draft, value| {
             let bucket = name(value)?;
-            check(!bucket.contains('/'))?;
+            check(
+                bucket.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')),
+            )?;
             put(&mut draft.config.s3.bucket, Some(bucket.to_owned()))
         },
     },

@@ -122,12 +122,7 @@ impl Target {
     /// Whether what is there is what was to be stored.
     fn compare(&self, expected: &Expected<'_>) -> s3::Result<()> {
         let key = expected.key;
-        let what = || s3::Subject {
-            op: "store",
-            target: self.bucket().url(key),
-            service: self.bucket().endpoint().service().into(),
-            region: self.bucket().endpoint().region().into(),
-        };
+        let what = || self.bucket().subject("store", key);
         let Some(found) = self.bucket().head(key)? else {
             // It was there a moment ago.
             return Err(s3::Error::Odd { what: what(), why: "it is there and it is not".into() });
