@@ -46,7 +46,7 @@ impl Job<'_> {
         let prefix = self.prefix();
         // Wrong keys, a wrong name and a wrong region are told before anything is read.
         let tried = Bucket::patiently(self.config.processing.retry, self.stop, || {
-            match bucket.list(prefix, 1, None) {
+            match bucket.list(prefix, None, 1, None) {
                 // Who may write need not be allowed to list.
                 Err(error) if error.has_code("AccessDenied") => {
                     log::debug!("{error}");

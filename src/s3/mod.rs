@@ -12,6 +12,7 @@ mod endpoint;
 mod error;
 mod multipart;
 mod object;
+pub mod probe;
 mod sign;
 mod tls;
 

@@ -97,7 +97,7 @@ impl Bucket {
         upload: &Multipart,
         parts: &[PartTag],
         crc32c: u32,
-        condition: Condition,
+        condition: Condition<'_>,
     ) -> Result<()> {
         let mut text =
             String::from("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");

@@ -1,13 +1,16 @@
 //! Whole objects: put, look at, read, delete, list.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use jiff::fmt::rfc2822::DateTimeParser;
 use quick_xml::de::from_str;
 use serde::Deserialize;
 use ureq::http::{HeaderName, Method};
 
 use super::error::{Error, Result};
-use super::{Ask, Bucket, Content, sign};
+use super::{Ask, Bucket, Content, Reply, sign};
 
 /// Longest key that stores take.
 const KEY: usize = 1024;
@@ -27,11 +30,13 @@ pub struct Object<'a> {
 
 /// Whether it may replace what is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
+pub enum Condition<'a> {
     /// It may.
     None,
     /// Nothing may be there. A store that does not know of conditions replaces it all the same.
     Absent,
+    /// What has this ETag must be there.
+    Match(&'a str),
 }
 
 /// What an object is known by.
@@ -43,6 +48,8 @@ pub struct Found {
     pub crc32c: Option<u32>,
     /// What the store tells versions apart by.
     pub etag: String,
+    /// How long ago it was stored, by the store's own clock.
+    pub age: Option<Duration>,
     /// Its user metadata.
     pub metadata: Vec<(String, String)>,
 }
@@ -73,6 +80,21 @@ struct Entry {
 }
 
 impl Found {
+    fn of(reply: &Reply) -> Self {
+        let metadata = reply.headers.iter().filter_map(|(name, value)| {
+            Some((name.as_str().strip_prefix(META)?.to_owned(), value.to_str().ok()?.to_owned()))
+        });
+        let time = |name: &str| DateTimeParser::new().parse_timestamp(reply.header(name)?).ok();
+        let age = time("date").zip(time("last-modified")).map(|(now, then)| now.duration_since(then));
+        Found {
+            len: reply.header("content-length").and_then(|len| len.parse().ok()).unwrap_or_default(),
+            crc32c: reply.header("x-amz-checksum-crc32c").and_then(decoded),
+            etag: reply.header("etag").unwrap_or_default().to_owned(),
+            age: age.map(|age| Duration::from_secs(age.as_secs().max(0).unsigned_abs())),
+            metadata: metadata.collect(),
+        }
+    }
+
     /// The value of a user's metadata.
     pub fn metadata(&self, name: &str) -> Option<&str> {
         self.metadata.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
@@ -97,10 +119,11 @@ impl Ask<'_> {
         Ok(())
     }
 
-    pub(super) fn on(&mut self, condition: Condition) -> Result<()> {
+    pub(super) fn on(&mut self, condition: Condition<'_>) -> Result<()> {
         match condition {
             Condition::None => Ok(()),
             Condition::Absent => self.header("if-none-match", "*"),
+            Condition::Match(etag) => self.header("if-match", etag),
         }
     }
 }
@@ -117,17 +140,18 @@ fn decoded(text: &str) -> Option<u32> {
 }
 
 impl Bucket {
-    /// Stores an object in one request.
+    /// Stores an object in one request; returns what the store tells it apart by.
     ///
     /// # Errors
     /// If it is not known to be stored.
-    pub fn put(&self, object: &Object<'_>, content: Content<'_>, condition: Condition) -> Result<()> {
+    pub fn put(&self, object: &Object<'_>, content: Content<'_>, condition: Condition<'_>) -> Result<String> {
         let mut ask = Ask::new("PUT", Method::PUT, object.key);
         ask.describe(object)?;
         ask.on(condition)?;
         ask.header("x-amz-checksum-crc32c", &encoded(content.crc32c()))?;
         ask.content = content;
-        self.ask(ask).map(drop)
+        let reply = self.ask(ask)?;
+        Ok(reply.header("etag").unwrap_or_default().to_owned())
     }
 
     /// Looks at an object; `None` if it is not there.
@@ -141,15 +165,19 @@ impl Bucket {
             Err(error) if error.status() == Some(404) => return Ok(None),
             reply => reply?,
         };
-        let metadata = reply.headers.iter().filter_map(|(name, value)| {
-            Some((name.as_str().strip_prefix(META)?.to_owned(), value.to_str().ok()?.to_owned()))
-        });
-        Ok(Some(Found {
-            len: reply.header("content-length").and_then(|len| len.parse().ok()).unwrap_or_default(),
-            crc32c: reply.header("x-amz-checksum-crc32c").and_then(decoded),
-            etag: reply.header("etag").unwrap_or_default().to_owned(),
-            metadata: metadata.collect(),
-        }))
+        Ok(Some(Found::of(&reply)))
+    }
+
+    /// Reads an object that is small; `None` if it is not there.
+    ///
+    /// # Errors
+    /// If nobody knows.
+    pub fn get(&self, key: &str) -> Result<Option<(Found, Vec<u8>)>> {
+        let reply = match self.ask(Ask::new("read", Method::GET, key)) {
+            Err(error) if error.has_code("NoSuchKey") => return Ok(None),
+            reply => reply?,
+        };
+        Ok(Some((Found::of(&reply), reply.body)))
     }
 
     /// Deletes an object; it need not be there.
@@ -163,13 +191,21 @@ impl Bucket {
         }
     }
 
-    /// Lists keys that begin with `prefix`, `most` at a time, from where [`Listed::next`] says.
+    /// Lists keys that begin with `prefix`, `most` at a time, from where [`Listed::next`] says. With a delimiter only
+    /// those in which it does not stand behind the prefix.
     ///
     /// # Errors
     /// If they are not told.
-    pub fn list(&self, prefix: &str, most: usize, from: Option<&str>) -> Result<Listed> {
+    pub fn list(
+        &self,
+        prefix: &str,
+        delimiter: Option<&str>,
+        most: usize,
+        from: Option<&str>,
+    ) -> Result<Listed> {
         let most = most.to_string();
         let mut query = vec![("list-type", "2"), ("max-keys", most.as_str()), ("prefix", prefix)];
+        query.extend(delimiter.map(|delimiter| ("delimiter", delimiter)));
         query.extend(from.map(|token| ("continuation-token", token)));
         query.sort_unstable();
         let ask = Ask { query: &query, ..Ask::new("list", Method::GET, "") };

@@ -77,7 +77,7 @@ impl Target {
         &self.options.bucket
     }
 
-    fn condition(&self) -> Condition {
+    fn condition(&self) -> Condition<'static> {
         if self.conditional.load(Ordering::Relaxed) { Condition::Absent } else { Condition::None }
     }
 
@@ -94,11 +94,16 @@ impl Target {
         let expected = Expected { key, id, len: body.len(), crc32c: body.crc32c() };
         self.once(&expected, |condition| {
             self.describe(key, id, |object| self.bucket().put(object, Content::Pieces(body), condition))
+                .map(drop)
         })
     }
 
     /// Publishes on the condition that there is one, and finds out what a refusal means.
-    fn once(&self, expected: &Expected<'_>, publish: impl Fn(Condition) -> s3::Result<()>) -> s3::Result<()> {
+    fn once(
+        &self,
+        expected: &Expected<'_>,
+        publish: impl Fn(Condition<'static>) -> s3::Result<()>,
+    ) -> s3::Result<()> {
         let condition = self.condition();
         let error = match publish(condition) {
             Ok(()) => return Ok(()),
