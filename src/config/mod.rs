@@ -152,7 +152,8 @@ impl Config {
     /// The group that a run with this intent joins; `None`: it joins none and commits nothing. A group that
     /// nobody named is called after topics and output, `cwd` being where relative paths begin.
     ///
-    /// A dry run and a check join none; neither does a run to stdout, unless a group is named.
+    /// A dry run and a check join none; neither does a run to one file or stdout, unless a group is named. A file
+    /// is there only when the run has ended: what a group committed before would be lost with a run that dies.
     pub fn group(&self, intent: Intent, cwd: &Path) -> Option<String> {
         let source = &self.kafka.source;
         self.joins(intent).then(|| {
@@ -172,7 +173,7 @@ impl Config {
         let named = self.kafka.source.group.is_some();
         self.input.source == SourceKind::Kafka
             && intent == Intent::Store
-            && (named || self.output.to != Place::Stdout)
+            && (named || !matches!(self.output.to, Place::Stdout | Place::File(_)))
     }
 }
 
