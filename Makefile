@@ -3,7 +3,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/pipeline
 
-.PHONY: build run services test kafka-up kafka-down s3-up s3-down lint bench install
+.PHONY: build run services test kafka-up kafka-down s3-up s3-down lint bench bench-kafka install
 
 build:            ## The release binary, target/release/pipeline
 	$(CARGO) build --release --locked
@@ -38,6 +38,9 @@ lint:             ## fmt, clippy, docs: no warnings
 
 bench:            ## The table of the README (BENCH_MB, BENCH_ROUNDS)
 	$(CARGO) bench --locked --bench table
+
+bench-kafka: services ## Kafka in and out against Kafka's own tools (BENCH_RECORDS, BENCH_ROUNDS)
+	KAFKA_JIT=4 KAFKA_HEAP=1g $(CARGO) bench --locked --bench kafka
 
 install: build    ## Binary, man page, completions and the configuration's template under PREFIX (and DESTDIR)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/doc/pipeline \

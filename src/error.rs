@@ -180,7 +180,7 @@ impl Error {
             Error::Changed { .. } => Some("--fresh begins again and replaces what the earlier run left"),
             Error::Locked { .. } => Some("wait for the other run to end, or give this one another --output"),
             Error::Rejected { because: Intolerance::NoPlace, .. } => Some(
-                "--dead-letter DIR keeps rejected records and goes on; see also --set processing.on_reject=drop",
+                "--dead-letter DIR or kafka:TOPIC keeps rejected records and goes on; see also --set processing.on_reject=drop",
             ),
             Error::Rejected { because: Intolerance::Configured, .. } => {
                 Some("--set processing.on_reject=dead-letter keeps rejected records and goes on")

@@ -160,7 +160,7 @@ pub static OPTIONS: &[Opt] = &[
         "NAME",
         Group::Kafka,
         "jobs of one group share the partitions and go on where it stopped; default: named after topics and \
-         output, none with -o -",
+         output, none with one file or -o -",
     )
     .short('g')
     .key("kafka.source.group"),

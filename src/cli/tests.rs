@@ -201,7 +201,7 @@ fn what_does_not_go_together_is_refused() {
     );
     both(
         &["-n", "5"],
-        "--limit with a group would leave records out of the next run; expected it with -o - and no -g, or with \
+        "--limit with a group would leave records out of the next run; expected it with one file or -o - and no -g, or with \
          --dry-run",
     );
     for more in [&["-n", "5", "-o", "-"][..], &["-n", "5", "--dry-run"], &["-o", "a.json", "--until=end"]] {

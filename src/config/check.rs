@@ -90,7 +90,7 @@ impl Config {
         );
         problems.when(
             processing.limit.is_some() && self.joins(intent),
-            "--limit with a group would leave records out of the next run; expected it with -o - and no -g, or \
+            "--limit with a group would leave records out of the next run; expected it with one file or -o - and no -g, or \
              with --dry-run",
         );
         self.check_group(intent, problems);
@@ -114,7 +114,7 @@ impl Config {
             problems.unless(check_name("kafka.source.instance_id", id));
             problems.when(
                 intent == Intent::Store && !self.joins(intent),
-                "kafka.source.instance_id is for members of a group, and -o - joins none; expected -g NAME",
+                "kafka.source.instance_id is for members of a group, and one file and -o - join none; expected -g NAME",
             );
         }
         problems.when(
@@ -130,6 +130,13 @@ impl Config {
                 source.until == Until::Forever && !is_device(path),
                 "one file appears when the run ends, and one that reads Kafka does not; expected --until end, or \
                  a directory",
+            );
+        }
+        if let Place::File(path) = &self.output.to {
+            problems.when(
+                source.group.is_some() && !is_device(path),
+                "one file appears when the run ends, and a group would remember what it holds before that; expected \
+                 no -g, or a directory",
             );
         }
         if let (From::Time(from), Until::Time(until)) = (source.from, source.until) {

@@ -177,7 +177,8 @@ impl Config {
     /// The group that a run with this intent joins; `None`: it joins none and commits nothing. A group that
     /// nobody named is called after topics and output, `cwd` being where relative paths begin.
     ///
-    /// A dry run and a check join none; neither does a run to stdout, unless a group is named.
+    /// A dry run and a check join none; neither does a run to one file or stdout, unless a group is named. A file
+    /// is there only when the run has ended: what a group committed before would be lost with a run that dies.
     pub fn group(&self, intent: Intent, cwd: &Path) -> Option<String> {
         let source = &self.kafka.source;
         self.joins(intent).then(|| {
@@ -186,12 +187,18 @@ impl Config {
         })
     }
 
+    /// Whether the group remembers where batches end before they are published, so that whoever redoes one makes
+    /// the same file or object of it.
+    pub(crate) fn plans(&self) -> bool {
+        self.joins(Intent::Store) && matches!(self.output.to, Place::Dir(_) | Place::S3 { .. })
+    }
+
     /// Whether a run with this intent joins a group.
     fn joins(&self, intent: Intent) -> bool {
         let named = self.kafka.source.group.is_some();
         self.input.source == SourceKind::Kafka
             && intent == Intent::Store
-            && (named || self.output.to != Place::Stdout)
+            && (named || !matches!(self.output.to, Place::Stdout | Place::File(_)))
     }
 }
 

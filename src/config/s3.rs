@@ -57,12 +57,12 @@ pub struct S3 {
 /// Whether objects may be replaced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Conditional {
-    /// Those of files may not, where the store can tell; those of Kafka may, until their ends are planned.
+    /// Not by accident, where the store can tell.
     #[default]
     Auto,
-    /// They may not, and the store must be able to tell.
+    /// Not by accident, and the store must be able to tell.
     On,
-    /// They may.
+    /// The store is not asked.
     Off,
 }
 

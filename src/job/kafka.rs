@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::report::Extent;
 use super::{Done, Job, Mode, Parts};
 use crate::config::kafka as config;
-use crate::config::{Format, Intent, Place};
+use crate::config::{Format, Place};
 use crate::error::{Error, Result};
 use crate::kafka::cluster::{Cluster, Isolation};
 use crate::kafka::consumer::FetchSettings;
@@ -80,15 +80,15 @@ impl Job<'_> {
             },
             max_record_bytes: input.max_record_bytes,
             limit: self.config.processing.limit,
+            plans: self.config.plans(),
         })
     }
 
     /// The group to join, if this run joins one.
     fn group(&self, topics: &[Arc<str>]) -> Result<Option<GroupSettings>> {
         let source = &self.config.kafka.source;
-        let intent = if self.mode == Mode::Store { Intent::Store } else { Intent::Look };
         let cwd = std::env::current_dir().map_err(|error| Error::io("find", ".", error))?;
-        let Some(name) = self.config.group(intent, &cwd) else { return Ok(None) };
+        let Some(name) = self.config.group(self.intent(), &cwd) else { return Ok(None) };
         let settings = GroupSettings {
             instance_id: source.instance_id.clone(),
             session_timeout: source.session_timeout,
@@ -97,7 +97,7 @@ impl Job<'_> {
                 config::Assignor::CooperativeSticky => Assignor::CooperativeSticky,
                 config::Assignor::Range => Assignor::Range,
             },
-            location: config::fingerprint(&self.config.output.to, &cwd),
+            location: config::fingerprint(&self.config.output.to, self.config.output.codec.extension(), &cwd),
             ..GroupSettings::new(name, topics.to_vec())
         };
         Ok(Some(settings))

@@ -20,7 +20,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::codec::Codec;
-use crate::config::{Config, OnReject, Place, SourceKind};
+use crate::config::{Config, Intent, OnReject, Place, SourceKind};
 use crate::cut::Limits;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -100,12 +100,20 @@ struct Parts<'a> {
 
 impl Job<'_> {
     fn run(&self) -> Result<Done> {
+        self.config.check(self.intent()).map_err(|problems| Error::Usage(problems.join("; ")))?;
         match self.config.input.source {
             SourceKind::File => self.run_files(),
             #[cfg(feature = "kafka")]
             SourceKind::Kafka => self.run_kafka(),
             #[cfg(not(feature = "kafka"))]
             SourceKind::Kafka => Err(Error::Usage("this build has no Kafka (feature kafka)".into())),
+        }
+    }
+
+    fn intent(&self) -> Intent {
+        match self.mode {
+            Mode::Store => Intent::Store,
+            Mode::Rehearse => Intent::Look,
         }
     }
 
@@ -222,5 +230,27 @@ impl Job<'_> {
             (None, _) => return None,
         };
         Some(root.join(FAILED).display().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Format;
+
+    /// The command line checks before it calls; an embedder's configuration may come from anywhere.
+    #[test]
+    fn a_configuration_that_cannot_be_is_refused_before_anything_is_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let mut config = Config::new(vec![file!().into()], Place::Dir(out.clone()));
+        config.input.format = Format::Binary;
+        for mode in [Mode::Store, Mode::Rehearse] {
+            let done = run(&config, mode, &Stop::new(), &|_| {});
+            let error = done.error.unwrap();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().starts_with("-f binary is for the values of Kafka"), "{error}");
+            assert!(done.summary.is_none() && !out.exists());
+        }
     }
 }

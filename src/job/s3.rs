@@ -10,7 +10,7 @@ use crate::config::{Config, SourceKind};
 use crate::error::{Error, Result};
 use crate::s3::{Bucket, Credentials, Endpoint, Keys, Options, Style, region_of};
 use crate::sink::key::Namer;
-use crate::sink::s3::{Publish, S3Options, S3Sink};
+use crate::sink::s3::{Conditions, Occupied, S3Options, S3Sink};
 
 /// The region of services that have none.
 const REGION: &str = "us-east-1";
@@ -65,17 +65,21 @@ impl Job<'_> {
         let s3 = &self.config.s3;
         let part = usize::try_from(s3.part_size)
             .map_err(|_| Error::Usage("s3.part_size is more than this machine can address".into()))?;
-        let publish = match (s3.conditional, self.config.input.source) {
-            (Conditional::On, _) => Publish::OnceOrNever,
-            (Conditional::Auto, SourceKind::File) => Publish::Once,
-            (Conditional::Auto, SourceKind::Kafka) | (Conditional::Off, _) => Publish::Over,
+        let plans = self.config.plans();
+        let is_file = self.config.input.source == SourceKind::File;
+        let conditions = match s3.conditional {
+            Conditional::On => Conditions::Must,
+            Conditional::Auto if is_file || plans => Conditions::Try,
+            Conditional::Auto | Conditional::Off => Conditions::Never,
         };
         Ok(S3Sink::new(S3Options {
             bucket: self.bucket(name)?,
             namer: namer.clone(),
             part,
             writers: s3.concurrency,
-            publish,
+            conditions,
+            occupied: if is_file { Occupied::Refuse } else { Occupied::Replace },
+            redo: plans,
             headers: self.object_headers(),
             metadata: s3.metadata.clone(),
         }))

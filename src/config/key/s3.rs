@@ -112,7 +112,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "conditional",
         shape: Shape::Text,
         default: Default::Is("auto"),
-        help: "no object is replaced by another one: auto (of files, where the store can tell), on or off",
+        help: "objects are stored with If-None-Match: auto (where the store can), on (or the run ends) or off",
         expected: "auto, on or off",
         set: |draft, value| {
             let kinds = [("auto", Conditional::Auto), ("on", Conditional::On), ("off", Conditional::Off)];

@@ -1,10 +1,14 @@
 //! [`S3Sink`]: an object a batch. Small batches are one PUT; larger ones are stored in parts while they are still
 //! open (`upload.rs`). Dead letters stand under `failed/` in the same bucket and are there before the output.
 //!
-//! Where an object may not be replaced ([`Publish::Once`]), it is stored on the condition that nothing has its key.
-//! The store's refusal (412) then means one of two things: this very batch was stored before and nobody heard of
-//! it, or somebody else's object is there. The metadata that every object carries, its length and its checksum
-//! tell which. A store that does not know of conditions (501) is asked without them from then on.
+//! Objects are stored on the condition that nothing has their key. The store's refusal (412) then means one of two
+//! things: this very batch was stored before and nobody heard of it, or another object is there. The metadata that
+//! every object carries, its length and its checksum tell which. Another one is an error, or is replaced where that
+//! is meant ([`Occupied`]), on the condition that it is still the one that was seen: so a request that arrives late
+//! replaces nothing. A store that does not know of conditions (501) is asked without them from then on.
+//!
+//! A batch that an earlier owner planned may be stored already, and records that its object holds may have left the
+//! source since: the object is looked at first, and stays if it is of this batch.
 
 mod upload;
 
@@ -12,8 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::batch::{Batch, BatchId, Body, Receipt};
+use crate::cut::Close;
 use crate::error::Result;
-use crate::s3::{self, Bucket, Condition, Content, Object};
+use crate::s3::{self, Bucket, Condition, Content, Found, Object};
 use crate::sink::key::Namer;
 use crate::sink::{DeadLetters, Framing, Order, Shape, Sink, Upload};
 
@@ -31,23 +36,36 @@ pub struct S3Options {
     pub part: usize,
     /// Requests side by side.
     pub writers: usize,
-    /// Whether objects may be replaced.
-    pub publish: Publish,
+    /// Whether the store is asked to refuse what would replace an object.
+    pub conditions: Conditions,
+    /// What is done about another object.
+    pub occupied: Occupied,
+    /// Whether another owner may be told to store a batch that is stored already.
+    pub redo: bool,
     /// Headers that say how objects are stored.
     pub headers: Vec<(&'static str, String)>,
     /// Metadata of the user's.
     pub metadata: Vec<(String, String)>,
 }
 
-/// Whether objects may be replaced.
+/// Whether the store is asked to refuse what would replace an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Publish {
-    /// They may: the same batch again is the same records.
-    Over,
-    /// They may not, where the store can tell.
-    Once,
-    /// They may not, and the store must be able to tell.
-    OnceOrNever,
+pub enum Conditions {
+    /// It is not.
+    Never,
+    /// It is, as long as it does not say that it cannot.
+    Try,
+    /// It is, and must be able to.
+    Must,
+}
+
+/// What is done about another object that has a batch's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occupied {
+    /// The run ends: names belong to one run and its state.
+    Refuse,
+    /// It is replaced: somebody reset what was committed, and has it exported again.
+    Replace,
 }
 
 /// Stores each batch as an object.
@@ -67,7 +85,7 @@ struct Target {
 impl S3Sink {
     /// A sink. Asks nobody.
     pub fn new(options: S3Options) -> Self {
-        let conditional = AtomicBool::new(options.publish != Publish::Over);
+        let conditional = AtomicBool::new(options.conditions != Conditions::Never);
         S3Sink { target: Arc::new(Target { options, conditional }) }
     }
 }
@@ -75,10 +93,6 @@ impl S3Sink {
 impl Target {
     fn bucket(&self) -> &Bucket {
         &self.options.bucket
-    }
-
-    fn condition(&self) -> Condition<'static> {
-        if self.conditional.load(Ordering::Relaxed) { Condition::Absent } else { Condition::None }
     }
 
     /// Calls `send` with an object's description.
@@ -90,63 +104,78 @@ impl Target {
     }
 
     /// Stores one body as an object.
-    fn put(&self, key: &str, id: &BatchId, body: &Body) -> s3::Result<()> {
-        let expected = Expected { key, id, len: body.len(), crc32c: body.crc32c() };
-        self.once(&expected, |condition| {
-            self.describe(key, id, |object| self.bucket().put(object, Content::Pieces(body), condition))
-                .map(drop)
+    fn put(&self, key: &str, id: &BatchId, again: Again, body: &Body) -> s3::Result<Published> {
+        let expected = Expected { key, id, again, len: body.len(), crc32c: body.crc32c() };
+        self.publish(&expected, |condition| {
+            let put = |object: &Object<'_>| self.bucket().put(object, Content::Pieces(body), condition);
+            self.describe(key, id, put).map(drop)
         })
     }
 
-    /// Publishes on the condition that there is one, and finds out what a refusal means.
-    fn once(
+    /// Publishes on the condition that nothing is there, and finds out what a refusal means.
+    fn publish(
         &self,
         expected: &Expected<'_>,
-        publish: impl Fn(Condition<'static>) -> s3::Result<()>,
-    ) -> s3::Result<()> {
-        let condition = self.condition();
-        let error = match publish(condition) {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        if condition == Condition::None {
-            return Err(error);
+        send: impl Fn(Condition<'_>) -> s3::Result<()>,
+    ) -> s3::Result<Published> {
+        if expected.again == Again::Maybe
+            && let Some(found) = self.bucket().head(expected.key)?
+            && found.metadata(BATCH) == Some(mark(expected.id).as_str())
+        {
+            return Ok(Published::Before);
         }
-        match error.status() {
-            Some(412) => self.compare(expected),
-            Some(501) if self.options.publish == Publish::Once => {
-                if self.conditional.swap(false, Ordering::Relaxed) {
-                    log::warn!("{error}; storing without conditions from now on (s3.conditional = off)");
+        let conditional = self.conditional.load(Ordering::Relaxed);
+        let condition = if conditional { Condition::Absent } else { Condition::None };
+        match send(condition) {
+            Ok(()) => Ok(Published::Now),
+            Err(error) if !conditional => Err(error),
+            Err(error) => match error.status() {
+                Some(412) => self.settle(expected, send),
+                Some(501) if self.options.conditions == Conditions::Try => {
+                    if self.conditional.swap(false, Ordering::Relaxed) {
+                        log::warn!("{error}; storing without conditions from now on (s3.conditional = off)");
+                    }
+                    send(Condition::None).map(|()| Published::Now)
                 }
-                publish(Condition::None)
-            }
-            _ => Err(error),
+                _ => Err(error),
+            },
         }
     }
 
-    /// Whether what is there is what was to be stored.
-    fn compare(&self, expected: &Expected<'_>) -> s3::Result<()> {
-        let key = expected.key;
-        let what = || self.bucket().subject("store", key);
-        let Some(found) = self.bucket().head(key)? else {
+    /// Something is there: this batch, or something else.
+    fn settle(
+        &self,
+        expected: &Expected<'_>,
+        send: impl Fn(Condition<'_>) -> s3::Result<()>,
+    ) -> s3::Result<Published> {
+        let what = || self.bucket().subject("store", expected.key);
+        let Some(found) = self.bucket().head(expected.key)? else {
             // It was there a moment ago.
             return Err(s3::Error::Odd { what: what(), why: "it is there and it is not".into() });
         };
-        let how = if found.metadata(BATCH) != Some(mark(expected.id).as_str()) {
-            "it is not of this batch".to_owned()
-        } else if found.len != expected.len {
-            format!("it has {} bytes, not {}", found.len, expected.len)
-        } else if found.crc32c.is_some_and(|crc32c| crc32c != expected.crc32c) {
-            "its checksum is another".to_owned()
-        } else {
-            return Ok(());
-        };
-        Err(s3::Error::Occupied { what: what(), how })
+        match expected.difference(&found) {
+            None => Ok(Published::Before),
+            Some(_) if self.options.occupied == Occupied::Replace => {
+                send(Condition::Match(&found.etag)).map(|()| Published::Now)
+            }
+            Some(how) => Err(s3::Error::Occupied { what: what(), how }),
+        }
+    }
+
+    /// Whether the batch is there although nobody heard of it.
+    fn is_published(&self, expected: &Expected<'_>) -> s3::Result<bool> {
+        let found = self.bucket().head(expected.key)?;
+        Ok(found.is_some_and(|found| expected.difference(&found).is_none()))
+    }
+
+    fn again(&self, batch: &Batch) -> Again {
+        if self.options.redo && batch.close == Close::Planned { Again::Maybe } else { Again::Never }
     }
 
     fn store(&self, batch: &Batch) -> s3::Result<Receipt> {
+        let again = self.again(batch);
         let store = |key: String, body: &Body| {
-            (!body.is_empty()).then(|| self.put(&key, &batch.id, body).map(|()| key)).transpose()
+            (!body.is_empty()).then(|| self.put(&key, &batch.id, again, body).map(|_| key)).transpose()
         };
         let failed_key = store(self.options.namer.failed(&batch.id), &batch.failed)?;
         let key = store(self.options.namer.stored(&batch.id), &batch.stored)?;
@@ -158,8 +187,41 @@ impl Target {
 struct Expected<'a> {
     key: &'a str,
     id: &'a BatchId,
+    again: Again,
     len: u64,
     crc32c: u32,
+}
+
+/// Whether another owner may have stored a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    Never,
+    Maybe,
+}
+
+/// When an object got its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Published {
+    Now,
+    /// By an earlier try or another owner.
+    Before,
+}
+
+impl Expected<'_> {
+    /// How what is there differs from what was to be stored.
+    fn difference(&self, found: &Found) -> Option<String> {
+        if found.metadata(BATCH) != Some(mark(self.id).as_str()) {
+            return Some("it is not of this batch".into());
+        }
+        if self.again == Again::Maybe {
+            // What has left the source since is still in there.
+            return None;
+        }
+        if found.len != self.len {
+            return Some(format!("it has {} bytes, not {}", found.len, self.len));
+        }
+        found.crc32c.filter(|crc32c| *crc32c != self.crc32c).map(|_| "its checksum is another".into())
+    }
 }
 
 /// What tells a batch from others that have had its name.

@@ -6,10 +6,10 @@
 
 use parking_lot::Mutex;
 
-use super::{Expected, Target};
+use super::{Again, Expected, Published, Target};
 use crate::batch::{Batch, BatchId, Body, Receipt};
 use crate::error::{Error, Result, Retry};
-use crate::s3::{self, Content, Multipart, PartTag};
+use crate::s3::{self, Bucket, Content, Multipart, PartTag};
 use crate::sink::{Part, Stream, Totals, Upload};
 use std::sync::Arc;
 
@@ -63,17 +63,26 @@ impl S3Upload {
         }
     }
 
-    fn publish_stream(&self, stream: Stream, len: u64, crc32c: Option<u32>) -> Result<Option<String>> {
+    fn publish_stream(
+        &self,
+        stream: Stream,
+        again: Again,
+        len: u64,
+        crc32c: Option<u32>,
+    ) -> Result<Option<String>> {
         let key = &self.keys[stream as usize];
         let mut slot = self.slots[stream as usize].lock();
         match &*slot {
             Slot::Empty if len == 0 => return Ok(None),
-            Slot::Whole(body) if body.len() == len => self.target.put(key, &self.id, body)?,
+            Slot::Whole(body) if body.len() == len => {
+                self.target.put(key, &self.id, again, body)?;
+            }
             Slot::Begun(upload, tags) => {
                 let Some((tags, all)) = whole(tags, len) else {
                     return Err(misuse(key, "parts are missing"));
                 };
-                self.complete(upload, &tags, len, crc32c.unwrap_or(all))?;
+                let expected = Expected { key, id: &self.id, again, len, crc32c: crc32c.unwrap_or(all) };
+                self.complete(upload, &tags, &expected)?;
             }
             Slot::Published => {}
             Slot::Empty | Slot::Whole(_) | Slot::Aborted => return Err(misuse(key, "parts are missing")),
@@ -82,20 +91,30 @@ impl S3Upload {
         Ok(Some(key.clone()))
     }
 
-    fn complete(&self, upload: &Multipart, tags: &[PartTag], len: u64, crc32c: u32) -> s3::Result<()> {
-        let expected = Expected { key: &upload.key, id: &self.id, len, crc32c };
+    fn complete(&self, upload: &Multipart, tags: &[PartTag], expected: &Expected<'_>) -> s3::Result<()> {
         let bucket = self.target.bucket();
-        let completed =
-            self.target.once(&expected, |condition| bucket.complete(upload, tags, crc32c, condition));
+        let completed = self
+            .target
+            .publish(expected, |condition| bucket.complete(upload, tags, expected.crc32c, condition));
         match completed {
-            Err(error) if error.has_code("NoSuchUpload") => match self.target.compare(&expected) {
-                Ok(()) => Ok(()),
-                // Without the object the first error says more.
-                Err(s3::Error::Odd { .. }) => Err(error),
-                Err(other) => Err(other),
+            Ok(Published::Now) => Ok(()),
+            Ok(Published::Before) => {
+                give_up(bucket, upload);
+                Ok(())
+            }
+            Err(error) if error.has_code("NoSuchUpload") => match self.target.is_published(expected)? {
+                true => Ok(()),
+                false => Err(error),
             },
-            other => other,
+            Err(error) => Err(error),
         }
+    }
+}
+
+/// Removes the parts of an upload that comes to nothing.
+fn give_up(bucket: &Bucket, upload: &Multipart) {
+    if let Err(error) = bucket.abort(upload) {
+        log::warn!("{error}; its parts stay there until the store's own rules remove them");
     }
 }
 
@@ -131,8 +150,9 @@ impl Upload for S3Upload {
     }
 
     fn publish(&self, batch: &Batch, totals: &Totals) -> Result<Receipt> {
-        let failed_key = self.publish_stream(Stream::Failed, totals.failed, None)?;
-        let key = self.publish_stream(Stream::Stored, totals.stored, Some(totals.stored_crc32c))?;
+        let again = self.target.again(batch);
+        let failed_key = self.publish_stream(Stream::Failed, again, totals.failed, None)?;
+        let key = self.publish_stream(Stream::Stored, again, totals.stored, Some(totals.stored_crc32c))?;
         Ok(Receipt {
             id: batch.id.clone(),
             end: batch.end,
@@ -150,10 +170,8 @@ impl Upload for S3Upload {
             if matches!(*slot, Slot::Published) {
                 continue;
             }
-            if let Slot::Begun(upload, _) = std::mem::replace(&mut *slot, Slot::Aborted)
-                && let Err(error) = self.target.bucket().abort(&upload)
-            {
-                log::warn!("{error}; its parts stay there until the store's own rules remove them");
+            if let Slot::Begun(upload, _) = std::mem::replace(&mut *slot, Slot::Aborted) {
+                give_up(self.target.bucket(), &upload);
             }
         }
     }
