@@ -31,6 +31,9 @@ const MIB: f64 = 1_048_576.0;
 /// What the kernel counts processor time in; the same on every Linux that Rust supports.
 const TICKS: f64 = 100.0;
 
+/// One line of the table: what is run in each round.
+type Row<'a> = Box<dyn Fn(usize) -> Measured + 'a>;
+
 /// What a run was like.
 #[derive(Clone, Copy)]
 struct Measured {
@@ -185,7 +188,7 @@ impl Bench {
     fn speed(&self, rounds: usize) {
         const BARE: [&str; 2] = ["--set", "output.envelope=none"];
         let file = text(&self.path("all.ndjson"));
-        let rows: Vec<(&str, Box<dyn Fn(usize) -> Measured + '_>)> = vec![
+        let rows: Vec<(&str, Row<'_>)> = vec![
             ("ConsumerPerformance", Box::new(|_| self.consume())),
             ("to a null sink, validated", Box::new(|_| self.reading(&[&["-o", "-"], &BARE[..]].concat()))),
             ("to a null sink, envelope", Box::new(|_| self.reading(&["-o", "-"]))),

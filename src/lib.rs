@@ -144,7 +144,7 @@
 //!         Ok(self.0.lock().expect("no holder panics").get(partition).cloned())
 //!     }
 //!
-//!     fn store(&self, marks: &[Mark], _refused: &mut Vec<Partition>) -> Result<()> {
+//!     fn store(&self, marks: &mut [Mark], _refused: &mut Vec<Partition>) -> Result<()> {
 //!         let named = marks.iter().map(|mark| (mark.partition.name().to_owned(), mark.clone()));
 //!         self.0.lock().expect("no holder panics").extend(named);
 //!         Ok(())

@@ -162,6 +162,12 @@ impl Config {
         })
     }
 
+    /// Whether the group remembers where batches end before they are published, so that whoever redoes one makes
+    /// the same file of it.
+    pub(crate) fn plans(&self) -> bool {
+        self.joins(Intent::Store) && matches!(self.output.to, Place::Dir(_))
+    }
+
     /// Whether a run with this intent joins a group.
     fn joins(&self, intent: Intent) -> bool {
         let named = self.kafka.source.group.is_some();

@@ -80,6 +80,7 @@ impl Job<'_> {
             },
             max_record_bytes: input.max_record_bytes,
             limit: self.config.processing.limit,
+            plans: self.config.plans(),
         })
     }
 
@@ -96,7 +97,7 @@ impl Job<'_> {
                 config::Assignor::CooperativeSticky => Assignor::CooperativeSticky,
                 config::Assignor::Range => Assignor::Range,
             },
-            location: config::fingerprint(&self.config.output.to, &cwd),
+            location: config::fingerprint(&self.config.output.to, self.config.output.codec.extension(), &cwd),
             ..GroupSettings::new(name, topics.to_vec())
         };
         Ok(Some(settings))

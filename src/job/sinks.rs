@@ -41,6 +41,7 @@ impl Job<'_> {
                 fsync,
                 writers: WRITERS,
                 dead_letter: output.dead_letter_dir().cloned(),
+                redo: self.config.plans(),
             })?)),
             Place::File(path) => {
                 let options = FileTo { path: path.clone(), codec, fsync, stop };

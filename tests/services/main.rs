@@ -15,6 +15,7 @@ mod flow;
 mod harness;
 mod kafka;
 mod nodes;
+mod planned;
 mod proxy;
 mod records;
 mod refusals;

@@ -187,7 +187,7 @@ fn a_refusal_counts_although_the_store_fails_and_is_not_asked_again() {
 
         fn store(
             &self,
-            marks: &[pipeline::source::Mark],
+            marks: &mut [pipeline::source::Mark],
             refused: &mut Vec<pipeline::Partition>,
         ) -> Result<()> {
             let mut calls = self.0.lock();
