@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -135,6 +136,15 @@ impl Error {
             ),
             Error::Other { retry, .. } => *retry == Retry::Transient,
             _ => false,
+        }
+    }
+
+    /// How long whoever refused wants to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            #[cfg(feature = "s3")]
+            Error::Other { source, .. } => source.downcast_ref::<crate::s3::Error>()?.retry_after(),
+            _ => None,
         }
     }
 

@@ -316,6 +316,8 @@ pub mod config;
 pub mod job;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "s3")]
+pub mod s3;
 pub mod summary;
 pub mod progress;
 

@@ -336,6 +336,7 @@ pub(crate) fn retry(
             result => return result,
         };
         let Some(delay) = delays.next() else { return Err(error) };
+        let delay = delay.max(error.retry_after().unwrap_or_default());
         metrics.retries.fetch_add(1, Ordering::Relaxed);
         let (what, wait) = (what(), delay.as_millis());
         log::warn!(

@@ -31,6 +31,14 @@ impl Config {
             check_brokers(&self.kafka, &mut problems);
             check_login(&self.kafka, &mut problems);
         }
+        if matches!(self.output.to, Place::S3 { .. }) {
+            problems.0.extend(self.s3.problems());
+            problems.when(
+                self.output.dead_letter_dir().is_some(),
+                "--dead-letter DIR with a bucket: rejected records go to failed/ there; expected that, or \
+                 kafka:TOPIC",
+            );
+        }
         if problems.0.is_empty() { Ok(()) } else { Err(problems.0) }
     }
 
@@ -43,7 +51,7 @@ impl Config {
     pub fn written_topics(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let output = match &self.output.to {
             Place::Kafka(topic) => Some(("output", topic.as_str())),
-            Place::Dir(_) | Place::File(_) | Place::Stdout => None,
+            Place::Dir(_) | Place::File(_) | Place::Stdout | Place::S3 { .. } => None,
         };
         let letters = match &self.output.dead_letter {
             Some(LettersTo::Kafka(topic)) => Some(("dead letters", topic.as_str())),

@@ -20,6 +20,7 @@ use crate::sink::Sink;
 use crate::sink::kafka::{KafkaSink, Notifying, WithLetterTopic};
 use crate::sink::key::Namer;
 use crate::source::kafka::{KafkaOptions, KafkaSource};
+use crate::summary::Outcome;
 
 /// A transaction that a dead process left open is aborted by the cluster after this time. Until then nobody who reads
 /// only committed records sees what stands behind it, and the group's next member waits for its offsets.
@@ -32,18 +33,23 @@ impl Job<'_> {
         if let Some(group) = source.group() {
             log::info!("group {}", group.settings().group);
         }
-        let namer = Namer::new("", self.config.output.codec);
+        let namer = Namer::new(self.prefix(), self.config.output.codec);
         let sink = match self.mode {
             Mode::Store => self.sink_with_kafka(&namer, source.cluster(), source.group())?,
             Mode::Rehearse => self.local_sink(&namer)?,
         };
         let recipe = self.recipe(self.processed_by(), &sink.shape())?;
-        let extent = match self.config.kafka.source.until {
-            config::Until::Forever => Extent::Open,
-            config::Until::End | config::Until::Time(_) => Extent::Bounded,
-        };
+        let endless = matches!(self.config.kafka.source.until, config::Until::Forever);
+        let extent = if endless { Extent::Open } else { Extent::Bounded };
         let (marks, consumed) = (None, source.consumed());
-        Ok(self.engine(&Parts { source: &source, recipe: &recipe, sink: &*sink, marks, consumed, extent }))
+        let mut done =
+            self.engine(&Parts { source: &source, recipe: &recipe, sink: &*sink, marks, consumed, extent });
+        if let (Some(summary), None, true) = (&mut done.summary, &done.error, endless)
+            && summary.outcome == Outcome::Drained
+        {
+            summary.outcome = Outcome::Ended;
+        }
+        Ok(done)
     }
 
     /// The cluster of the configuration, not connected yet.
@@ -118,7 +124,7 @@ impl Job<'_> {
                 let settings = self.producer(self.transactional(group.as_deref())?);
                 self.with_letters(KafkaSink::prepare(cluster.clone(), topic, settings, group)?, namer)?
             }
-            Place::Dir(_) | Place::File(_) | Place::Stdout => self.local_sink(namer)?,
+            Place::Dir(_) | Place::File(_) | Place::Stdout | Place::S3 { .. } => self.local_sink(namer)?,
         };
         let lettered: Box<dyn Sink> = match self.config.output.dead_letter_topic() {
             Some(topic) => {

@@ -11,6 +11,8 @@ mod loops;
 mod memory;
 mod rehearsal;
 mod report;
+#[cfg(feature = "s3")]
+pub mod s3;
 mod sinks;
 
 use std::sync::Arc;
@@ -200,11 +202,20 @@ impl Job<'_> {
         self.config.processing.processed_by.clone().unwrap_or_else(host)
     }
 
+    /// What every name begins with.
+    fn prefix(&self) -> &str {
+        match &self.config.output.to {
+            Place::S3 { prefix, .. } => prefix,
+            _ => "",
+        }
+    }
+
     /// The output as a user would name it.
     fn place(&self) -> String {
         match &self.config.output.to {
             Place::Dir(path) | Place::File(path) => path.display().to_string(),
             Place::Kafka(topic) => format!("kafka:{topic}"),
+            Place::S3 { bucket, prefix } => format!("s3://{bucket}/{prefix}"),
             Place::Stdout => "stdout".into(),
         }
     }
@@ -215,6 +226,7 @@ impl Job<'_> {
             _ if rejected == 0 || self.mode == Mode::Rehearse => return None,
             _ if self.config.processing.on_reject != OnReject::DeadLetter => return None,
             (Some(root), _) | (None, Place::Dir(root)) => root,
+            (None, Place::S3 { .. }) => return Some(format!("{}{FAILED}", self.place())),
             (None, _) => return None,
         };
         Some(root.join(FAILED).display().to_string())

@@ -81,6 +81,7 @@ fn location(to: &Place, cwd: &Path) -> Vec<u8> {
         Place::Dir(dir) => path("dir:", dir),
         Place::File(file) => path("file:", file),
         Place::Kafka(topic) => format!("kafka:{topic}").into_bytes(),
+        Place::S3 { bucket, prefix } => format!("s3://{bucket}/{prefix}").into_bytes(),
         Place::Stdout => b"-".to_vec(),
     }
 }
