@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -155,6 +156,15 @@ impl Error {
         }
     }
 
+    /// How long whoever refused wants to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            #[cfg(feature = "s3")]
+            Error::Other { source, .. } => source.downcast_ref::<crate::s3::Error>()?.retry_after(),
+            _ => None,
+        }
+    }
+
     /// Whether this can be the first cause of a failed run, not merely its consequence.
     pub fn is_cause(&self) -> bool {
         !matches!(self, Error::Stopped)
@@ -187,7 +197,7 @@ impl Error {
             Error::Changed { .. } => Some("--fresh begins again and replaces what the earlier run left"),
             Error::Locked { .. } => Some("wait for the other run to end, or give this one another --output"),
             Error::Rejected { because: Intolerance::NoPlace, .. } => Some(
-                "--dead-letter DIR keeps rejected records and goes on; see also --set processing.on_reject=drop",
+                "--dead-letter DIR or kafka:TOPIC keeps rejected records and goes on; see also --set processing.on_reject=drop",
             ),
             Error::Rejected { because: Intolerance::Configured, .. } => {
                 Some("--set processing.on_reject=dead-letter keeps rejected records and goes on")
@@ -229,6 +239,10 @@ fn io_kind(error: &io::Error) -> &'static str {
 fn other_kind(error: &(dyn std::error::Error + 'static)) -> &'static str {
     #[cfg(feature = "kafka")]
     if let Some(error) = error.downcast_ref::<crate::kafka::Error>() {
+        return error.kind();
+    }
+    #[cfg(feature = "s3")]
+    if let Some(error) = error.downcast_ref::<crate::s3::Error>() {
         return error.kind();
     }
     match (error.downcast_ref::<io::Error>(), error.source()) {

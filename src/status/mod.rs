@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use crate::config::{Config, Place, SourceKind};
+use crate::config::{Config, SourceKind};
 use crate::job::Observer;
 use crate::metrics::Metrics;
 use crate::progress::{self, Meter, Rates, Snapshot};
@@ -92,6 +92,7 @@ fn outcome_name(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Finished => "finished",
         Outcome::Drained => "drained",
+        Outcome::Ended => "ended",
         Outcome::Failed => "failed",
         Outcome::NothingToDo => "nothing-to-do",
     }
@@ -102,14 +103,9 @@ impl Board {
     pub fn new(config: &Config, stop: &Stop) -> Self {
         let source = match config.input.source {
             SourceKind::File => "file",
-            #[allow(unreachable_patterns, reason = "other kinds of source name themselves")]
-            _ => "kafka",
+            SourceKind::Kafka => "kafka",
         };
-        let output = match &config.output.to {
-            Place::Dir(path) | Place::File(path) => path.display().to_string(),
-            Place::Kafka(topic) => format!("kafka:{topic}"),
-            Place::Stdout => "stdout".into(),
-        };
+        let output = config.output.to.to_string();
         let made_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |it| it.as_secs_f64());
         let state = Mutex::default();
         Board { source: source.into(), output, stop: stop.clone(), made_at, state }

@@ -38,7 +38,8 @@ impl Board {
     fn doing_families(&self, state: &State, out: &mut Text) {
         out.gauge("pipeline_phase", "1 for what the run is doing, 0 for everything else.");
         let doing = state.doing(&self.stop).name();
-        let outcomes = [Outcome::Finished, Outcome::Drained, Outcome::Failed, Outcome::NothingToDo];
+        let outcomes =
+            [Outcome::Finished, Outcome::Ended, Outcome::Drained, Outcome::Failed, Outcome::NothingToDo];
         let phases = ["starting", "running", "draining", "aborting"];
         for phase in phases.into_iter().chain(outcomes.map(outcome_name)) {
             out.labelled(&[("phase", phase)], u64::from(phase == doing));
