@@ -50,8 +50,10 @@ pub fn install(stop: Stop) -> io::Result<(Watch, Handle, Caught)> {
     for signal in [SIGINT, SIGTERM] {
         flag::register_conditional_default(signal, deadly.clone())?;
     }
-    let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
+    let signals = Signals::new([SIGINT, SIGTERM])?;
     deadly.store(false, Ordering::SeqCst);
+    // The last: who sees that it is caught knows that a signal to stop kills no more.
+    signals.add_signal(SIGUSR1)?;
     let handle = signals.handle();
     let caught = Caught::default();
     Ok((Watch { signals, deadly, stop, caught: caught.clone() }, handle, caught))

@@ -23,14 +23,14 @@ impl Board {
         out.gauge("pipeline_start_time_seconds", "Unix time at which the run began.");
         out.value(self.made_at);
         self.doing_families(&state, &mut out);
-        if let Some(metrics) = &state.metrics {
-            let totals = metrics.totals();
-            durable(&totals, &mut out);
-            flowing(metrics, &state, &mut out);
-            partitions(metrics, &totals, &mut out);
-            services(metrics, &mut out);
-            latencies(metrics, &mut out);
-        }
+        // Before the run has any they are all zero: who scrapes finds every family from the beginning.
+        let metrics = state.metrics.clone().unwrap_or_default();
+        let totals = metrics.totals();
+        durable(&totals, &mut out);
+        flowing(&metrics, &state, &mut out);
+        partitions(&metrics, &totals, &mut out);
+        services(&metrics, &mut out);
+        latencies(&metrics, &mut out);
         process(&mut out);
         out.0
     }

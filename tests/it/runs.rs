@@ -162,7 +162,8 @@ impl Running {
 
     /// Sends a signal, once the run has taken signals over.
     pub fn signal(&self, signal: Signal) {
-        until("signals are caught", || self.catches(signal));
+        // SIGUSR1 is the last that a run takes over: from then on none kills it.
+        until("signals are caught", || self.catches(signal) && self.catches(Signal::USR1));
         let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process has an id");
         kill_process(pid, signal).expect("it is not waited for yet");
     }
