@@ -3,7 +3,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/pipeline
 
-.PHONY: build run services test kafka-up kafka-down lint bench install
+.PHONY: build run services test kafka-up kafka-down s3-up s3-down lint bench bench-kafka install
 
 build:            ## The release binary, target/release/pipeline
 	$(CARGO) build --release --locked
@@ -11,10 +11,11 @@ build:            ## The release binary, target/release/pipeline
 run: build        ## Two small files into ./out, in batches of 50
 	$(BINARY) -s file -b 50 testdata/data1.json testdata/data2.json
 
-services:         ## Apache Kafka for the tests, from Maven, once (Java 17 or newer)
+services:         ## For the tests, once: Apache Kafka, from Maven (Java 17 or newer), and an S3 server (Go)
 	tests/services/kafka.sh fetch
+	tests/services/s3.sh fetch
 
-test: services    ## All tests; those with a real Kafka are skipped aloud where Java or Maven is missing, unless CI=true
+test: services    ## All tests; those with a real Kafka or S3 server are skipped aloud where Java, Maven or Go is missing, unless CI=true
 	$(CARGO) test --locked
 
 kafka-up: services ## A Kafka to play with on localhost:9092, in the background
@@ -22,6 +23,12 @@ kafka-up: services ## A Kafka to play with on localhost:9092, in the background
 
 kafka-down:       ## Stops it
 	tests/services/kafka.sh down
+
+s3-up: services   ## An S3 server to play with on localhost:9000, in the background
+	tests/services/s3.sh up
+
+s3-down:          ## Stops it
+	tests/services/s3.sh down
 
 lint:             ## fmt, clippy, docs: no warnings
 	$(CARGO) fmt --check
@@ -31,6 +38,9 @@ lint:             ## fmt, clippy, docs: no warnings
 
 bench:            ## The table of the README (BENCH_MB, BENCH_ROUNDS)
 	$(CARGO) bench --locked --bench table
+
+bench-kafka: services ## Kafka in and out against Kafka's own tools (BENCH_RECORDS, BENCH_ROUNDS)
+	KAFKA_JIT=4 KAFKA_HEAP=1g $(CARGO) bench --locked --bench kafka
 
 install: build    ## Binary, man page, completions and the configuration's template under PREFIX (and DESTDIR)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/doc/pipeline \

@@ -176,9 +176,8 @@ impl<'a> Assembler<'a> {
 
     fn assigned(&mut self, lane: usize, partition: Partition, mark: Option<Mark>) -> Result<()> {
         let start = mark.as_ref().map_or(0, |mark| mark.watermark);
-        let mut lot = Lot::new(&partition, start);
-        lot.planned_until = mark.as_ref().and_then(|mark| mark.plan.last()).map(|planned| planned.end);
-        if lot.planned_until.is_some() {
+        let lot = Lot::new(&partition, start, mark.iter().flat_map(|mark| mark.plan.iter().cloned()));
+        if lot.is_planned() {
             self.take_slot(lane, &partition);
         }
         self.lots.insert(partition.clone(), lot);
@@ -215,7 +214,7 @@ impl<'a> Assembler<'a> {
             Some(lot) => lot,
             None => {
                 self.note(Note::Assigned(partition.clone(), processed.start, None))?;
-                Lot::new(&partition, processed.start)
+                Lot::new(&partition, processed.start, [])
             }
         };
         let mut out = Closed::default();
@@ -257,9 +256,9 @@ impl<'a> Assembler<'a> {
             return Ok(());
         }
         self.parts(lot)?;
+        let was_planned = lot.is_planned();
         let Finished { batch, upload } = lot.close(reason, &mut self.tools);
-        if lot.planned_until.is_some_and(|end| batch.end >= end) {
-            lot.planned_until = None;
+        if was_planned && !lot.is_planned() {
             self.free_slot();
         }
         // A sink that commits must be told of ends behind which there is nothing.
@@ -310,7 +309,7 @@ impl<'a> Assembler<'a> {
         let mut out = Closed::default();
         self.close(&mut lot, Close::End, &mut out)?;
         self.flush(out)?;
-        if lot.planned_until.is_some() {
+        if lot.is_planned() {
             self.free_slot();
         }
         Ok(())
@@ -320,7 +319,7 @@ impl<'a> Assembler<'a> {
     fn give_up(&mut self, partition: &Partition, note: fn(Partition) -> Note) -> Result<()> {
         self.waiting.retain(|(_, waiting)| waiting != partition);
         if let Some(mut lot) = self.lots.remove(partition) {
-            if lot.planned_until.is_some() {
+            if lot.is_planned() {
                 self.free_slot();
             }
             if let Some(upload) = lot.take_upload() {
@@ -334,7 +333,7 @@ impl<'a> Assembler<'a> {
     /// Closes batches that were open for long enough.
     fn close_aged(&mut self) -> Result<()> {
         let wait = self.at.batch_wait;
-        let aged = |lot: &Lot| lot.planned_until.is_none() && lot.age().is_some_and(|age| age >= wait);
+        let aged = |lot: &Lot| !lot.is_planned() && lot.age().is_some_and(|age| age >= wait);
         let aged: Vec<Partition> =
             self.lots.iter().filter(|(_, lot)| aged(lot)).map(|(p, _)| p.clone()).collect();
         aged.iter().try_for_each(|partition| self.close_early(partition, Close::Wait))
@@ -357,7 +356,7 @@ impl<'a> Assembler<'a> {
             return Ok(());
         }
         if self.at.cuts == Cuts::Early {
-            let free = self.lots.iter().filter(|(_, lot)| lot.planned_until.is_none() && lot.held() > 0);
+            let free = self.lots.iter().filter(|(_, lot)| !lot.is_planned() && lot.held() > 0);
             let largest = free.max_by_key(|(_, lot)| lot.held()).map(|(partition, _)| partition.clone());
             if let Some(partition) = largest {
                 return self.close_early(&partition, Close::Pressure);
@@ -413,7 +412,7 @@ impl<'a> Assembler<'a> {
         let reason = if complete { Close::End } else { Close::Drain };
         if (complete || self.at.cuts == Cuts::Early) && !self.closed {
             // A batch with planned ends ahead must end there and nowhere else: the next run does it.
-            let closable = self.lots.iter().filter(|(_, lot)| lot.planned_until.is_none());
+            let closable = self.lots.iter().filter(|(_, lot)| !lot.is_planned());
             let closable: Vec<Partition> = closable.map(|(partition, _)| partition.clone()).collect();
             closable.iter().try_for_each(|partition| self.close_early(partition, reason))?;
         }

@@ -2,14 +2,22 @@
 
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(feature = "s3")]
+mod s3;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+#[cfg(any(feature = "kafka", feature = "s3"))]
+use std::time::Duration;
 
 use pipeline::config::nearest::did_you_mean;
 use pipeline::config::{Config, Place, StateAt};
 use rustix::fs::{Access, access};
+
+/// Somebody waits for the answers of services: no longer than this, where `--timeout` is not shorter.
+#[cfg(any(feature = "kafka", feature = "s3"))]
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What was found out about one thing that a run needs.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,7 +38,10 @@ pub enum Verdict {
     /// It is there and refuses us, or it is a service that has not what is needed: trying again cannot help.
     Refused(String),
     /// It does not answer, which may be otherwise later.
-    #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "only services do not answer"))]
+    #[cfg_attr(
+        not(any(feature = "kafka", feature = "s3")),
+        expect(dead_code, reason = "only services do not answer")
+    )]
     Failed(String),
 }
 
@@ -70,6 +81,8 @@ pub fn run(config: &Config) -> Vec<Finding> {
     }
     #[cfg(feature = "kafka")]
     findings.extend(kafka::findings(config));
+    #[cfg(feature = "s3")]
+    findings.extend(s3::findings(config));
     findings
 }
 
@@ -101,6 +114,8 @@ fn output(to: &Place) -> Option<Finding> {
         Place::Stdout => Finding { what: "output - (stdout)".into(), verdict: Verdict::Fine },
         // Among what the cluster is asked for.
         Place::Kafka(_) => return None,
+        // Among what the store is asked for.
+        Place::S3 { .. } => return None,
         Place::Dir(dir) => directory("output", dir),
         Place::File(path) => {
             let what = format!("output {}", path.display());

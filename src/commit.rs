@@ -55,6 +55,16 @@ struct Table {
     lost: Gone,
 }
 
+impl Table {
+    fn verdict(&self, partition: &Partition, end: u64) -> Option<Verdict> {
+        if self.lost.contains(partition) {
+            return Some(Verdict::Drop);
+        }
+        // A writer may be ahead of the note that assigns the partition.
+        self.open.get(partition)?.is_planned(end).then_some(Verdict::Publish)
+    }
+}
+
 /// Partitions that went elsewhere. Epochs only grow, so one a name is enough: a run of many days sees any number
 /// of tenancies.
 #[derive(Default)]
@@ -95,15 +105,16 @@ impl Ledgers {
             if stop.is_aborted() {
                 return Err(Error::Stopped);
             }
-            if table.lost.contains(partition) {
-                return Ok(Verdict::Drop);
-            }
-            // A writer may be ahead of the note that assigns the partition.
-            if table.open.get(partition).is_some_and(|ledger| ledger.is_planned(end)) {
-                return Ok(Verdict::Publish);
+            if let Some(verdict) = table.verdict(partition, end) {
+                return Ok(verdict);
             }
             let _ = self.changed.wait_for(&mut table, Duration::from_millis(100));
         }
+    }
+
+    /// What becomes of the batch that ends at `end`, if that is known.
+    pub fn verdict(&self, partition: &Partition, end: u64) -> Option<Verdict> {
+        self.table.lock().verdict(partition, end)
     }
 
     /// Whether nothing more of this partition may be published.
@@ -284,7 +295,7 @@ impl<'a> Commit<'a> {
             return Ok(());
         }
         let begun = Instant::now();
-        let requests = self.requests();
+        let mut requests = self.requests();
         let mut marks: Vec<Mark> =
             requests.iter().map(|(partition, request)| self.mark(partition, request)).collect();
         let stored = match self.commits {
@@ -295,6 +306,7 @@ impl<'a> Commit<'a> {
                 self.store(&mut marks)
             }
         };
+        shorten(&mut requests, &marks);
         self.settle(&requests, stored.is_ok());
         stored?;
         self.fresh.clear();
@@ -391,6 +403,16 @@ impl<'a> Commit<'a> {
             }
             open
         });
+    }
+}
+
+/// Takes away the ends that the marks had no room for: they are not durable. Marks stand in the requests' order.
+fn shorten(requests: &mut [(Partition, Request)], marks: &[Mark]) {
+    let mut requests = requests.iter_mut();
+    for mark in marks {
+        if let Some((_, request)) = requests.find(|(partition, _)| *partition == mark.partition) {
+            request.plan.truncate(mark.plan.len());
+        }
     }
 }
 

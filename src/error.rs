@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -138,6 +139,15 @@ impl Error {
         }
     }
 
+    /// How long whoever refused wants to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            #[cfg(feature = "s3")]
+            Error::Other { source, .. } => source.downcast_ref::<crate::s3::Error>()?.retry_after(),
+            _ => None,
+        }
+    }
+
     /// Whether this can be the first cause of a failed run, not merely its consequence.
     pub fn is_cause(&self) -> bool {
         !matches!(self, Error::Stopped)
@@ -170,7 +180,7 @@ impl Error {
             Error::Changed { .. } => Some("--fresh begins again and replaces what the earlier run left"),
             Error::Locked { .. } => Some("wait for the other run to end, or give this one another --output"),
             Error::Rejected { because: Intolerance::NoPlace, .. } => Some(
-                "--dead-letter DIR keeps rejected records and goes on; see also --set processing.on_reject=drop",
+                "--dead-letter DIR or kafka:TOPIC keeps rejected records and goes on; see also --set processing.on_reject=drop",
             ),
             Error::Rejected { because: Intolerance::Configured, .. } => {
                 Some("--set processing.on_reject=dead-letter keeps rejected records and goes on")

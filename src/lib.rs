@@ -144,7 +144,7 @@
 //!         Ok(self.0.lock().expect("no holder panics").get(partition).cloned())
 //!     }
 //!
-//!     fn store(&self, marks: &[Mark], _refused: &mut Vec<Partition>) -> Result<()> {
+//!     fn store(&self, marks: &mut [Mark], _refused: &mut Vec<Partition>) -> Result<()> {
 //!         let named = marks.iter().map(|mark| (mark.partition.name().to_owned(), mark.clone()));
 //!         self.0.lock().expect("no holder panics").extend(named);
 //!         Ok(())
@@ -294,6 +294,8 @@ pub mod config;
 pub mod job;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "s3")]
+pub mod s3;
 pub mod summary;
 pub mod progress;
 

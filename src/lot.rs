@@ -2,6 +2,7 @@
 //!
 //! A small piece of a large buffer is copied out, so that it does not pin the whole.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use crate::cut::Close;
 use crate::process::{Block, SectionOut};
 use crate::record::Partition;
 use crate::sink::{Framing, Part, Stream, Totals};
+use crate::source::Planned;
 use crate::write::OpenUpload;
 
 /// Small blocks are compressed together once there are so many bytes of them.
@@ -42,8 +44,9 @@ pub(crate) struct Lot {
     failed: Strand,
     upload: Option<Arc<OpenUpload>>,
     since: Option<Instant>,
-    /// The last end that an earlier owner planned: until it is passed, the batch may not be closed early.
-    pub planned_until: Option<u64>,
+    /// Ends that an earlier owner planned: until they are passed, the batch may not be closed early, and what its
+    /// name is made of comes from the plan, since its first records may have vanished meanwhile.
+    planned: VecDeque<Planned>,
 }
 
 /// One of the two streams of an open batch.
@@ -60,7 +63,8 @@ struct Strand {
 }
 
 impl Lot {
-    pub fn new(partition: &Partition, start: u64) -> Self {
+    /// An empty batch at `start`, with the ends beyond it that an earlier owner planned.
+    pub fn new(partition: &Partition, start: u64, planned: impl IntoIterator<Item = Planned>) -> Self {
         Lot {
             partition: partition.clone(),
             start,
@@ -74,13 +78,18 @@ impl Lot {
             failed: Strand::default(),
             upload: None,
             since: None,
-            planned_until: None,
+            planned: planned.into_iter().filter(|planned| planned.end > start).collect(),
         }
     }
 
     /// Whether there is nothing to close, not even a range without records.
     pub fn is_void(&self) -> bool {
         self.start == self.end
+    }
+
+    /// Whether the batch ends where an earlier owner planned it, and nowhere else.
+    pub fn is_planned(&self) -> bool {
+        !self.planned.is_empty()
     }
 
     /// Bytes of memory that wait here.
@@ -140,19 +149,20 @@ impl Lot {
     }
 
     fn id(&self) -> BatchId {
+        let planned = self.planned.front();
         BatchId {
             partition: self.partition.clone(),
             start: self.start,
-            first_time: self.first_time.unwrap_or(0),
-            opened_at: self.opened_at.unwrap_or(0),
+            first_time: planned.map_or(self.first_time.unwrap_or(0), |planned| planned.first_time),
+            opened_at: planned.map_or(self.opened_at.unwrap_or(0), |planned| planned.opened_at),
         }
     }
 
     /// Closes the batch; the next begins at its end.
     pub fn close(&mut self, reason: Close, tools: &mut Tools) -> Finished {
         let (id, upload) = (self.id(), self.upload.take());
-        let mut next = Lot::new(&self.partition, self.end);
-        (next.end, next.line, next.planned_until) = (self.end, self.line, self.planned_until);
+        let mut next = Lot::new(&self.partition, self.end, self.planned.drain(..));
+        next.line = self.line;
         let mut this = std::mem::replace(self, next);
         this.stored.finish(tools);
         this.failed.finish(tools);

@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::thread;
 
+use pipeline::config::Intent;
 use pipeline::error::Retry;
 use pipeline::job;
 use pipeline::stop::Stop;
@@ -63,6 +64,9 @@ fn perform(invocation: &Invocation) -> u8 {
             return 1;
         }
     };
+    if let Some(group) = unnamed_group(invocation) {
+        say(&format!("group {group}; -g NAME names another\n"));
+    }
     let progress = Progress::new(invocation.progress, invocation.chatter, &screen);
     let finish = thread::scope(|scope| {
         let watching = thread::Builder::new().name("signals".into()).spawn_scoped(scope, || watch.run());
@@ -75,6 +79,15 @@ fn perform(invocation: &Invocation) -> u8 {
     });
     progress.finish();
     conclude(invocation, &finish, caught.exit_code())
+}
+
+/// The group that nobody named, and that remembers what this run reads of its topics.
+fn unnamed_group(invocation: &Invocation) -> Option<String> {
+    let config = &invocation.config;
+    let told = invocation.chatter == Chatter::Normal && invocation.mode == Mode::Run;
+    let unnamed = told && config.kafka.source.group.is_none();
+    // Without a working directory the run says so itself.
+    std::env::current_dir().ok().filter(|_| unnamed).and_then(|cwd| config.group(Intent::Store, &cwd))
 }
 
 /// What keeps the summary from being written, looked at before a run that may take hours.

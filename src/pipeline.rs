@@ -32,11 +32,11 @@ use crate::metrics::Metrics;
 use crate::process::{Chunks, Shop};
 use crate::read::{Flows, Lane, Readers};
 use crate::retry::Policy;
-use crate::sink::{Order, Sink};
+use crate::sink::{Order, Shape, Sink};
 use crate::source::{Forget, Marks, Source, Start};
 use crate::stage::{Cause, Stages};
 use crate::stop::Stop;
-use crate::transform::Program;
+use crate::transform::{Form, Forms, Program};
 use crate::write::{Job, Writers};
 
 /// How a run is done.
@@ -165,6 +165,7 @@ impl<'a> Pipeline<'a> {
         if self.pool.is_some_and(|pool| pool.current_thread_index().is_some()) {
             return Err(Error::OwnPool);
         }
+        fits(self.program.forms(), &self.sink.shape())?;
         let own;
         let pool = match self.pool {
             Some(pool) => pool,
@@ -176,6 +177,25 @@ impl<'a> Pipeline<'a> {
         let marks = self.source.marks().or_else(|| self.marks.clone()).unwrap_or_else(|| Arc::new(Forget));
         Run::new(&self, pool, &*marks)?.run()
     }
+}
+
+/// Whether the program makes what the sink takes. Lines taken for frames would be found out record by record, or
+/// worse, not.
+fn fits(made: Forms, shape: &Shape) -> Result<()> {
+    let differs =
+        |made: Option<Form>, frames: bool| made.is_some_and(|made| (made == Form::Frames) != frames);
+    let (what, frames) = if differs(made.stored, shape.records) {
+        ("records", shape.records)
+    } else if differs(made.failed, shape.letter_records) {
+        ("dead letters", shape.letter_records)
+    } else {
+        return Ok(());
+    };
+    let (taken, other) = if frames { ("frames", "lines") } else { ("lines", "frames") };
+    Err(Error::Usage(format!(
+        "the sink takes {what} as {taken} and the program makes {other}; with Recipe::records and Letters::Records \
+         a recipe makes frames"
+    )))
 }
 
 fn own_pool(workers: usize) -> Result<ThreadPool> {

@@ -117,18 +117,20 @@ fn style(template: &str) -> ProgressStyle {
         .progress_chars("=> ")
 }
 
-/// There is a bar only while the whole is known: an input without a length (stdin) may be the next one.
+/// There is a bar only while the whole is known, in bytes or in positions: an input without a length (stdin) may be
+/// the next one.
 fn draw(bar: &ProgressBar, now: &Snapshot, beside: String) {
-    match (now.bytes_known, bar.length()) {
+    let share = now.share();
+    match (share, bar.length()) {
         (Some(_), None) => bar.set_style(style(WITH_BAR)),
         (None, Some(_)) => bar.set_style(style(WITHOUT_BAR)),
         _ => {}
     }
-    match now.bytes_known {
-        Some(known) => bar.set_length(known.max(now.bytes_done)),
+    match share {
+        Some((done, known)) => bar.set_length(known.max(done)),
         None => bar.unset_length(),
     }
-    bar.set_position(now.bytes_done);
+    bar.set_position(share.map_or(now.bytes_done, |(done, _)| done));
     bar.set_message(beside);
 }
 
@@ -160,6 +162,10 @@ mod tests {
         assert_eq!(bar.length(), Some(140));
         progress.tick(&Snapshot { bytes_known: None, ..snapshot(3) });
         assert_eq!(bar.length(), None);
+        let positions =
+            Snapshot { bytes_known: None, positions: Some((7, 20)), bytes_done: 900, ..snapshot(4) };
+        progress.tick(&positions);
+        assert_eq!((bar.position(), bar.length()), (7, Some(20)));
         progress.finish();
         assert!(bar.is_finished());
     }

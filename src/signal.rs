@@ -41,12 +41,15 @@ pub struct Watch {
 /// The system refuses a handler.
 pub fn install(stop: Stop) -> io::Result<(Watch, Handle, Caught)> {
     flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
-    // Before anything else takes these signals: one that comes in between must not be lost.
-    let signals = Signals::new([SIGINT, SIGTERM])?;
-    let deadly = Arc::new(AtomicBool::new(false));
+    // What was registered first acts first. So a signal finds `deadly` as the one before it left it: were this
+    // registered last, the watch could learn of the second signal and set `deadly` while its handler still runs,
+    // and the second would kill. Until both stand a signal does what it always did: none is lost in between.
+    let deadly = Arc::new(AtomicBool::new(true));
     for signal in [SIGINT, SIGTERM] {
         flag::register_conditional_default(signal, deadly.clone())?;
     }
+    let signals = Signals::new([SIGINT, SIGTERM])?;
+    deadly.store(false, Ordering::SeqCst);
     let handle = signals.handle();
     let caught = Caught::default();
     Ok((Watch { signals, deadly, stop, caught: caught.clone() }, handle, caught))

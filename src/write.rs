@@ -156,11 +156,28 @@ impl Writers<'_> {
     fn store(&self, mut batches: Vec<Batch>, notes: &Sender<Note>) -> Result<()> {
         let most = if is_grouped(&self.shape) { usize::MAX } else { GROUP };
         while !batches.is_empty() {
-            let rest = batches.split_off(batches.len().min(most));
+            let rest = batches.split_off(self.ready(&batches[..batches.len().min(most)])?);
             self.store_group(batches, notes)?;
             batches = rest;
         }
         Ok(())
+    }
+
+    /// How many batches, from the first, may be stored now. Waits for the first alone: a plan may have no room for
+    /// the others' ends before that one is published.
+    fn ready(&self, batches: &[Batch]) -> Result<usize> {
+        let Some((first, others)) = batches.split_first() else { return Ok(0) };
+        if !self.waits() {
+            return Ok(batches.len());
+        }
+        self.verdict(&first.id, first.end)?;
+        let known = |batch: &&Batch| self.ledgers.verdict(&batch.id.partition, batch.end).is_some();
+        Ok(1 + others.iter().take_while(known).count())
+    }
+
+    /// Whether ends must be planned before they are published.
+    fn waits(&self) -> bool {
+        self.plans && self.shape.commits == Commits::Engine
     }
 
     fn store_group(&self, mut batches: Vec<Batch>, notes: &Sender<Note>) -> Result<()> {
@@ -269,7 +286,7 @@ impl Writers<'_> {
 
     /// Whether a batch may be published; blocks until that is known.
     fn verdict(&self, id: &BatchId, end: u64) -> Result<Verdict> {
-        if self.plans && self.shape.commits == Commits::Engine {
+        if self.waits() {
             return self.ledgers.wait_planned(&id.partition, end, self.stop);
         }
         Ok(if self.ledgers.is_lost(&id.partition) { Verdict::Drop } else { Verdict::Publish })
@@ -319,6 +336,7 @@ pub(crate) fn retry(
             result => return result,
         };
         let Some(delay) = delays.next() else { return Err(error) };
+        let delay = delay.max(error.retry_after().unwrap_or_default());
         metrics.retries.fetch_add(1, Ordering::Relaxed);
         let (what, wait) = (what(), delay.as_millis());
         log::warn!(

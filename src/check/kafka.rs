@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pipeline::config::{Config, Intent, SourceKind};
 use pipeline::error::Retry;
@@ -10,10 +10,7 @@ use pipeline::kafka::cluster::Cluster;
 use pipeline::kafka::probe::{Found, Needs, Trouble, probe};
 use pipeline::{Result, Stop};
 
-use super::{Finding, Verdict};
-
-/// Somebody waits for the answer: no longer than this, where `--timeout` is not shorter.
-const PATIENCE: Duration = Duration::from_secs(10);
+use super::{Finding, PATIENCE, Verdict};
 
 /// A line for everything that the run needs of the cluster; none if it needs nothing.
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
@@ -62,6 +59,8 @@ fn finding(found: Found) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::exit_code;
     use super::*;
     use pipeline::config::{LettersTo, Place};

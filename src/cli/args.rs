@@ -40,6 +40,9 @@ pub struct Args {
     /// where the output goes
     #[argh(option, short = 'o')]
     pub output: Option<String>,
+    /// the bucket that the output goes to
+    #[argh(option)]
+    pub s3_bucket: Option<String>,
     /// compression of the output
     #[argh(option, short = 'z')]
     pub compress: Option<String>,
@@ -130,6 +133,7 @@ impl Args {
             "from" => self.from.as_ref(),
             "until" => self.until.as_ref(),
             "output" => self.output.as_ref(),
+            "s3-bucket" => self.s3_bucket.as_ref(),
             "compress" => self.compress.as_ref(),
             "dead-letter" => self.dead_letter.as_ref(),
             "batch-size" => self.batch_size.as_ref(),

@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 use argh::FromArgs;
 use pipeline::config::key;
 use pipeline::config::resolve::{Resolved, resolve};
-use pipeline::config::secret::Lookup;
+use pipeline::config::secret::{Lookup, Secret};
 use pipeline::config::setting::{Layer, Origin, Setting, Value, parse_set};
-use pipeline::config::{Config, Intent, Log, SourceKind, env, file, show};
+use pipeline::config::{Config, Intent, Log, Place, SourceKind, env, file, show};
 
 use args::Args;
 use normalise::{Asked, Normal, normalise};
@@ -204,17 +204,23 @@ fn run(
 
 /// Reads secrets from where they are, if this run needs them.
 fn load_secrets(config: &mut Config, ambient: &Ambient<'_>) -> Result<(), String> {
-    if !config.uses_kafka() {
-        return Ok(());
-    }
     let read = |path: &Path| match path.to_str() {
         Some(path) => (ambient.read)(path),
         None => Err(io::ErrorKind::InvalidInput.into()),
     };
     let variable = |name: &str| ambient.variable(name).map(str::to_owned);
-    if let Some(password) = &mut config.kafka.sasl.password {
-        let loaded = password.load(&Lookup { variable: &variable, read: &read });
-        *password = loaded.map_err(|error| format!("kafka.sasl.password: {error}"))?;
+    let lookup = Lookup { variable: &variable, read: &read };
+    let load = |name: &str, secret: Option<&mut Secret>| -> Result<(), String> {
+        let Some(secret) = secret else { return Ok(()) };
+        *secret = secret.load(&lookup).map_err(|error| format!("{name}: {error}"))?;
+        Ok(())
+    };
+    if config.uses_kafka() {
+        load("kafka.sasl.password", config.kafka.sasl.password.as_mut())?;
+    }
+    if matches!(config.output.to, Place::S3 { .. }) {
+        load("s3.secret_access_key", config.s3.secret_access_key.as_mut())?;
+        load("s3.session_token", config.s3.session_token.as_mut())?;
     }
     Ok(())
 }

@@ -160,7 +160,7 @@ pub static OPTIONS: &[Opt] = &[
         "NAME",
         Group::Kafka,
         "jobs of one group share the partitions and go on where it stopped; default: named after topics and \
-         output, none with -o -",
+         output, none with one file or -o -",
     )
     .short('g')
     .key("kafka.source.group"),
@@ -184,11 +184,12 @@ pub static OPTIONS: &[Opt] = &[
         "output",
         "WHERE",
         Group::Output,
-        "DIR, FILE.ndjson[.gz|.zst], kafka:TOPIC or - (stdout); default out",
+        "DIR, FILE.ndjson[.gz|.zst], s3://BUCKET[/PREFIX], kafka:TOPIC or - (stdout); default out",
     )
     .short('o')
     .key("processing.output")
     .complete(Paths),
+    option("s3-bucket", "NAME", Group::Output, "the same as -o s3://NAME; also S3_BUCKET").key("s3.bucket"),
     option(
         "compress",
         "NAME[:N]",

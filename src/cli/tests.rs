@@ -115,8 +115,8 @@ fn what_this_build_cannot_do_yet_says_what_it_can() {
     let reads = "it reads from: file (files, directories and -) and kafka";
     wrong(&["-s", "http"], &format!("-s: this build cannot read from http yet; {reads}"));
     wrong(&["-s", "api"], &format!("-s: this build cannot read from api yet; {reads}"));
-    let problems = ask(&["-o", "s3://bucket/x", "a"], &[]).err().unwrap();
-    let start = "-o: this build cannot write to s3 yet; it writes to a directory, a file";
+    let problems = ask(&["-o", "gs://bucket/x", "a"], &[]).err().unwrap();
+    let start = "-o: this build cannot write to gs yet; it writes to a directory, a file";
     assert!(problems[0].starts_with(start), "{problems:?}");
 }
 
@@ -201,7 +201,7 @@ fn what_does_not_go_together_is_refused() {
     );
     both(
         &["-n", "5"],
-        "--limit with a group would leave records out of the next run; expected it with -o - and no -g, or with \
+        "--limit with a group would leave records out of the next run; expected it with one file or -o - and no -g, or with \
          --dry-run",
     );
     for more in [&["-n", "5", "-o", "-"][..], &["-n", "5", "--dry-run"], &["-o", "a.json", "--until=end"]] {

@@ -31,6 +31,14 @@ impl Config {
             check_brokers(&self.kafka, &mut problems);
             check_login(&self.kafka, &mut problems);
         }
+        if matches!(self.output.to, Place::S3 { .. }) {
+            problems.0.extend(self.s3.problems());
+            problems.when(
+                self.output.dead_letter_dir().is_some(),
+                "--dead-letter DIR with a bucket: rejected records go to failed/ there; expected that, or \
+                 kafka:TOPIC",
+            );
+        }
         if problems.0.is_empty() { Ok(()) } else { Err(problems.0) }
     }
 
@@ -43,7 +51,7 @@ impl Config {
     pub fn written_topics(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let output = match &self.output.to {
             Place::Kafka(topic) => Some(("output", topic.as_str())),
-            Place::Dir(_) | Place::File(_) | Place::Stdout => None,
+            Place::Dir(_) | Place::File(_) | Place::Stdout | Place::S3 { .. } => None,
         };
         let letters = match &self.output.dead_letter {
             Some(LettersTo::Kafka(topic)) => Some(("dead letters", topic.as_str())),
@@ -82,7 +90,7 @@ impl Config {
         );
         problems.when(
             processing.limit.is_some() && self.joins(intent),
-            "--limit with a group would leave records out of the next run; expected it with -o - and no -g, or \
+            "--limit with a group would leave records out of the next run; expected it with one file or -o - and no -g, or \
              with --dry-run",
         );
         self.check_group(intent, problems);
@@ -106,7 +114,7 @@ impl Config {
             problems.unless(check_name("kafka.source.instance_id", id));
             problems.when(
                 intent == Intent::Store && !self.joins(intent),
-                "kafka.source.instance_id is for members of a group, and -o - joins none; expected -g NAME",
+                "kafka.source.instance_id is for members of a group, and one file and -o - join none; expected -g NAME",
             );
         }
         problems.when(
@@ -122,6 +130,13 @@ impl Config {
                 source.until == Until::Forever && !is_device(path),
                 "one file appears when the run ends, and one that reads Kafka does not; expected --until end, or \
                  a directory",
+            );
+        }
+        if let Place::File(path) = &self.output.to {
+            problems.when(
+                source.group.is_some() && !is_device(path),
+                "one file appears when the run ends, and a group would remember what it holds before that; expected \
+                 no -g, or a directory",
             );
         }
         if let (From::Time(from), Until::Time(until)) = (source.from, source.until) {

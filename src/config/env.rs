@@ -13,11 +13,19 @@ pub const CONFIG: &str = "PIPELINE_CONFIG";
 
 /// Names that other programs use too, and the keys that they set; the first ones of a key come first. What stands
 /// in them is taken as it is: a password that begins with `env:` is that password.
-pub const COMMON: [(&str, &str); 4] = [
+pub const COMMON: [(&str, &str); 12] = [
     ("KAFKA_BROKERS", "kafka.brokers"),
     ("KAFKA_BOOTSTRAP_SERVERS", "kafka.brokers"),
     ("KAFKA_SASL_USERNAME", "kafka.sasl.username"),
     ("KAFKA_SASL_PASSWORD", "kafka.sasl.password"),
+    ("S3_BUCKET", "s3.bucket"),
+    ("AWS_ENDPOINT_URL_S3", "s3.endpoint"),
+    ("AWS_ENDPOINT_URL", "s3.endpoint"),
+    ("S3_ENDPOINT", "s3.endpoint"),
+    ("AWS_REGION", "s3.region"),
+    ("AWS_DEFAULT_REGION", "s3.region"),
+    ("AWS_PROFILE", "s3.profile"),
+    ("AWS_CA_BUNDLE", "s3.ca"),
 ];
 
 /// The settings among the variables, and everything that is wrong with them: unknown variables, files that cannot

@@ -154,7 +154,7 @@ mod tests {
             "[input]\nworkers = 2",
             "c.toml:2:1: unknown key input.workers; workers stands in [processing]",
         );
-        wrong("[s3]\nbucket = 'x'", "c.toml:1:2: unknown table s3");
+        wrong("[gcs]\nbucket = 'x'", "c.toml:1:2: unknown table gcs");
         wrong(
             "[kafka]\nsource.topcis = ['x']",
             "c.toml:2:8: unknown key kafka.source.topcis; did you mean topics?",

@@ -13,6 +13,7 @@
 //! embedders as for users.
 
 pub mod kafka;
+pub mod s3;
 pub mod secret;
 pub mod check;
 #[cfg(feature = "cli")]
@@ -42,6 +43,7 @@ use crate::codec::Codec;
 use crate::retry::Policy;
 pub use check::Intent;
 pub use kafka::Kafka;
+pub use s3::S3;
 
 /// What is to be done, checked and with every default filled in.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -54,6 +56,8 @@ pub struct Config {
     pub output: Output,
     /// `[kafka]`: brokers, and what is read from them and written to them.
     pub kafka: Kafka,
+    /// `[s3]`: buckets and what is stored there.
+    pub s3: S3,
 }
 
 /// How a run is done.
@@ -127,22 +131,43 @@ impl Config {
             input: Input { files, ..Input::default() },
             output: Output { to, ..Output::default() },
             kafka: Kafka::default(),
+            s3: S3::default(),
         }
+        .with_memory()
     }
 
     /// These topics of the cluster of these brokers to this place, everything else as it is by default.
     pub fn from_kafka(brokers: Vec<String>, topics: Vec<String>, to: Place) -> Self {
         let mut config = Config::new(Vec::new(), to);
         config.input.source = SourceKind::Kafka;
-        config.processing.memory_limit = memory_for_streams(config.processing.workers);
         (config.kafka.brokers, config.kafka.source.topics) = (brokers, topics);
-        config
+        config.with_memory()
     }
 
-    /// How long a batch of a stream stays open: as configured, else 10 s for files, 200 ms for Kafka, whose
+    /// With the `memory_limit` that fits source and output.
+    fn with_memory(mut self) -> Self {
+        self.processing.memory_limit = self.default_memory();
+        self
+    }
+
+    /// The default `memory_limit`: that of the source, and what parts of objects take.
+    pub fn default_memory(&self) -> usize {
+        let workers = self.processing.workers;
+        let own = match self.input.source {
+            SourceKind::File => memory_for_files(workers),
+            SourceKind::Kafka => memory_for_streams(workers),
+        };
+        match &self.output.to {
+            Place::S3 { .. } => own.saturating_add(self.s3.parts()),
+            _ => own,
+        }
+    }
+
+    /// How long a batch of a stream stays open: as configured, else 5 min for objects, 10 s for files, 200 ms for Kafka, whose
     /// readers wait; zero for stdout, where a batch ends as soon as nothing more is there.
     pub fn batch_wait(&self) -> Duration {
         self.processing.batch_wait.unwrap_or(match self.output.to {
+            Place::S3 { .. } => Duration::from_secs(300),
             Place::Dir(_) | Place::File(_) => Duration::from_secs(10),
             Place::Kafka(_) => Duration::from_millis(200),
             Place::Stdout => Duration::ZERO,
@@ -152,7 +177,8 @@ impl Config {
     /// The group that a run with this intent joins; `None`: it joins none and commits nothing. A group that
     /// nobody named is called after topics and output, `cwd` being where relative paths begin.
     ///
-    /// A dry run and a check join none; neither does a run to stdout, unless a group is named.
+    /// A dry run and a check join none; neither does a run to one file or stdout, unless a group is named. A file
+    /// is there only when the run has ended: what a group committed before would be lost with a run that dies.
     pub fn group(&self, intent: Intent, cwd: &Path) -> Option<String> {
         let source = &self.kafka.source;
         self.joins(intent).then(|| {
@@ -161,12 +187,18 @@ impl Config {
         })
     }
 
+    /// Whether the group remembers where batches end before they are published, so that whoever redoes one makes
+    /// the same file or object of it.
+    pub(crate) fn plans(&self) -> bool {
+        self.joins(Intent::Store) && matches!(self.output.to, Place::Dir(_) | Place::S3 { .. })
+    }
+
     /// Whether a run with this intent joins a group.
     fn joins(&self, intent: Intent) -> bool {
         let named = self.kafka.source.group.is_some();
         self.input.source == SourceKind::Kafka
             && intent == Intent::Store
-            && (named || self.output.to != Place::Stdout)
+            && (named || !matches!(self.output.to, Place::Stdout | Place::File(_)))
     }
 }
 
@@ -255,6 +287,13 @@ pub enum Place {
     Stdout,
     /// A topic.
     Kafka(String),
+    /// A bucket: one object a batch.
+    S3 {
+        /// Its name.
+        bucket: String,
+        /// What keys begin with: empty, or with a slash at its end.
+        prefix: String,
+    },
 }
 
 /// Where rejected records go.

@@ -10,11 +10,12 @@ use crate::codec::Codec;
 const NAMES: [&str; 4] = [".ndjson", ".jsonl", ".json", ".txt"];
 
 /// What is expected of an output.
-pub const EXPECTED: &str =
-    "a directory, a file (.ndjson, .jsonl, .json or .txt, with .gz or .zst), kafka:TOPIC or - (stdout)";
+pub const EXPECTED: &str = "a directory, a file (.ndjson, .jsonl, .json or .txt, with .gz or .zst), s3://BUCKET[/PREFIX], kafka:TOPIC or - (stdout)";
 
 /// What a name of a topic stands behind.
 const KAFKA: &str = "kafka:";
+/// What a bucket stands behind.
+const S3: &str = "s3:";
 
 /// The place that `text` names. Looks at the file system only for what exists already: a device, a FIFO or a
 /// directory is what it is, whatever its name.
@@ -30,6 +31,9 @@ pub fn parse(text: &str) -> Result<Place, String> {
     }
     if let Some(topic) = topic(text)? {
         return Ok(Place::Kafka(topic));
+    }
+    if let Some(rest) = text.strip_prefix(S3) {
+        return bucket(rest.strip_prefix("//").unwrap_or(rest));
     }
     if let Some(kind) = foreign(text) {
         return Err(format!("this build cannot write to {kind} yet; it writes to {EXPECTED}"));
@@ -63,6 +67,16 @@ pub fn parse_letters(text: &str) -> Result<LettersTo, String> {
     }
 }
 
+/// The place of `BUCKET/PREFIX`; the bucket is empty where none is named.
+fn bucket(text: &str) -> Result<Place, String> {
+    let (bucket, prefix) = text.split_once('/').unwrap_or((text, ""));
+    #[cfg(feature = "s3")]
+    if !text.is_empty() {
+        crate::s3::check_bucket(bucket)?;
+    }
+    Ok(Place::S3 { bucket: bucket.to_owned(), prefix: super::s3::prefix(prefix)? })
+}
+
 /// The topic of `kafka:TOPIC`; empty where it names none.
 fn topic(text: &str) -> Result<Option<String>, String> {
     match text.strip_prefix(KAFKA) {
@@ -82,8 +96,8 @@ fn is_stream(kind: fs::FileType) -> bool {
 
 /// `s3` of `s3://bucket`, `kafka` of `kafka:topic`: places that are no path.
 pub fn foreign(text: &str) -> Option<&str> {
-    if text.starts_with("kafka:") {
-        return Some("kafka");
+    if let Some(kind) = [KAFKA, S3].into_iter().find(|kind| text.starts_with(kind)) {
+        return Some(kind.trim_end_matches(':'));
     }
     let (scheme, _) = text.split_once("://")?;
     let is_scheme = !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+');
@@ -205,7 +219,7 @@ mod tests {
 
     #[test]
     fn places_that_this_build_cannot_reach_say_so() {
-        for (text, kind) in [("s3://bucket/x", "s3"), ("gs://b/a.json", "gs")] {
+        for (text, kind) in [("s4://bucket/x", "s4"), ("gs://b/a.json", "gs")] {
             let error = parse(text).unwrap_err();
             assert!(
                 error.contains(&format!("cannot write to {kind} yet; it writes to a directory")),
@@ -214,6 +228,15 @@ mod tests {
         }
         assert!(parse("").is_err());
         assert_eq!(foreign("a/b:c"), None);
+    }
+
+    #[test]
+    fn buckets_are_places() {
+        let s3 = |bucket: &str, prefix: &str| Ok(Place::S3 { bucket: bucket.into(), prefix: prefix.into() });
+        assert_eq!(parse("s3://logs"), s3("logs", ""));
+        assert_eq!(parse("s3://logs/a/b.json"), s3("logs", "a/b.json/"));
+        assert_eq!(parse("s3:"), s3("", ""), "s3.bucket names it");
+        assert!(parse("s3://logs/a//b").unwrap_err().starts_with("expected a prefix"));
     }
 
     #[test]

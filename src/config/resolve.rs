@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use super::key::{Default as KeyDefault, KEYS, Key, Wrong};
 use super::setting::{Origin, Setting, Value};
-use super::{Config, Log, Place, SourceKind, memory_for_files, memory_for_streams, place, unit};
+use super::{Config, Log, Place, SourceKind, place, unit};
 use crate::codec::Codec;
 
 /// What the settings have said so far. What depends on several of them is decided at the end.
@@ -114,8 +114,8 @@ fn finish(draft: &mut Draft, values: &mut [Effective], problems: &mut Vec<String
         config.processing.workers = workers;
     }
     let workers = config.processing.workers;
-    let default = if is_stream { memory_for_streams(workers) } else { memory_for_files(workers) };
-    config.processing.memory_limit = draft.memory_limit.unwrap_or(default);
+    problems.extend(bucket(config, values));
+    config.processing.memory_limit = draft.memory_limit.unwrap_or(config.default_memory());
     problems.extend(unnamed_topic(config));
     match place::codec(&config.output.to, draft.codec) {
         Ok(codec) => config.output.codec = codec,
@@ -127,6 +127,51 @@ fn finish(draft: &mut Draft, values: &mut [Effective], problems: &mut Vec<String
     if !matches!(config.output.to, Place::Kafka(_)) {
         computed(values, "output.compress", place::show_codec(config.output.codec));
     }
+}
+
+/// A bucket that is named alone is the output, unless another one is named in the same layer or a stronger one;
+/// the output `s3:` goes to `s3.bucket`.
+fn bucket(config: &mut Config, values: &mut [Effective]) -> Option<String> {
+    let set = |path: &str| find(values, path).filter(|it| it.origin != Origin::Default);
+    let (output, named) = (set("processing.output"), set("s3.bucket"));
+    let ours = || Place::S3 {
+        bucket: config.s3.bucket.clone().unwrap_or_default(),
+        prefix: config.s3.prefix.clone(),
+    };
+    let to = match (&config.output.to, output, named) {
+        (Place::S3 { bucket, prefix }, _, named) if bucket.is_empty() => match named {
+            Some(_) if prefix.is_empty() => ours(),
+            _ => return Some("the output s3: names no bucket; expected s3://BUCKET or s3.bucket".into()),
+        },
+        (Place::S3 { bucket, .. }, Some(output), Some(named)) => {
+            let flags = matches!((&output.origin, &named.origin), (Origin::Flag(_), Origin::Flag(_)));
+            if flags && Some(bucket) != config.s3.bucket.as_ref() {
+                return Some(format!(
+                    "{} and {} name two buckets; expected one of them",
+                    output.origin.locate(output.key),
+                    named.origin.locate(named.key)
+                ));
+            }
+            return None;
+        }
+        (_, None, Some(_)) => ours(),
+        (_, Some(output), Some(named)) if named.origin.rank() > output.origin.rank() => ours(),
+        (_, Some(output), Some(named)) if matches!(named.origin, Origin::Flag(_)) => {
+            return Some(format!(
+                "{} and {} name two outputs; expected one of them",
+                output.origin.locate(output.key),
+                named.origin.locate(named.key)
+            ));
+        }
+        _ => return None,
+    };
+    if let Place::S3 { bucket, prefix } = &to
+        && let Some(it) = values.iter_mut().find(|it| it.key.path() == "processing.output")
+    {
+        it.value = Some(Value::Text(format!("s3://{bucket}/{prefix}")));
+        config.output.to = to;
+    }
+    None
 }
 
 /// The output `kafka:` goes to `kafka.sink.topic`.
@@ -306,6 +351,10 @@ mod tests {
             "kafka.tls.key",
             "kafka.sasl.username",
             "kafka.sasl.password",
+            "s3.ca",
+            "s3.profile",
+            "s3.secret_access_key",
+            "s3.session_token",
         ];
         for key in KEYS {
             for nonsense in ["", "\u{0}?"] {
@@ -318,6 +367,40 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_bucket_that_is_named_is_the_output() {
+        let layer = |path: &str, text: &str, origin: Origin| {
+            let key = super::super::key::find(path).unwrap();
+            Setting { key, value: key.read(text), origin }
+        };
+        let (flag, env) = (|| Origin::Flag("-x".into()), || Origin::Env("X".into()));
+        let to = |settings: Vec<Setting>| resolve(settings).map(|it| it.config.output.to);
+        let s3 = |bucket: &str, prefix: &str| Ok(Place::S3 { bucket: bucket.into(), prefix: prefix.into() });
+        let (output, bucket, prefix) = ("processing.output", "s3.bucket", "s3.prefix");
+        assert_eq!(to(vec![layer(bucket, "abc", env())]), s3("abc", ""));
+        assert_eq!(to(vec![layer(bucket, "abc", env()), layer(prefix, "p", env())]), s3("abc", "p/"));
+        assert_eq!(to(vec![layer(output, "s3:", env()), layer(bucket, "abc", env())]), s3("abc", ""));
+        let dir = Ok(Place::Dir("d".into()));
+        assert_eq!(to(vec![layer(bucket, "abc", env()), layer(output, "d", flag())]), dir);
+        assert_eq!(
+            to(vec![layer(bucket, "abc", env()), layer(output, "s3://xyz/p", flag())]),
+            s3("xyz", "p/")
+        );
+        assert_eq!(to(vec![layer(output, "d", env()), layer(bucket, "abc", flag())]), s3("abc", ""));
+        let both = to(vec![layer(output, "d", flag()), layer(bucket, "abc", flag())]).unwrap_err();
+        assert_eq!(both, ["-x and -x name two outputs; expected one of them"]);
+        let both = to(vec![layer(output, "s3://xyz", flag()), layer(bucket, "abc", flag())]).unwrap_err();
+        assert_eq!(both, ["-x and -x name two buckets; expected one of them"]);
+        assert!(to(vec![layer(output, "s3:", flag())]).is_err());
+    }
+
+    #[test]
+    fn memory_grows_with_the_parts_of_objects() {
+        let it = set(&["processing.workers=2", "s3.bucket=abc"]).unwrap().config;
+        assert_eq!(it.processing.memory_limit, (48 + 2 * 4 * 8) << 20);
+        assert_eq!(it.batch_wait(), std::time::Duration::from_secs(300));
     }
 
     #[test]

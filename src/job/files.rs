@@ -23,7 +23,7 @@ impl Job<'_> {
     /// Files in: their state is beside the output, or where `--state` says.
     pub(super) fn run_files(&self) -> Result<Done> {
         let mut source = self.source()?;
-        let namer = Namer::new("", self.config.output.codec);
+        let namer = Namer::new(self.prefix(), self.config.output.codec);
         let inputs = source.inputs();
         if self.config.output.to == Place::Stdout && self.mode == Mode::Store {
             loops::refuse(&inputs)?;
@@ -81,7 +81,7 @@ impl Job<'_> {
         let (processing, output) = (&self.config.processing, &self.config.output);
         let root = match &output.to {
             Place::Dir(root) => Some(root),
-            Place::File(_) | Place::Stdout | Place::Kafka(_) => None,
+            Place::File(_) | Place::Stdout | Place::Kafka(_) | Place::S3 { .. } => None,
         };
         let mut places: Vec<PathBuf> = root.iter().map(|root| root.join(PROCESSED)).collect();
         places.extend(output.dead_letter_dir().or(root).map(|root| root.join(FAILED)));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::report::Extent;
 use super::{Done, Job, Mode, Parts};
 use crate::config::kafka as config;
-use crate::config::{Format, Intent, Place};
+use crate::config::{Format, Place};
 use crate::error::{Error, Result};
 use crate::kafka::cluster::{Cluster, Isolation};
 use crate::kafka::consumer::FetchSettings;
@@ -19,6 +19,7 @@ use crate::sink::Sink;
 use crate::sink::kafka::{KafkaSink, Notifying, WithLetterTopic};
 use crate::sink::key::Namer;
 use crate::source::kafka::{KafkaOptions, KafkaSource};
+use crate::summary::Outcome;
 
 /// A transaction that a dead process left open is aborted by the cluster after this time, if the leader of the group
 /// has not ended it before. Longer than brokers are usually away: what is open for longer is done again.
@@ -31,18 +32,23 @@ impl Job<'_> {
         if let Some(group) = source.group() {
             log::info!("group {}", group.settings().group);
         }
-        let namer = Namer::new("", self.config.output.codec);
+        let namer = Namer::new(self.prefix(), self.config.output.codec);
         let sink = match self.mode {
             Mode::Store => self.sink_with_kafka(&namer, source.cluster(), source.group())?,
             Mode::Rehearse => self.local_sink(&namer)?,
         };
         let recipe = self.recipe(self.processed_by(), &sink.shape())?;
-        let extent = match self.config.kafka.source.until {
-            config::Until::Forever => Extent::Open,
-            config::Until::End | config::Until::Time(_) => Extent::Bounded,
-        };
+        let endless = matches!(self.config.kafka.source.until, config::Until::Forever);
+        let extent = if endless { Extent::Open } else { Extent::Bounded };
         let (marks, consumed) = (None, source.consumed());
-        Ok(self.engine(&Parts { source: &source, recipe: &recipe, sink: &*sink, marks, consumed, extent }))
+        let mut done =
+            self.engine(&Parts { source: &source, recipe: &recipe, sink: &*sink, marks, consumed, extent });
+        if let (Some(summary), None, true) = (&mut done.summary, &done.error, endless)
+            && summary.outcome == Outcome::Drained
+        {
+            summary.outcome = Outcome::Ended;
+        }
+        Ok(done)
     }
 
     /// The cluster of the configuration, not connected yet.
@@ -79,15 +85,15 @@ impl Job<'_> {
             },
             max_record_bytes: input.max_record_bytes,
             limit: self.config.processing.limit,
+            plans: self.config.plans(),
         })
     }
 
     /// The group to join, if this run joins one.
     fn group(&self, topics: &[Arc<str>]) -> Result<Option<GroupSettings>> {
         let source = &self.config.kafka.source;
-        let intent = if self.mode == Mode::Store { Intent::Store } else { Intent::Look };
         let cwd = std::env::current_dir().map_err(|error| Error::io("find", ".", error))?;
-        let Some(name) = self.config.group(intent, &cwd) else { return Ok(None) };
+        let Some(name) = self.config.group(self.intent(), &cwd) else { return Ok(None) };
         let settings = GroupSettings {
             instance_id: source.instance_id.clone(),
             session_timeout: source.session_timeout,
@@ -96,7 +102,7 @@ impl Job<'_> {
                 config::Assignor::CooperativeSticky => Assignor::CooperativeSticky,
                 config::Assignor::Range => Assignor::Range,
             },
-            location: config::fingerprint(&self.config.output.to, &cwd),
+            location: config::fingerprint(&self.config.output.to, self.config.output.codec.extension(), &cwd),
             transactional_id: self.own_id(&name),
             ..GroupSettings::new(name, topics.to_vec())
         };
@@ -130,7 +136,7 @@ impl Job<'_> {
                 let settings = self.producer(self.transactional(group.as_deref()));
                 self.with_letters(KafkaSink::prepare(cluster.clone(), topic, settings, group)?, namer)?
             }
-            Place::Dir(_) | Place::File(_) | Place::Stdout => self.local_sink(namer)?,
+            Place::Dir(_) | Place::File(_) | Place::Stdout | Place::S3 { .. } => self.local_sink(namer)?,
         };
         let lettered: Box<dyn Sink> = match self.config.output.dead_letter_topic() {
             Some(topic) => {

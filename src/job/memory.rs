@@ -247,10 +247,10 @@ impl Marks for Known {
         if self.known.contains(partition) { self.state.load(partition) } else { Ok(None) }
     }
 
-    fn store(&self, marks: &[Mark], refused: &mut Vec<Partition>) -> Result<()> {
+    fn store(&self, marks: &mut [Mark], refused: &mut Vec<Partition>) -> Result<()> {
         let known = |mark: &&Mark| self.known.contains(mark.partition.name());
-        let marks: Vec<Mark> = marks.iter().filter(known).cloned().collect();
-        if marks.is_empty() { Ok(()) } else { self.state.store(&marks, refused) }
+        let mut marks: Vec<Mark> = marks.iter().filter(known).cloned().collect();
+        if marks.is_empty() { Ok(()) } else { self.state.store(&mut marks, refused) }
     }
 
     fn finished(&self) -> Result<()> {

@@ -11,6 +11,8 @@ mod loops;
 mod memory;
 mod rehearsal;
 mod report;
+#[cfg(feature = "s3")]
+pub mod s3;
 mod sinks;
 
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::codec::Codec;
-use crate::config::{Config, OnReject, Place, SourceKind};
+use crate::config::{Config, Intent, OnReject, Place, SourceKind};
 use crate::cut::Limits;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -98,12 +100,20 @@ struct Parts<'a> {
 
 impl Job<'_> {
     fn run(&self) -> Result<Done> {
+        self.config.check(self.intent()).map_err(|problems| Error::Usage(problems.join("; ")))?;
         match self.config.input.source {
             SourceKind::File => self.run_files(),
             #[cfg(feature = "kafka")]
             SourceKind::Kafka => self.run_kafka(),
             #[cfg(not(feature = "kafka"))]
             SourceKind::Kafka => Err(Error::Usage("this build has no Kafka (feature kafka)".into())),
+        }
+    }
+
+    fn intent(&self) -> Intent {
+        match self.mode {
+            Mode::Store => Intent::Store,
+            Mode::Rehearse => Intent::Look,
         }
     }
 
@@ -192,11 +202,20 @@ impl Job<'_> {
         self.config.processing.processed_by.clone().unwrap_or_else(host)
     }
 
+    /// What every name begins with.
+    fn prefix(&self) -> &str {
+        match &self.config.output.to {
+            Place::S3 { prefix, .. } => prefix,
+            _ => "",
+        }
+    }
+
     /// The output as a user would name it.
     fn place(&self) -> String {
         match &self.config.output.to {
             Place::Dir(path) | Place::File(path) => path.display().to_string(),
             Place::Kafka(topic) => format!("kafka:{topic}"),
+            Place::S3 { bucket, prefix } => format!("s3://{bucket}/{prefix}"),
             Place::Stdout => "stdout".into(),
         }
     }
@@ -207,8 +226,31 @@ impl Job<'_> {
             _ if rejected == 0 || self.mode == Mode::Rehearse => return None,
             _ if self.config.processing.on_reject != OnReject::DeadLetter => return None,
             (Some(root), _) | (None, Place::Dir(root)) => root,
+            (None, Place::S3 { .. }) => return Some(format!("{}{FAILED}", self.place())),
             (None, _) => return None,
         };
         Some(root.join(FAILED).display().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Format;
+
+    /// The command line checks before it calls; an embedder's configuration may come from anywhere.
+    #[test]
+    fn a_configuration_that_cannot_be_is_refused_before_anything_is_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let mut config = Config::new(vec![file!().into()], Place::Dir(out.clone()));
+        config.input.format = Format::Binary;
+        for mode in [Mode::Store, Mode::Rehearse] {
+            let done = run(&config, mode, &Stop::new(), &|_| {});
+            let error = done.error.unwrap();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().starts_with("-f binary is for the values of Kafka"), "{error}");
+            assert!(done.summary.is_none() && !out.exists());
+        }
     }
 }

@@ -26,7 +26,7 @@ impl Job<'_> {
         self.local_sink(namer)
     }
 
-    /// Directory, file or stdout.
+    /// Directory, file, bucket or stdout.
     pub(super) fn local_sink(&self, namer: &Namer) -> Result<Box<dyn Sink>> {
         let output = &self.config.output;
         if self.mode == Mode::Rehearse {
@@ -41,12 +41,17 @@ impl Job<'_> {
                 fsync,
                 writers: WRITERS,
                 dead_letter: output.dead_letter_dir().cloned(),
+                redo: self.config.plans(),
             })?)),
             Place::File(path) => {
                 let options = FileTo { path: path.clone(), codec, fsync, stop };
                 self.with_letters(FileSink::create(options)?, namer)
             }
             Place::Stdout => self.with_letters(StdoutSink::new(codec, self.stop)?, namer),
+            #[cfg(feature = "s3")]
+            Place::S3 { bucket, .. } => Ok(Box::new(self.bucket_sink(bucket, namer)?)),
+            #[cfg(not(feature = "s3"))]
+            Place::S3 { .. } => Err(Error::Usage("this build has no S3 client (feature s3)".into())),
             Place::Kafka(topic) => Err(Error::Usage(format!("this build cannot write to kafka:{topic}"))),
         }
     }

@@ -7,6 +7,8 @@ pub mod dir;
 pub mod key;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "s3")]
+pub mod s3;
 pub mod stream;
 
 use crate::batch::{Batch, BatchId, Body, Receipt};

@@ -146,13 +146,14 @@ pub trait Marks: Send + Sync {
     fn load(&self, partition: &str) -> Result<Option<Mark>>;
 
     /// Remembers. Called by the commit thread only, one call at a time. Durable on return, but for partitions
-    /// that it adds to `refused`: somebody else owns them by now. They are treated as [`Read::Lost`] at once
+    /// that it adds to `refused`: somebody else owns them by now. Where not all ends of a plan have room, it takes
+    /// the last ones away: nothing is published there until a later call has them. They are treated as [`Read::Lost`] at once
     /// (nothing more of them is published or committed) and the run goes on.
     ///
     /// # Errors
     /// If it is not durable: the run ends, and nothing more is published that was newly planned. What stands in
     /// `refused` counts all the same: only the rest is tried again.
-    fn store(&self, marks: &[Mark], refused: &mut Vec<Partition>) -> Result<()>;
+    fn store(&self, marks: &mut [Mark], refused: &mut Vec<Partition>) -> Result<()>;
 
     /// Whether ends must stand in the plan before a batch is published.
     fn plans(&self) -> bool {
@@ -231,7 +232,7 @@ impl Marks for Forget {
         Ok(None)
     }
 
-    fn store(&self, _marks: &[Mark], _refused: &mut Vec<Partition>) -> Result<()> {
+    fn store(&self, _marks: &mut [Mark], _refused: &mut Vec<Partition>) -> Result<()> {
         Ok(())
     }
 }

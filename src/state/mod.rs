@@ -318,7 +318,7 @@ impl Marks for State {
         }))
     }
 
-    fn store(&self, marks: &[Mark], _refused: &mut Vec<Partition>) -> Result<()> {
+    fn store(&self, marks: &mut [Mark], _refused: &mut Vec<Partition>) -> Result<()> {
         let mut record = self.record.lock();
         for mark in marks {
             let name = mark.partition.name();

@@ -125,7 +125,7 @@ fn marks_come_back() {
     let (state, outcome) = bench.run(1000, &["a", "b"]);
     assert_eq!(outcome, Outcome::Begin);
     assert_eq!(state.load("a").unwrap(), None);
-    state.store(&[mark("a", 40, false)], &mut Vec::new()).unwrap();
+    state.store(&mut [mark("a", 40, false)], &mut Vec::new()).unwrap();
     drop(state);
     let (state, outcome) = bench.run(2000, &["a", "b"]);
     assert_eq!(outcome, Outcome::Resume(Resume { done: 0, open: 1, new: 1, grown: vec![] }));
@@ -142,7 +142,7 @@ fn marks_come_back() {
 fn a_finished_run_has_nothing_to_do_and_a_new_file_a_new_start() {
     let bench = Bench::new();
     let (state, _) = bench.run(1000, &["a", "b"]);
-    state.store(&[mark("a", 100, true), mark("b", 100, true)], &mut Vec::new()).unwrap();
+    state.store(&mut [mark("a", 100, true), mark("b", 100, true)], &mut Vec::new()).unwrap();
     state.finished().unwrap();
     drop(state);
     let state = bench.open(2000);
@@ -161,7 +161,7 @@ fn a_finished_run_has_nothing_to_do_and_a_new_file_a_new_start() {
 fn a_grown_input_goes_on_with_a_new_start_that_a_crash_does_not_change() {
     let bench = Bench::new();
     let (state, _) = bench.run(1000, &["a", "b"]);
-    state.store(&[mark("a", 100, true), mark("b", 100, true)], &mut Vec::new()).unwrap();
+    state.store(&mut [mark("a", 100, true), mark("b", 100, true)], &mut Vec::new()).unwrap();
     state.finished().unwrap();
     drop(state);
     bench.inputs.set("a", "A", 150);
@@ -180,10 +180,10 @@ fn a_grown_input_goes_on_with_a_new_start_that_a_crash_does_not_change() {
 fn an_input_left_unfinished_keeps_its_start_although_others_finished() {
     let bench = Bench::new();
     let (state, _) = bench.run(1000, &["a", "b"]);
-    state.store(&[mark("a", 50, false), mark("b", 50, false)], &mut Vec::new()).unwrap();
+    state.store(&mut [mark("a", 50, false), mark("b", 50, false)], &mut Vec::new()).unwrap();
     drop(state);
     let (state, _) = bench.run(2000, &["a"]);
-    state.store(&[mark("a", 100, true)], &mut Vec::new()).unwrap();
+    state.store(&mut [mark("a", 100, true)], &mut Vec::new()).unwrap();
     state.finished().unwrap();
     drop(state);
     let (state, _) = bench.run(3000, &["c"]);
@@ -198,7 +198,7 @@ fn an_input_left_unfinished_keeps_its_start_although_others_finished() {
 fn a_changed_input_is_refused() {
     let bench = Bench::new();
     let (state, _) = bench.run(1000, &["a", "b"]);
-    state.store(&[mark("a", 40, false)], &mut Vec::new()).unwrap();
+    state.store(&mut [mark("a", 40, false)], &mut Vec::new()).unwrap();
     drop(state);
     bench.inputs.set("a", "another", 100);
     let state = bench.open(2000);
@@ -250,7 +250,7 @@ fn two_states_at_once_are_refused() {
 fn a_damaged_state_is_refused_at_every_length() {
     let bench = Bench::new();
     let (state, _) = bench.run(1000, &["a", "b"]);
-    state.store(&[mark("a", 40, false), mark("b", 100, true)], &mut Vec::new()).unwrap();
+    state.store(&mut [mark("a", 40, false), mark("b", 100, true)], &mut Vec::new()).unwrap();
     drop(state);
     let path = bench.dir.0.join(".pipeline/state.json");
     let whole = fs::read(&path).unwrap();
@@ -273,10 +273,10 @@ fn a_damaged_state_is_refused_at_every_length() {
 fn a_state_that_cannot_be_written_keeps_the_old_one() {
     let bench = Bench::new();
     let (state, _) = bench.run(1000, &["a"]);
-    state.store(&[mark("a", 40, false)], &mut Vec::new()).unwrap();
+    state.store(&mut [mark("a", 40, false)], &mut Vec::new()).unwrap();
     let new = bench.dir.0.join(".pipeline/state.json.new");
     fs::create_dir(&new).unwrap();
-    assert!(text(state.store(&[mark("a", 50, false)], &mut Vec::new())).contains("state.json.new"));
+    assert!(text(state.store(&mut [mark("a", 50, false)], &mut Vec::new())).contains("state.json.new"));
     drop(state);
     fs::remove_dir(&new).unwrap();
     assert_eq!(bench.open(2000).load("a").unwrap().unwrap().watermark, 40);
@@ -297,7 +297,7 @@ fn fresh_deletes_what_was_left_of_these_inputs_and_nothing_else() {
     let (state, _) = bench.run(1000, &["a", "b"]);
     let kept = ["processed/a/notes.txt", "processed/a/deeper/00000000000000000000.ndjson", OTHER];
     [KEY, OLD_KEY, FAILED].iter().chain(&kept).for_each(|key| bench.object(key));
-    state.store(&[mark("a", 100, true), mark("b", 100, true)], &mut Vec::new()).unwrap();
+    state.store(&mut [mark("a", 100, true), mark("b", 100, true)], &mut Vec::new()).unwrap();
     state.finished().unwrap();
     drop(state);
     let state = State::open(fresh(&bench, 2000)).unwrap();
@@ -333,7 +333,7 @@ fn fresh_never_deletes_through_a_link() {
 fn a_deletion_that_was_cut_short_goes_on_in_the_next_run() {
     let bench = Bench::new();
     let (state, _) = bench.run(1000, &["a"]);
-    state.store(&[mark("a", 50, false)], &mut Vec::new()).unwrap();
+    state.store(&mut [mark("a", 50, false)], &mut Vec::new()).unwrap();
     drop(state);
     bench.object(KEY);
     // The deletion fails: a link is in the way.
@@ -356,7 +356,7 @@ fn a_deletion_that_was_cut_short_goes_on_in_the_next_run() {
 fn fresh_with_other_settings_must_name_what_was_left_unfinished() {
     let bench = Bench::new();
     let (state, _) = bench.run(1000, &["a", "b"]);
-    state.store(&[mark("a", 50, false), mark("b", 50, false)], &mut Vec::new()).unwrap();
+    state.store(&mut [mark("a", 50, false), mark("b", 50, false)], &mut Vec::new()).unwrap();
     drop(state);
     let mut options = fresh(&bench, 2000);
     options.settings.insert("batch_size".into(), "100".into());
@@ -392,8 +392,8 @@ fn many_partitions_are_written_whole() {
     let names: Vec<String> = (0..3000).map(|number| format!("dir/file-{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let (state, _) = bench.run(1000, &names);
-    let marks: Vec<Mark> = names.iter().map(|name| mark(name, 100, true)).collect();
-    state.store(&marks, &mut Vec::new()).unwrap();
+    let mut marks: Vec<Mark> = names.iter().map(|name| mark(name, 100, true)).collect();
+    state.store(&mut marks, &mut Vec::new()).unwrap();
     drop(state);
     let state = bench.open(2000);
     assert_eq!(state.outcome(names.iter().copied()).unwrap(), Outcome::NothingToDo { rejected: 6000 });

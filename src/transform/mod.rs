@@ -157,6 +157,30 @@ pub trait Program: Send + Sync {
     /// Appends output and dead letters of these records, each as lines, or as [`crate::outgoing`] frames where the
     /// sink's shape asks for them.
     fn run(&self, section: &Section<'_>, out: &mut Out);
+
+    /// What output and dead letters are appended as, where the program can tell: a run whose sink takes something
+    /// else does not begin.
+    fn forms(&self) -> Forms {
+        Forms::default()
+    }
+}
+
+/// What a [`Program`] appends; `None`: it does not tell, or there is nothing of the kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forms {
+    /// The output.
+    pub stored: Option<Form>,
+    /// The dead letters.
+    pub failed: Option<Form>,
+}
+
+/// How one output stands behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As lines.
+    Lines,
+    /// As [`crate::outgoing`] frames them.
+    Frames,
 }
 
 /// What a [`Program`] writes. Recycled; the engine takes what each call appended.

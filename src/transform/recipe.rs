@@ -17,7 +17,7 @@ use super::envelope::{Breaks, Data, Envelope, EnvelopeKind, Member, Origin, Part
 use super::letter::{self, Letter, Lines, Rejected, Tally};
 use super::pointer::Pointer;
 use super::value::{Values, utf8, value};
-use super::{Out, Outputs, Program, Transform};
+use super::{Form, Forms, Out, Outputs, Program, Transform};
 use crate::batch::Counts;
 use crate::outgoing::{self, Outgoing};
 use crate::record::{Entry, Payload, Record, RejectKind, Rejection, Section};
@@ -88,17 +88,12 @@ pub enum Key {
     Field(Pointer),
 }
 
-/// What outputs are appended as.
-enum Form {
-    Lines,
-    Records(Key),
-}
-
 /// The program of a run.
 pub struct Recipe {
     envelope: Envelope,
     kind: EnvelopeKind,
-    form: Form,
+    /// With it outputs are frames, without it lines.
+    key: Option<Key>,
     transforms: Vec<Arc<dyn Transform>>,
     dead_letters: Letters,
     replay: Replay,
@@ -111,7 +106,7 @@ impl Recipe {
         Recipe {
             envelope: Envelope::new(options.envelope, &options.processed_by),
             kind: options.envelope,
-            form: Form::Lines,
+            key: None,
             transforms: options.transforms,
             dead_letters: options.dead_letters,
             replay: options.replay,
@@ -135,7 +130,7 @@ impl Recipe {
     /// Outputs are [`crate::outgoing`] frames, not lines: for sinks whose shape has `records`. They have this key,
     /// and time and headers of the record they are made of.
     pub fn records(mut self, key: Key) -> Self {
-        self.form = Form::Records(key);
+        self.key = Some(key);
         self
     }
 }
@@ -170,6 +165,17 @@ impl Program for Recipe {
         };
         run.records();
     }
+
+    fn forms(&self) -> Forms {
+        Forms {
+            stored: Some(if self.key.is_some() { Form::Frames } else { Form::Lines }),
+            failed: match self.dead_letters {
+                Letters::Keep => Some(Form::Lines),
+                Letters::Records => Some(Form::Frames),
+                Letters::Drop => None,
+            },
+        }
+    }
 }
 
 /// A recipe at work on a section.
@@ -193,7 +199,7 @@ impl<'a> Run<'a> {
         let plain = section.payload() == Payload::Json
             && recipe.replay == Replay::No
             && recipe.transforms.is_empty()
-            && matches!(recipe.form, Form::Lines);
+            && recipe.key.is_none();
         let mut faults = section.faults().peekable();
         let mut values = Values::new(section);
         for (index, entry) in section.entries().iter().enumerate() {
@@ -370,9 +376,9 @@ fn emit(
     stored: &mut Vec<u8>,
     (origin, number, output): (&Origin<'_>, Option<usize>, Output<'_>),
 ) {
-    match &recipe.form {
-        Form::Lines => recipe.envelope.write_any(parts, (origin, number), output.data, stored),
-        Form::Records(key) => put(recipe, key, parts, stored, (origin, number, output)),
+    match &recipe.key {
+        None => recipe.envelope.write_any(parts, (origin, number), output.data, stored),
+        Some(key) => put(recipe, key, parts, stored, (origin, number, output)),
     }
 }
 

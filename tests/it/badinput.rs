@@ -279,7 +279,7 @@ fn arguments_anywhere() {
         (&["a.json", "--set", "processing.batch_siez=3"], "did you mean processing.batch_size?"),
         (&["a.json", "--set", "nonsense"], "--set"),
         (&["a.json", "-o", ""], "-o: expected a directory"),
-        (&["a.json", "-o", "s3://b/p"], "this build cannot write to s3 yet"),
+        (&["a.json", "-o", "s3://b/p"], "expected the name of a bucket"),
         (&["a.json", "-c", "nope.toml"], "nope.toml"),
     ] {
         let ended = run(dir.path(), args).exits(2).says(said);

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use crate::runs::Bench;
 use crate::support::TempDir;
 
 /// The executable in a directory of its own, with an environment that says nothing.
@@ -197,4 +198,17 @@ fn a_secret_of_the_environment_is_never_said() {
         assert!(shown.contains(line), "{line}{shown}");
     }
     assert_eq!(asked(&["-t", "x", "-v"]).0, Some(2), "PLAIN without TLS");
+}
+
+/// What remembers how far topics are read is named, unless it was named to us.
+#[test]
+fn a_group_that_nobody_named_is_said() {
+    for (named, says) in [(&[][..], true), (&["-g", "mine"], false)] {
+        let bench = Bench::new();
+        let args = ["-t", "in", "--brokers", "nowhere.invalid:9092", "-o", "out"];
+        let running = bench.start(&[&args[..], named].concat());
+        running.heard("nowhere.invalid");
+        let ran = running.kill();
+        assert_eq!(ran.stderr.contains("group pipeline-in-"), says, "{}", ran.stderr);
+    }
 }

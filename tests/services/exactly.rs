@@ -137,6 +137,7 @@ fn members_come_and_go() {
     members.remove(0).kill();
     works();
     let leaving = members.remove(0);
+    leaving.heard("reading from offset");
     leaving.signal(Signal::TERM);
     leaving.ended().expect(0, &[]);
     works();
@@ -159,7 +160,11 @@ fn a_frozen_member_wakes_up_as_a_zombie() {
     let (place, output) = output(&flow, 3);
     let feeder = Feeder::start(kafka, &flow.topic, 4, Duration::from_millis(3));
     let (first, second) = (flow.start(&["-o", &place, "-b", "40"]), flow.start(&["-o", &place, "-b", "40"]));
-    until("they write", || size(kafka, &output) > 300);
+    for member in [&first, &second] {
+        member.heard("reading from offset");
+    }
+    let before = size(kafka, &output);
+    until("they write", || size(kafka, &output) > before + 300);
     let signal = |signal| {
         let pid = Pid::from_raw(first.id().cast_signed()).expect("a process has an id");
         kill_process(pid, signal).expect("it runs");
@@ -170,6 +175,7 @@ fn a_frozen_member_wakes_up_as_a_zombie() {
     let before = size(kafka, &output);
     until("the other one goes on", || size(kafka, &output) > before + 300);
     signal(Signal::CONT);
+    first.heard("joining again");
     let before = size(kafka, &output);
     until("they write on", || size(kafka, &output) > before + 300);
     feeder.stop();

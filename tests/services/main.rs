@@ -1,7 +1,8 @@
-//! Tests against real services that they start themselves: Apache Kafka, from Maven packages (`kafka.sh`).
+//! Tests against real services that they start themselves: Apache Kafka, from Maven packages (`kafka.sh`), and an
+//! S3 server, from a Go module (`s3.sh`, [`s3::Server`]).
 //!
 //! One broker with every kind of listener serves all tests that leave it alone ([`kafka::Kafka::shared`]); three
-//! brokers serve those that break them, one at a time ([`cluster::Cluster3`]). Where Java is missing the tests are
+//! brokers serve those that break them, one at a time ([`cluster::Cluster3`]). Where Java or Go is missing the tests are
 //! skipped and say so, unless `CI=true`.
 
 #![allow(dead_code, reason = "the tests of whole runs, which are still being worked on, use the rest")]
@@ -17,9 +18,11 @@ mod flow;
 mod harness;
 mod kafka;
 mod nodes;
+mod planned;
 mod proxy;
 mod records;
 mod refusals;
+mod s3;
 mod tool;
 
 #[allow(dead_code, reason = "tests/it needs more of it")]

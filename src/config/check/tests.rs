@@ -89,6 +89,25 @@ fn one_file_needs_an_end() {
     right(|it| (it.output.to, it.kafka.source.until) = (Place::File("a.json".into()), Until::End));
 }
 
+/// What a group remembers of a file that a killed run left behind unfinished would be lost.
+#[test]
+fn one_file_has_no_group() {
+    let grouped = |path: &'static str| {
+        move |it: &mut Config| {
+            (it.output.to, it.kafka.source.until) = (Place::File(path.into()), Until::End);
+            it.kafka.source.group = Some("g".into());
+        }
+    };
+    wrong(grouped("a.json"), "expected no -g, or a directory");
+    right(grouped("/dev/null"));
+    for to in [Place::File("a.json".into()), Place::File("/dev/null".into()), Place::Stdout] {
+        let mut config = fine();
+        config.output.to = to;
+        assert_eq!(config.group(Intent::Store, "/".as_ref()), None);
+    }
+    assert!(fine().group(Intent::Store, "/".as_ref()).is_some());
+}
+
 #[test]
 fn an_end_is_behind_the_beginning() {
     let window = |from: i64, until: i64| {
@@ -110,7 +129,7 @@ fn groups_and_sessions_fit_together() {
     let alone = |it: &mut Config| {
         (it.kafka.source.instance_id, it.output.to) = (Some("a".into()), Place::Stdout);
     };
-    wrong(alone, "-o - joins none");
+    wrong(alone, "-o - join none");
     wrong(|it| it.kafka.source.max_poll_interval = Duration::from_secs(44), "max_poll_interval must not");
     wrong(|it| it.kafka.source.fetch_max_bytes = 1024, "fetch_partition_max_bytes is more");
     wrong(|it| it.processing.timeout = Duration::from_millis(500), "fetch_max_wait must be shorter");

@@ -64,9 +64,10 @@ pub fn default_group(topics: &[String], to: &Place, cwd: &Path) -> String {
     group
 }
 
-/// A number for an output, for commits: a group that goes on must know that its batches went elsewhere.
-pub fn fingerprint(to: &Place, cwd: &Path) -> u64 {
-    let hash = Sha256::digest(location(to, cwd));
+/// A number for an output and what its files' names end with, for commits: a group that goes on must know that its
+/// batches went elsewhere.
+pub fn fingerprint(to: &Place, extension: &str, cwd: &Path) -> u64 {
+    let hash = Sha256::digest([location(to, cwd), extension.as_bytes().to_vec()].concat());
     hash[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
@@ -80,6 +81,7 @@ fn location(to: &Place, cwd: &Path) -> Vec<u8> {
         Place::Dir(dir) => path("dir:", dir),
         Place::File(file) => path("file:", file),
         Place::Kafka(topic) => format!("kafka:{topic}").into_bytes(),
+        Place::S3 { bucket, prefix } => format!("s3://{bucket}/{prefix}").into_bytes(),
         Place::Stdout => b"-".to_vec(),
     }
 }

@@ -29,7 +29,10 @@ pub(super) const KEYS: &[Key] = &[
         section: SECTION,
         name: "group",
         shape: Shape::Text,
-        default: Default::Absent("nightly", "pipeline-{topics}-{hash of the output}; none with -o -"),
+        default: Default::Absent(
+            "nightly",
+            "pipeline-{topics}-{hash of the output}; none with one file or -o -",
+        ),
         help: "group whose members share the partitions",
         expected: "a name",
         set: |draft, value| {

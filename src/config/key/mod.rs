@@ -11,6 +11,7 @@ mod output;
 mod kafka;
 mod kafka_source;
 mod kafka_sink;
+mod s3;
 mod log;
 mod read;
 
@@ -139,13 +140,14 @@ pub static KEYS: &[Key] = &joined::<COUNT>();
 /// Tables that switch something on by being there, and the key that has its default then.
 pub(super) static SWITCHED: &[(&str, &str)] = &[("kafka.notify", "kafka.notify.topic")];
 
-const PARTS: [&[Key]; 7] = [
+const PARTS: [&[Key]; 8] = [
     processing::KEYS,
     input::KEYS,
     output::KEYS,
     kafka::KEYS,
     kafka_source::KEYS,
     kafka_sink::KEYS,
+    s3::KEYS,
     log::KEYS,
 ];
 

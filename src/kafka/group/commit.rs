@@ -115,6 +115,17 @@ impl Verdict {
     }
 }
 
+/// What one try would store of one partition.
+struct Sent {
+    /// Its place among the offsets.
+    place: usize,
+    stored: Stored,
+    /// How many ends of the plan are in it.
+    ends: usize,
+    /// How many of those may not be left out.
+    kept: usize,
+}
+
 /// One call of [`Group::commit`].
 struct Round<'a> {
     group: &'a Group,
@@ -202,8 +213,8 @@ impl Group {
 
 impl Commit {
     /// What the coordinator is to keep, and how many ends of the plan that has.
-    fn stored(&self, ends: usize) -> (Stored, usize) {
-        let written = self.metadata.write(self.offset, ends);
+    fn stored(&self, ends: usize, kept: usize) -> (Stored, usize) {
+        let written = self.metadata.write(self.offset, ends, kept);
         (Stored { offset: self.offset, text: written.text }, written.ends)
     }
 }
@@ -257,18 +268,15 @@ impl Round<'_> {
     }
 
     /// The request, and what it would store by place.
-    fn request(
-        &self,
-        attempt: &Attempt,
-        version: i16,
-        ends: usize,
-    ) -> (OffsetCommitRequest, Vec<(usize, Stored, usize)>) {
+    fn request(&self, attempt: &Attempt, version: i16, ends: usize) -> (OffsetCommitRequest, Vec<Sent>) {
         let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
         let mut sent = Vec::with_capacity(self.open.len());
         let mut state = self.group.state.lock();
         for place in &self.open {
             let commit = &self.offsets[*place];
-            let (stored, ends) = commit.stored(ends);
+            let durable = state.planned_until(&commit.of, commit.epoch);
+            let kept = commit.metadata.plan.iter().take_while(|planned| Some(planned.end) <= durable).count();
+            let (stored, ends) = commit.stored(ends, kept);
             let partition = OffsetCommitRequestPartition::default()
                 .with_partition_index(commit.of.partition)
                 .with_committed_offset(commit.offset)
@@ -276,7 +284,7 @@ impl Round<'_> {
                 .with_committed_metadata(Some(text(&stored.text)));
             topics.entry(&commit.of.topic).or_default().push(partition);
             state.sending(&commit.of, commit.epoch, stored.clone());
-            sent.push((*place, stored, ends));
+            sent.push(Sent { place: *place, stored, ends, kept });
         }
         let topic = |(name, partitions)| {
             OffsetCommitRequestTopic::default().with_name(topic_name(name)).with_partitions(partitions)
@@ -298,7 +306,7 @@ impl Round<'_> {
         path: &mut CommitPath,
         attempt: &Attempt,
         answer: &OffsetCommitResponse,
-        sent: &[(usize, Stored, usize)],
+        sent: &[Sent],
     ) -> KafkaResult<()> {
         let mut codes = BTreeMap::new();
         for topic in &answer.topics {
@@ -306,7 +314,7 @@ impl Round<'_> {
             codes.extend(rows.map(|one| ((&topic.name.0[..], one.partition_index), Code(one.error_code))));
         }
         let (mut pause, mut too_large, mut trouble) = (false, None, None);
-        for (place, stored, ends) in sent {
+        for Sent { place, stored, ends, kept } in sent {
             let commit = &self.offsets[*place];
             let Some(code) = codes.get(&(&commit.of.topic[..], commit.of.partition)).copied() else {
                 pause = true;
@@ -329,7 +337,8 @@ impl Round<'_> {
                 }
                 Verdict::Wait => self.fenced(attempt, code),
                 Verdict::Expelled => self.group.summon(Summons::Expelled(code)),
-                Verdict::TooLarge if *ends > 0 => too_large = too_large.max(Some(*ends)),
+                // One end at least must fit, or nothing would ever be published again.
+                Verdict::TooLarge if *ends > 1.max(*kept) => too_large = too_large.max(Some(*ends)),
                 // The topic may be deleted, or this broker may not know of it yet.
                 Verdict::Gone if self.begun.elapsed() > self.group.cluster.options().request_timeout => {
                     self.gone(commit);
@@ -390,8 +399,8 @@ impl Round<'_> {
         let settings = &self.group.settings;
         let text = match &error {
             KafkaError::Partition { code: Code::OFFSET_METADATA_TOO_LARGE, .. } => Some(
-                "the broker takes not even 50 bytes of metadata beside an offset: raise its \
-                 offset.metadata.max.bytes"
+                "the broker takes too few bytes of metadata beside an offset to remember which batches may be \
+                 published: set its offset.metadata.max.bytes to 4096 or more"
                     .to_string(),
             ),
             KafkaError::Partition { code, .. } | KafkaError::Coordinator { code, .. } => {

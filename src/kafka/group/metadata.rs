@@ -56,20 +56,21 @@ pub(crate) struct Written {
 }
 
 impl Metadata {
-    /// Writes it beside `offset`, with at most `ends` ends.
-    pub(crate) fn write(&self, offset: i64, ends: usize) -> Written {
+    /// Writes it beside `offset`, with at most `ends` ends. The first `kept` are durable already, and batches may be
+    /// published there: they are never left out.
+    pub(crate) fn write(&self, offset: i64, ends: usize, kept: usize) -> Written {
         let mut bytes = Vec::with_capacity(HEAD + 16 * self.plan.len());
         bytes.extend_from_slice(self.topic_id.as_bytes());
         bytes.extend_from_slice(&self.location.to_be_bytes());
         let most = (LONGEST - PREFIX.len()) / 4 * 3;
         let (mut last, mut written) = ((offset, 0, 0), 0);
-        for planned in self.plan.iter().take(ends) {
+        for planned in self.plan.iter().take(ends.max(kept)) {
             let size = bytes.len();
             let end = planned.end as i64;
             varint::put(&mut bytes, end.wrapping_sub(last.0));
             varint::put(&mut bytes, planned.first_time.wrapping_sub(last.1));
             varint::put(&mut bytes, planned.opened_at.wrapping_sub(last.2));
-            if bytes.len() > most {
+            if written >= kept && bytes.len() > most {
                 bytes.truncate(size);
                 break;
             }
@@ -160,7 +161,7 @@ mod tests {
                 })
                 .collect();
             let given = Metadata { topic_id: Uuid::from_u128(id), location, plan };
-            let written = given.write(offset, usize::MAX);
+            let written = given.write(offset, usize::MAX, 0);
             prop_assert_eq!(written.ends, given.plan.len());
             prop_assert!(written.text.is_ascii());
             prop_assert_eq!(Remembered::read(Some(&written.text), offset), Remembered::Ours(given));
@@ -179,10 +180,10 @@ mod tests {
 
     #[test]
     fn it_is_never_empty_and_short() {
-        let written = metadata(vec![]).write(5, 64);
+        let written = metadata(vec![]).write(5, 64, 0);
         assert_eq!(Remembered::read(Some(&written.text), 5), Remembered::Ours(metadata(vec![])));
         assert!(written.text.len() < 50, "{}", written.text.len());
-        let written = metadata(usual(5, 100)).write(5, usize::MAX);
+        let written = metadata(usual(5, 100)).write(5, usize::MAX, 0);
         assert_eq!(written.ends, 100);
         assert!(written.text.len() < 1500, "{}", written.text.len());
     }
@@ -190,19 +191,22 @@ mod tests {
     #[test]
     fn ends_that_do_not_fit_are_left_out_and_that_is_told() {
         let given = metadata(usual(5, 10_000));
-        let written = given.write(5, usize::MAX);
+        let written = given.write(5, usize::MAX, 0);
         assert!(written.ends > 200 && written.ends < 10_000, "{}", written.ends);
         assert!(written.text.len() <= LONGEST);
         let Remembered::Ours(read) = Remembered::read(Some(&written.text), 5) else { panic!() };
         assert_eq!(read.plan, given.plan[..written.ends]);
-        assert_eq!(given.write(5, 3).ends, 3);
+        assert_eq!(given.write(5, 3, 0).ends, 3);
+        // But never those at which something may be published already.
+        assert_eq!(given.write(5, 3, 7).ends, 7);
+        assert_eq!(given.write(5, usize::MAX, written.ends + 50).ends, written.ends + 50);
     }
 
     #[test]
     fn what_is_not_ours_is_foreign_and_nothing_is_absent() {
         assert_eq!(Remembered::read(None, 0), Remembered::Absent);
         assert_eq!(Remembered::read(Some(""), 0), Remembered::Absent);
-        let good = metadata(usual(5, 2)).write(5, 9).text;
+        let good = metadata(usual(5, 2)).write(5, 9, 0).text;
         let longer = format!("{good}A");
         for text in ["NONE", "pipeline2.AAAA", PREFIX, &good[..good.len() - 1], &longer, "pipeline1.!!"] {
             assert!(matches!(Remembered::read(Some(text), 5), Remembered::Foreign(_)), "{text}");

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::change::{Changes, Committed, Heard, Tenancy};
+use super::metadata::Remembered;
 use super::protocol::NO_GENERATION;
 use crate::kafka::cluster::TopicPartition;
 use crate::kafka::code::Code;
@@ -240,6 +241,16 @@ impl State {
         let held = Held { epoch, topic_id, acknowledged: fetched.stored, sent: Vec::new(), leaving: false };
         self.held.insert(of.clone(), held);
         self.changes.assigned(Tenancy { of, topic_id, epoch, committed: fetched.committed });
+    }
+
+    /// The last end that the coordinator is known to have planned: batches may be published up to it.
+    pub fn planned_until(&self, of: &TopicPartition, epoch: u64) -> Option<u64> {
+        let held = self.held.get(of).filter(|held| held.epoch == epoch)?;
+        let stored = held.acknowledged.as_ref()?;
+        match Remembered::read(Some(&stored.text), stored.offset) {
+            Remembered::Ours(metadata) => metadata.plan.last().map(|planned| planned.end),
+            Remembered::Absent | Remembered::Foreign(_) => None,
+        }
     }
 
     /// This goes out now.

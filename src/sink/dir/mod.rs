@@ -21,6 +21,7 @@ use temporary::TempFile;
 
 use crate::batch::{Batch, BatchId, Body, Receipt};
 use crate::codec::Codec;
+use crate::cut::Close;
 use crate::error::Result;
 use crate::sink::key::{Namer, top};
 use crate::sink::{DeadLetters, Framing, Order, Shape, Sink, Stream, Upload};
@@ -43,6 +44,10 @@ pub struct DirOptions {
     pub writers: usize,
     /// Another directory under which `failed/` stands; `None`: the root.
     pub dead_letter: Option<PathBuf>,
+    /// Whether another owner may be told to store a batch that is stored already. Files then have the time that
+    /// their batch was opened at as their own, and one that has it is left alone: records that it holds may have
+    /// left the source since.
+    pub redo: bool,
 }
 
 impl DirOptions {
@@ -50,7 +55,7 @@ impl DirOptions {
     /// of [`crate::Settings`]: it is part of the names.
     pub fn new(root: impl Into<PathBuf>, codec: Codec) -> Self {
         let namer = Namer::new("", codec);
-        DirOptions { root: root.into(), namer, fsync: Fsync::On, writers: 4, dead_letter: None }
+        DirOptions { root: root.into(), namer, fsync: Fsync::On, writers: 4, dead_letter: None, redo: false }
     }
 }
 
@@ -61,6 +66,7 @@ pub struct DirSink {
     letters: Arc<Letters>,
     namer: Namer,
     writers: usize,
+    redo: bool,
 }
 
 impl DirSink {
@@ -75,7 +81,13 @@ impl DirSink {
             None => stored.clone(),
         };
         let letters = Arc::new(Letters::new(failed, options.namer.clone()));
-        Ok(DirSink { stored, letters, namer: options.namer, writers: options.writers.max(1) })
+        Ok(DirSink {
+            stored,
+            letters,
+            namer: options.namer,
+            writers: options.writers.max(1),
+            redo: options.redo,
+        })
     }
 
     /// Stores up to [`GROUP`] batches; an error may follow receipts for those before it.
@@ -116,18 +128,20 @@ impl DirSink {
     }
 
     fn stage<'a>(&self, batch: &'a Batch) -> Result<Staged<'a>> {
-        let stage = |place: &Place, body: &Body| (!body.is_empty()).then(|| place.stage(body)).transpose();
+        let dated = Dated::of(batch, self.redo);
+        let stage =
+            |place: &Place, body: &Body| (!body.is_empty()).then(|| stage(place, body, dated)).transpose();
         let failed = stage(&self.letters.place, &batch.failed)?;
-        Ok(Staged { batch, stored: stage(&self.stored, &batch.stored)?, failed })
+        Ok(Staged { batch, dated, stored: stage(&self.stored, &batch.stored)?, failed })
     }
 
     fn publish(&self, files: &mut Staged<'_>, touched: &mut [Touched; 2]) -> Result<Receipt> {
         let [stored, failed] = touched;
         // Synced in full before the first rename, so that both become visible close together.
         files.stored.iter().try_for_each(|file| self.stored.sync(file))?;
-        let failed_key = self.letters.publish(&files.batch.id, files.failed.as_mut(), failed)?;
+        let failed_key = self.letters.publish(&files.batch.id, files.failed.as_mut(), files.dated, failed)?;
         let key = self.namer.stored(&files.batch.id);
-        let key = replace(&self.stored, files.stored.as_mut(), key, stored)?;
+        let key = replace(&self.stored, files.stored.as_mut(), key, files.dated, stored)?;
         Ok(Receipt::of(files.batch, key, failed_key))
     }
 }
@@ -150,15 +164,36 @@ impl Sink for DirSink {
     }
 
     fn open(&self, id: &BatchId) -> Result<Box<dyn Upload>> {
-        Ok(Box::new(upload::DirUpload::new(self.stored.clone(), self.letters.clone(), id)))
+        Ok(Box::new(upload::DirUpload::new(self.stored.clone(), self.letters.clone(), id, self.redo)))
     }
 }
 
 /// A batch's files, written but not visible.
 struct Staged<'a> {
     batch: &'a Batch,
+    dated: Option<Dated>,
     stored: Option<TempFile>,
     failed: Option<TempFile>,
+}
+
+/// When a batch was opened, where files are dated with that.
+#[derive(Clone, Copy, Debug)]
+struct Dated {
+    opened_at: i64,
+    /// Whether an earlier owner planned the batch, so that it may be stored already.
+    again: bool,
+}
+
+impl Dated {
+    fn of(batch: &Batch, redo: bool) -> Option<Self> {
+        redo.then_some(Dated { opened_at: batch.id.opened_at, again: batch.close == Close::Planned })
+    }
+}
+
+fn stage(place: &Place, body: &Body, dated: Option<Dated>) -> Result<TempFile> {
+    let file = place.stage(body)?;
+    dated.map_or(Ok(()), |dated| place.date(&file, dated.opened_at))?;
+    Ok(file)
 }
 
 /// The dead letters' half of a directory sink; of use to sinks that have no place for them.
@@ -190,7 +225,7 @@ impl Letters {
     pub fn store(&self, id: &BatchId, body: &Body) -> Result<Option<String>> {
         let mut file = (!body.is_empty()).then(|| self.place.stage(body)).transpose()?;
         let mut touched = Touched::default();
-        let key = self.publish(id, file.as_mut(), &mut touched)?;
+        let key = self.publish(id, file.as_mut(), None, &mut touched)?;
         self.place.settle(touched)?;
         Ok(key)
     }
@@ -200,6 +235,7 @@ impl Letters {
         &self,
         id: &BatchId,
         file: Option<&mut TempFile>,
+        dated: Option<Dated>,
         touched: &mut Touched,
     ) -> Result<Option<String>> {
         if file.is_some() {
@@ -210,17 +246,24 @@ impl Letters {
         if let Some(file) = &file {
             self.place.sync(file)?;
         }
-        replace(&self.place, file, self.namer.failed(id), touched)
+        replace(&self.place, file, self.namer.failed(id), dated, touched)
     }
 }
 
-/// Gives a file its name, or removes what has it; tells the name if a file stands there.
+/// Gives a file its name, or removes what has it; tells the name if a file stands there. What an earlier owner has
+/// stored of the same batch stays.
 fn replace(
     place: &Place,
     file: Option<&mut TempFile>,
     key: String,
+    dated: Option<Dated>,
     touched: &mut Touched,
 ) -> Result<Option<String>> {
+    if let Some(Dated { opened_at, again: true }) = dated
+        && place.has(&key, opened_at)?
+    {
+        return place.touch(&key, touched).map(|()| Some(key));
+    }
     match file {
         Some(file) => place.publish(file, &key, touched).map(|()| Some(key)),
         None => place.remove(&key, touched).map(|()| None),

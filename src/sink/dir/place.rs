@@ -13,6 +13,7 @@ use std::fs::{self, File};
 use std::io::{self, IoSlice, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use rustix::fs::{Advice, fadvise};
@@ -82,6 +83,29 @@ impl Place {
         let temp = self.file()?;
         write_all(temp.file(), body).map_err(|error| Error::io("write", temp.path(), error))?;
         Ok(temp)
+    }
+
+    /// Gives a file that is not visible yet the time in milliseconds since the epoch as its modification time, by
+    /// which [`Place::has`] knows it. To be done before it is synced.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub fn date(&self, temp: &TempFile, time: i64) -> Result<()> {
+        let dated = temp.file().set_modified(system_time(time));
+        dated.map_err(|error| Error::io("set the time of", temp.path(), error))
+    }
+
+    /// Whether a file stands under a name that has this time.
+    ///
+    /// # Errors
+    /// If that cannot be known.
+    pub fn has(&self, key: &str, time: i64) -> Result<bool> {
+        let target = self.root.join(key);
+        match fs::symlink_metadata(&target).and_then(|metadata| metadata.modified()) {
+            Ok(modified) => Ok(modified == system_time(time)),
+            Err(error) if is_absent(&error) => Ok(false),
+            Err(error) => Err(Error::io("examine", target, error)),
+        }
     }
 
     /// Begins to write the contents back, so that a later [`Place::sync`] has less to wait for.
@@ -188,6 +212,11 @@ impl Place {
         touched.seen.push(dir.to_owned());
         Ok(())
     }
+}
+
+fn system_time(millis: i64) -> SystemTime {
+    let distance = Duration::from_millis(millis.unsigned_abs());
+    if millis < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
 }
 
 /// Whether the error says that there is no such file, whatever part of its path is missing.

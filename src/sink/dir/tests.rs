@@ -65,6 +65,7 @@ fn sink(root: &Path) -> DirSink {
         fsync: Fsync::On,
         writers: 2,
         dead_letter: None,
+        redo: false,
     })
     .unwrap()
 }
@@ -214,6 +215,7 @@ fn a_file_where_a_directory_belongs_is_a_clear_error() {
         fsync: Fsync::On,
         writers: 1,
         dead_letter: None,
+        redo: false,
     };
     let error = DirSink::prepare(options).unwrap_err();
     assert!(error.to_string().contains(root.to_str().unwrap()), "{error}");
@@ -238,6 +240,7 @@ fn dead_letters_have_another_root_if_told() {
         fsync: Fsync::Off,
         writers: 1,
         dead_letter: Some(dir.0.join("dead")),
+        redo: false,
     };
     let sink = DirSink::prepare(options).unwrap();
     sink.store(&[batch("a.json", 0, &["x\n"], &["bad\n"])], &mut Vec::new()).unwrap();
@@ -409,4 +412,61 @@ proptest! {
         prop_assert_eq!(receipt.crc32c, totals.stored_crc32c);
         prop_assert_eq!(fs::read(dir.0.join(ONE)).unwrap(), text);
     }
+}
+
+fn dated(root: &Path) -> DirSink {
+    let options = DirOptions { redo: true, ..DirOptions::new(root, Codec::None) };
+    DirSink::prepare(options).unwrap()
+}
+
+/// A batch that an earlier owner planned, opened at `opened_at`.
+fn again(opened_at: i64, stored: &[&str], failed: &[&str]) -> Batch {
+    let batch = batch("a.json", 0, stored, failed);
+    Batch { id: BatchId { opened_at, ..batch.id }, close: Close::Planned, ..batch }
+}
+
+#[test]
+fn a_planned_batch_that_is_stored_already_is_left_alone() {
+    let dir = Scratch::new();
+    let sink = dated(&dir.0);
+    let mut receipts = Vec::new();
+    let first = Batch { close: Close::Count, ..again(1_700_000_000_123, &["x\n", "y\n"], &["bad\n"]) };
+    sink.store(std::slice::from_ref(&first), &mut receipts).unwrap();
+    // One of its records has left the topic since; then all have.
+    sink.store(&[again(1_700_000_000_123, &["y\n"], &[])], &mut receipts).unwrap();
+    sink.store(&[again(1_700_000_000_123, &[], &[])], &mut receipts).unwrap();
+    check(&dir.0, &[(ONE, "x\ny\n"), (ONE_FAILED, "bad\n")]);
+    for receipt in &receipts {
+        assert_eq!((receipt.key.as_deref(), receipt.failed_key.as_deref()), (Some(ONE), Some(ONE_FAILED)));
+    }
+    // The same in parts.
+    let (large, totals) = bare(&again(1_700_000_000_123, &["y\n"], &[]));
+    let upload = sink.open(&large.id).unwrap();
+    upload.part(&part(Stream::Stored, 0, 0, b"y\n")).unwrap();
+    upload.publish(&large, &totals).unwrap();
+    check(&dir.0, &[(ONE, "x\ny\n"), (ONE_FAILED, "bad\n")]);
+    // One of the two is missing: it alone is stored.
+    fs::remove_file(dir.0.join(ONE_FAILED)).unwrap();
+    sink.store(&[again(1_700_000_000_123, &["y\n"], &["worse\n"])], &mut receipts).unwrap();
+    check(&dir.0, &[(ONE, "x\ny\n"), (ONE_FAILED, "worse\n")]);
+    // Opened at another time it is another batch.
+    sink.store(&[again(1_700_000_000_124, &["y\n"], &[])], &mut receipts).unwrap();
+    check(&dir.0, &[(ONE, "y\n")]);
+}
+
+#[test]
+fn a_batch_that_nobody_planned_replaces_what_has_its_name() {
+    let dir = Scratch::new();
+    let sink = dated(&dir.0);
+    sink.store(&[again(5, &["x\n", "y\n"], &[])], &mut Vec::new()).unwrap();
+    let free = Batch { close: Close::Count, ..again(5, &["z\n"], &[]) };
+    sink.store(&[free], &mut Vec::new()).unwrap();
+    check(&dir.0, &[(ONE, "z\n")]);
+    // In parts, too, it has its time.
+    let (large, totals) = bare(&again(-7, &["w\n"], &[]));
+    let upload = sink.open(&large.id).unwrap();
+    upload.part(&part(Stream::Stored, 0, 0, b"w\n")).unwrap();
+    upload.publish(&large, &totals).unwrap();
+    let modified = fs::metadata(dir.0.join(ONE)).unwrap().modified().unwrap();
+    assert_eq!(modified, std::time::UNIX_EPOCH - std::time::Duration::from_millis(7));
 }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::place::{Place, Touched};
 use super::temporary::TempFile;
-use super::{Letters, replace};
+use super::{Dated, Letters, replace};
 use crate::batch::{Batch, BatchId, Receipt};
 use crate::error::{Error, Result, Retry};
 use crate::sink::{Part, Stream, Totals, Upload};
@@ -25,6 +25,7 @@ pub struct DirUpload {
     letters: Arc<Letters>,
     /// Names of the output and of the dead letters.
     keys: [String; 2],
+    redo: bool,
     files: [Mutex<Slot>; 2],
 }
 
@@ -43,9 +44,9 @@ enum Slot {
 }
 
 impl DirUpload {
-    pub(super) fn new(stored: Arc<Place>, letters: Arc<Letters>, id: &BatchId) -> Self {
+    pub(super) fn new(stored: Arc<Place>, letters: Arc<Letters>, id: &BatchId, redo: bool) -> Self {
         let keys = [letters.namer.stored(id), letters.namer.failed(id)];
-        DirUpload { stored, letters, keys, files: Default::default() }
+        DirUpload { stored, letters, keys, redo, files: Default::default() }
     }
 
     fn key(&self, stream: Stream) -> &str {
@@ -76,31 +77,33 @@ impl DirUpload {
     }
 
     /// Publishes one stream of `len` bytes, or removes a stale file if it has none; tells the name it then has.
-    fn publish_stream(&self, stream: Stream, id: &BatchId, len: u64) -> Result<Option<String>> {
+    fn publish_stream(&self, stream: Stream, batch: &Batch, len: u64) -> Result<Option<String>> {
         let mut slot = self.files[stream as usize].lock();
         let place = self.place(stream);
         let key = self.key(stream).to_owned();
         let mut touched = Touched::default();
+        let dated = Dated::of(batch, self.redo);
         let key = match &mut *slot {
             Slot::Open(temp, _) => {
                 check_len(temp, len, &key)?;
+                dated.map_or(Ok(()), |dated| place.date(temp, dated.opened_at))?;
                 if let Err(error) = place.sync(temp) {
                     // The kernel tells of lost pages once: a second sync would succeed without them.
                     *slot = Slot::Aborted;
                     return Err(error);
                 }
                 self.letters.any.fetch_or(stream == Stream::Failed, Ordering::Relaxed);
-                place.publish(temp, &key, &mut touched)?;
+                let key = replace(place, Some(temp), key, dated, &mut touched)?;
                 *slot = Slot::Published;
-                Some(key)
+                key
             }
             Slot::Published => {
                 place.touch(&key, &mut touched)?;
                 Some(key)
             }
             Slot::Empty if len == 0 => match stream {
-                Stream::Stored => replace(place, None, key, &mut touched)?,
-                Stream::Failed => self.letters.publish(id, None, &mut touched)?,
+                Stream::Stored => replace(place, None, key, dated, &mut touched)?,
+                Stream::Failed => self.letters.publish(&batch.id, None, dated, &mut touched)?,
             },
             Slot::Empty | Slot::Aborted => return Err(misuse(&key, "parts are missing")),
         };
@@ -124,8 +127,8 @@ impl Upload for DirUpload {
     }
 
     fn publish(&self, batch: &Batch, totals: &Totals) -> Result<Receipt> {
-        let failed_key = self.publish_stream(Stream::Failed, &batch.id, totals.failed)?;
-        let key = self.publish_stream(Stream::Stored, &batch.id, totals.stored)?;
+        let failed_key = self.publish_stream(Stream::Failed, batch, totals.failed)?;
+        let key = self.publish_stream(Stream::Stored, batch, totals.stored)?;
         Ok(Receipt {
             id: batch.id.clone(),
             end: batch.end,

@@ -48,7 +48,7 @@ impl Membership for Group {
 
     fn metadata(&self, topic_id: uuid::Uuid, offset: i64) -> String {
         // Nothing is planned: records and offsets are published together.
-        Group::metadata(self, topic_id, Vec::new()).write(offset, 0).text
+        Group::metadata(self, topic_id, Vec::new()).write(offset, 0, 0).text
     }
 
     fn sending(&self, Sent { epoch, offset }: &Sent) {

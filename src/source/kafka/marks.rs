@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::Shared;
+use super::desk::Seat;
 use crate::error::Result;
-use crate::kafka::group::{Commit, Metadata};
+use crate::kafka::group::{Commit, Tenancy};
 use crate::record::Partition;
 use crate::source::{Mark, Marks};
 
@@ -17,36 +18,39 @@ impl Marks for GroupMarks {
         Ok(None)
     }
 
-    fn store(&self, marks: &[Mark], refused: &mut Vec<Partition>) -> Result<()> {
+    fn store(&self, marks: &mut [Mark], refused: &mut Vec<Partition>) -> Result<()> {
         let Some(group) = &self.0.group else { return Ok(()) };
-        let location = self.0.options.group.as_ref().map_or(0, |group| group.location);
-        // Without a seat the partition is lost already, and its mark must not be committed.
-        let seated = marks.iter().map(|mark| (mark, self.0.desk.seat(&mark.partition)));
-        let (held, lost): (Vec<_>, Vec<_>) = seated.partition(|(_, seat)| seat.is_some());
-        let commits: Vec<Commit> = held
-            .iter()
-            .filter_map(|(mark, seat)| {
-                let tenancy = &seat.as_ref()?.tenancy;
-                Some(Commit {
-                    of: tenancy.of.clone(),
-                    epoch: tenancy.epoch,
-                    offset: mark.watermark as i64,
-                    leader_epoch: leader_epoch(mark),
-                    metadata: Metadata { topic_id: tenancy.topic_id, location, plan: mark.plan.clone() },
-                })
+        let seats: Vec<Option<Seat>> = marks.iter().map(|mark| self.0.desk.seat(&mark.partition)).collect();
+        let commit = |(mark, seat): (&Mark, &Option<Seat>)| {
+            let Tenancy { of, epoch, topic_id, .. } = &*seat.as_ref()?.tenancy;
+            Some(Commit {
+                of: of.clone(),
+                epoch: *epoch,
+                offset: mark.watermark as i64,
+                leader_epoch: leader_epoch(mark),
+                metadata: group.metadata(*topic_id, mark.plan.clone()),
             })
-            .collect();
+        };
+        let commits: Vec<Commit> = marks.iter().zip(&seats).filter_map(commit).collect();
         let mut fenced = Vec::new();
-        group.commit(&commits, &mut fenced)?;
-        refused.extend(lost.iter().map(|(mark, _)| mark.partition.clone()));
-        for (mark, _) in held {
-            if fenced.iter().any(|(_, epoch)| *epoch == mark.partition.identity().epoch) {
+        let short = group.commit(&commits, &mut fenced)?;
+        for (mark, seat) in marks.iter_mut().zip(&seats) {
+            let epoch = mark.partition.identity().epoch;
+            // Without a seat the partition is lost already, and its mark was not committed.
+            if seat.is_none() || fenced.iter().any(|(_, fenced)| *fenced == epoch) {
                 refused.push(mark.partition.clone());
-            } else {
-                self.0.desk.begun(&mark.partition);
+                continue;
             }
+            if let Some(cut) = short.iter().find(|cut| cut.epoch == epoch) {
+                mark.plan.truncate(cut.ends);
+            }
+            self.0.desk.begun(&mark.partition);
         }
         Ok(())
+    }
+
+    fn plans(&self) -> bool {
+        self.0.group.is_some() && self.0.options.plans
     }
 
     fn released(&self, partition: &Partition) {

@@ -64,6 +64,9 @@ pub struct KafkaOptions {
     pub max_record_bytes: u64,
     /// Stop after so many records; only without a group.
     pub limit: Option<u64>,
+    /// Whether the ends of batches are committed before the batches are published: for sinks that store a batch
+    /// under a name of its own.
+    pub plans: bool,
 }
 
 /// Reads topics.

@@ -5,8 +5,8 @@ use std::time::Instant;
 use super::desk::Seat;
 use super::{PATIENCE, Shared, refused};
 use crate::config::kafka::From;
-use crate::error::{Error, Result};
-use crate::kafka::cluster::{At, PartitionInfo, TopicPartition};
+use crate::error::Result;
+use crate::kafka::cluster::{At, Isolation, PartitionInfo, TopicPartition};
 use crate::kafka::group::{Committed, Remembered};
 use crate::source::{Mark, Planned};
 
@@ -45,26 +45,30 @@ impl Shared {
         }
     }
 
-    /// The ends beyond a commit at which batches may be published already.
+    /// The ends beyond a commit at which batches may be published already. The group has seen to it that they are of
+    /// this output.
     fn plan(&self, of: &TopicPartition, committed: &Committed) -> Result<Vec<Planned>> {
-        let location = self.options.group.as_ref().map_or(0, |group| group.location);
-        match &committed.metadata {
-            Remembered::Ours(metadata) if metadata.location != location && !metadata.plan.is_empty() => {
-                Err(Error::Usage(format!(
-                    "{of}: the group was last used with another output, and batches beyond its commit at {} may be \
-                     published there; run it once more with that output, or take another group (-g)",
-                    committed.offset
-                )))
-            }
-            Remembered::Ours(metadata) => Ok(metadata.plan.clone()),
-            Remembered::Absent | Remembered::Foreign(_) => {
-                log::warn!(
-                    "{of}: the commit at {} was not made by this program; going on there",
-                    committed.offset
-                );
-                Ok(Vec::new())
-            }
+        let Remembered::Ours(metadata) = &committed.metadata else {
+            log::warn!(
+                "{of}: the commit at {} was not made by this program; going on there",
+                committed.offset
+            );
+            return Ok(Vec::new());
+        };
+        let Some(last) = metadata.plan.last() else { return Ok(Vec::new()) };
+        let end = self.offset(of, At::Latest, Isolation::ReadUncommitted)?;
+        if last.end > end {
+            return Err(refused(
+                &of.topic,
+                format!(
+                    "batches of {of} are planned up to {}, but the log ends at {end}: its end was lost, as after an \
+                     unclean leader election. What is published may hold records that the topic has no longer. Look \
+                     at the output, then set the group's offset (kafka-consumer-groups --reset-offsets) to go on",
+                    last.end
+                ),
+            ));
         }
+        Ok(metadata.plan.clone())
     }
 
     /// Whether the group has committed anything of a partition's topic.
@@ -77,12 +81,15 @@ impl Shared {
 
     /// The offset at a place of the log.
     pub(super) fn resolve(&self, of: &TopicPartition, at: At) -> Result<Begin> {
+        let offset = self.offset(of, at, self.options.fetch.isolation)?;
+        Ok(Begin { offset, leader_epoch: -1, plan: Vec::new() })
+    }
+
+    fn offset(&self, of: &TopicPartition, at: At, isolation: Isolation) -> Result<u64> {
         let deadline = Instant::now() + PATIENCE;
-        let isolation = self.options.fetch.isolation;
         let found = self.cluster.offsets(std::slice::from_ref(of), at, isolation, deadline)?;
         let found = found.first().ok_or_else(|| refused(&of.topic, "the broker did not name its offsets"))?;
-        let offset = u64::try_from(found.offset).unwrap_or(u64::MAX);
-        Ok(Begin { offset, leader_epoch: -1, plan: Vec::new() })
+        Ok(u64::try_from(found.offset).unwrap_or(u64::MAX))
     }
 }
 

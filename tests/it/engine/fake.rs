@@ -333,6 +333,8 @@ impl Upload for MemoryUpload {
 pub struct Book {
     pub marks: Mutex<BTreeMap<String, Mark>>,
     pub plans: bool,
+    /// How many ends a stored plan has room for.
+    pub room: Option<usize>,
     pub stores: AtomicUsize,
     pub released: Mutex<Vec<String>>,
     /// The watermark that was stored when a partition was released.
@@ -377,13 +379,14 @@ impl Marks for Book {
         Ok(self.marks.lock().get(partition).cloned())
     }
 
-    fn store(&self, marks: &[Mark], refused: &mut Vec<Partition>) -> Result<()> {
+    fn store(&self, marks: &mut [Mark], refused: &mut Vec<Partition>) -> Result<()> {
         self.stores.fetch_add(1, Ordering::SeqCst);
         for mark in marks {
             if (self.refuse.0)(mark) {
                 refused.push(mark.partition.clone());
                 continue;
             }
+            mark.plan.truncate(self.room.unwrap_or(usize::MAX));
             self.marks.lock().insert(mark.partition.name().into(), mark.clone());
         }
         Ok(())

@@ -13,6 +13,8 @@ use pipeline::{Error, Result};
 /// What a reader does next.
 pub enum Step {
     Assign(Partition, u64),
+    /// Assigns what is remembered nowhere yet, to be begun at a position.
+    Begin(Partition, u64),
     /// Records from a position on, up to another; the chunk is done to a third.
     Chunk(Partition, u64, u64, u64),
     /// One record at a position, of this time.
@@ -66,6 +68,10 @@ impl Reader for ScriptReader {
             Step::Assign(partition, watermark) => {
                 let mark = (watermark > 0).then(|| mark(&partition, watermark));
                 Read::Assigned(partition, mark)
+            }
+            Step::Begin(partition, watermark) => {
+                let mark = Mark { fresh: true, ..mark(&partition, watermark) };
+                Read::Assigned(partition, Some(mark))
             }
             Step::Chunk(partition, from, to, end) => {
                 chunk.start(&partition, from);

@@ -18,6 +18,7 @@ use pipeline::retry::Policy;
 use pipeline::sink::{Commits, Order, Shape, Sink};
 use pipeline::source::{Reader, Source, Start, Task};
 use pipeline::stop::Stop;
+use pipeline::transform::recipe::{Key, Letters, Recipe, RecipeOptions};
 use pipeline::transform::{Out, Program};
 use pipeline::{Error, Receipt, Result};
 
@@ -186,7 +187,7 @@ fn a_refusal_counts_although_the_store_fails_and_is_not_asked_again() {
 
         fn store(
             &self,
-            marks: &[pipeline::source::Mark],
+            marks: &mut [pipeline::source::Mark],
             refused: &mut Vec<pipeline::Partition>,
         ) -> Result<()> {
             let mut calls = self.0.lock();
@@ -329,6 +330,36 @@ fn a_sink_that_commits_moves_the_watermark_and_marks_are_not_stored() {
         let range = metrics.totals().partitions["a"].clone();
         assert_eq!((range.end, range.read, range.ended), (120, 107, true));
     });
+}
+
+/// A position that is remembered nowhere yet is stored at once and alone, whoever commits what follows.
+#[test]
+fn where_a_partition_begins_is_stored_before_anything_of_it() {
+    for (shape, stores) in [(committing(), 1), (ordered(), 2), (any(), 2)] {
+        watchdog(LIMIT, move || {
+            let (a, b, book) = (tenancy("a", 1), tenancy("b", 1), Arc::new(Book::default()));
+            let (sink, seen, earlier) =
+                (Calling::new(Shape { part: None, ..shape }), book.clone(), book.clone());
+            let steps = vec![
+                Step::Begin(a.clone(), 40),
+                until(move || seen.stores.load(Ordering::SeqCst) == 1),
+                // A beginning that is known is not stored.
+                Step::Assign(b.clone(), 7),
+                until(move || earlier.watermark("a") == 40 && earlier.watermark("b") == 0),
+                chunk(&a, 40, 60),
+                Step::End(a),
+                Step::End(b),
+            ];
+            let (end, _) = run(steps, &sink, &book);
+            assert_eq!(end.unwrap(), End::Finished);
+            assert_eq!(sink.stored().iter().map(|batch| (batch.2, batch.3)).collect::<Vec<_>>(), [(40, 60)]);
+            assert_eq!(
+                book.stores.load(Ordering::SeqCst) >= 2,
+                stores >= 2,
+                "the rest is the sink's to commit"
+            );
+        });
+    }
 }
 
 #[test]
@@ -616,4 +647,39 @@ fn records_are_whole_frames_and_never_compressed() {
             assert_eq!(sink.1.load(Ordering::SeqCst), 6000);
         });
     }
+}
+
+/// A recipe that makes lines, and a sink that takes frames, or the other way round.
+#[test]
+fn a_program_that_makes_what_the_sink_does_not_take_is_refused_before_anything_is_read() {
+    let frames = || Recipe::default().records(Key::Source);
+    let letters =
+        || Recipe::new(RecipeOptions { dead_letters: Letters::Records, ..RecipeOptions::default() });
+    let dropped = || Recipe::new(RecipeOptions { dead_letters: Letters::Drop, ..RecipeOptions::default() });
+    let shape = |records, letter_records| Shape { records, letter_records, ..ordered() };
+    let check = |recipe: Recipe, shape: Shape, says: Option<&str>| {
+        let (sink, book) = (Calling::new(shape), Arc::new(Book::default()));
+        let begun = Arc::new(AtomicBool::new(false));
+        let noticed = begun.clone();
+        let script = Script::new([until(move || {
+            noticed.store(true, Ordering::SeqCst);
+            true
+        })]);
+        let end = Pipeline::new(&script, &recipe, &sink).settings(settings()).marks(book).run();
+        assert_eq!(begun.load(Ordering::SeqCst), says.is_none());
+        match says {
+            None => assert_eq!(end.unwrap(), End::Finished),
+            Some(says) => {
+                let error = end.unwrap_err();
+                assert!(error.to_string().contains(says) && error.exit_code() == 2, "{error}");
+            }
+        }
+    };
+    check(Recipe::default(), shape(false, false), None);
+    check(Recipe::default(), shape(true, false), Some("takes records as frames and the program makes lines"));
+    check(frames(), shape(false, false), Some("takes records as lines and the program makes frames"));
+    check(frames(), shape(true, false), None);
+    check(letters(), shape(false, false), Some("takes dead letters as lines"));
+    check(letters(), shape(false, true), None);
+    check(dropped(), shape(false, true), None);
 }

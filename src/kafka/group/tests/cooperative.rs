@@ -144,7 +144,7 @@ fn offsets_of_a_transaction_are_known_for_ours_if_they_were_told() {
     for told in [true, false] {
         let setup = Setup::new(cooperative(), |_| {});
         let [first, ..] = setup.assigned::<3>();
-        let text = commit_of(&first, 50).metadata.write(50, 0).text;
+        let text = commit_of(&first, 50).metadata.write(50, 0, 0).text;
         if told {
             setup.group.sending(&first.of, first.epoch, 50, &text);
         }

@@ -176,7 +176,7 @@ fn unstable_offsets_are_waited_for() {
 fn commits_of_another_topic_of_that_name_are_ignored_and_plans_of_another_output_refused() {
     let plan = vec![crate::source::Planned { end: 9, first_time: 1, opened_at: 2 }];
     let text =
-        |id, location, plan| Metadata { topic_id: Uuid::from_u128(id), location, plan }.write(5, 9).text;
+        |id, location, plan| Metadata { topic_id: Uuid::from_u128(id), location, plan }.write(5, 9, 0).text;
     let (foreign, ours) = (text(8, 0, plan.clone()), text(7, 0, plan.clone()));
     let setup = Setup::new(settings(Assignor::Range), |world| {
         world.offsets.insert(0, (5, foreign));

@@ -284,7 +284,7 @@ impl Marks for At {
         }))
     }
 
-    fn store(&self, _marks: &[Mark], _refused: &mut Vec<Partition>) -> Result<()> {
+    fn store(&self, _marks: &mut [Mark], _refused: &mut Vec<Partition>) -> Result<()> {
         Ok(())
     }
 }

@@ -1,0 +1,339 @@
+//! Why a request failed: what was asked, of which object, what the service said, and what to look at. Whether
+//! another try can help is decided here alone.
+
+use std::fmt;
+use std::time::Duration;
+
+use quick_xml::de::from_str;
+use serde::Deserialize;
+use ureq::http::{HeaderMap, StatusCode, header};
+
+use crate::error::Retry;
+
+/// Result with this module's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Longest wait that a service may ask for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why a request failed, or was not sent.
+#[non_exhaustive]
+#[derive(Debug)]
+pub enum Error {
+    /// A setting cannot be used.
+    Config(String),
+    /// There is nobody to sign as.
+    Credentials {
+        /// What was tried and what came of it.
+        why: String,
+        /// Whether it may be otherwise later.
+        retry: Retry,
+    },
+    /// No answer came.
+    Transport {
+        /// What was asked.
+        what: Box<Subject>,
+        /// What happened.
+        source: Box<ureq::Error>,
+    },
+    /// The service refused.
+    Refused {
+        /// What was asked.
+        what: Box<Subject>,
+        /// What it said.
+        answer: Box<Answer>,
+    },
+    /// Something else than what was to be stored is there already.
+    Occupied {
+        /// What was asked.
+        what: Box<Subject>,
+        /// How it differs.
+        how: String,
+    },
+    /// An answer makes no sense.
+    Odd {
+        /// What was asked.
+        what: Box<Subject>,
+        /// What is odd about it.
+        why: String,
+    },
+}
+
+/// What was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The operation, as a verb.
+    pub op: &'static str,
+    /// `s3://bucket/key`.
+    pub target: String,
+    /// The service.
+    pub service: String,
+    /// The region that was signed for.
+    pub region: String,
+}
+
+/// What the service said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The error's code; empty where there was none.
+    pub code: String,
+    /// Its message.
+    pub message: String,
+    /// What the operator of the service finds the request by.
+    pub request_id: String,
+    /// The bucket's region, where it was told.
+    pub region: Option<String>,
+    /// When the service wants to be asked again.
+    pub retry_after: Option<Duration>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct Body {
+    code: String,
+    message: String,
+    request_id: String,
+    region: Option<String>,
+}
+
+impl Answer {
+    /// Reads an answer that is no success.
+    pub(super) fn read(status: StatusCode, headers: &HeaderMap, body: &str) -> Self {
+        let body: Body = from_str(body).unwrap_or_default();
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let seconds = text(header::RETRY_AFTER.as_str()).and_then(|value| value.trim().parse().ok());
+        Answer {
+            status: status.as_u16(),
+            code: body.code,
+            message: body.message,
+            request_id: text("x-amz-request-id").unwrap_or(body.request_id),
+            region: text("x-amz-bucket-region").or(body.region),
+            retry_after: seconds.map(|seconds| Duration::from_secs(seconds).min(PATIENCE)),
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        let code = matches!(
+            self.code.as_str(),
+            "SlowDown"
+                | "InternalError"
+                | "ServiceUnavailable"
+                | "RequestTimeout"
+                | "IncompleteBody"
+                | "BadDigest"
+                | "OperationAborted"
+                | "ConditionalRequestConflict"
+                | "ExpiredToken"
+                | "TokenRefreshRequired"
+        );
+        let full = matches!(self.code.as_str(), "XMinioStorageFull" | "QuotaExceeded");
+        match self.status {
+            _ if full => Retry::Permanent,
+            _ if code => Retry::Transient,
+            408 | 429 | 500 | 502 | 503 | 504 => Retry::Transient,
+            506.. if !matches!(self.status, 507 | 511) => Retry::Transient,
+            _ => Retry::Permanent,
+        }
+    }
+
+    /// What to look at.
+    fn advice(&self, what: &Subject) -> Option<String> {
+        let region = |found: &str| {
+            format!("the bucket is in region {found}, not {}: set s3.region or AWS_REGION", what.region)
+        };
+        Some(match (self.code.as_str(), self.status) {
+            ("InvalidAccessKeyId" | "UserNotFound", _) => {
+                "nobody there has this access key: check AWS_ACCESS_KEY_ID, and that the endpoint is the right one".into()
+            }
+            ("SignatureDoesNotMatch", _) => {
+                "check AWS_SECRET_ACCESS_KEY, and that no proxy changes requests".into()
+            }
+            ("NoSuchBucket", _) => "check the bucket's name, and that the endpoint is the right one".into(),
+            ("RequestTimeTooSkewed", _) => "this machine's clock is wrong: set it".into(),
+            ("ExpiredToken" | "InvalidToken", _) => {
+                "the session token is not valid any more: get a new one, or use a provider that renews it".into()
+            }
+            ("AccessDenied", _) | (_, 403) => {
+                "check the rights of this access key: s3:PutObject, s3:AbortMultipartUpload and s3:ListBucket are needed".into()
+            }
+            ("NotImplemented", _) | (_, 501) => {
+                "this store lacks something that was asked for: see s3.conditional and the other [s3] settings".into()
+            }
+            (_, 301 | 307 | 308 | 400) => region(self.region.as_deref().filter(|found| *found != what.region)?),
+            _ => return None,
+        })
+    }
+}
+
+impl Error {
+    /// Whether another try can help.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Error::Config(_) | Error::Occupied { .. } => Retry::Permanent,
+            Error::Credentials { retry, .. } => *retry,
+            Error::Refused { answer, .. } => answer.retry(),
+            Error::Odd { .. } => Retry::Transient,
+            Error::Transport { source, .. } => transport(source),
+        }
+    }
+
+    /// How long the service wants to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Error::Refused { answer, .. } => answer.retry_after,
+            _ => None,
+        }
+    }
+
+    /// What the service said, if it did.
+    pub fn answer(&self) -> Option<&Answer> {
+        match self {
+            Error::Refused { answer, .. } => Some(answer),
+            _ => None,
+        }
+    }
+
+    /// The HTTP status, if there was one.
+    pub fn status(&self) -> Option<u16> {
+        self.answer().map(|answer| answer.status)
+    }
+
+    /// Whether the service's error has this code.
+    pub fn has_code(&self, code: &str) -> bool {
+        self.answer().is_some_and(|answer| answer.code == code)
+    }
+}
+
+fn transport(error: &ureq::Error) -> Retry {
+    use std::io::ErrorKind::{InvalidData, InvalidInput};
+    match error {
+        // A certificate that is not trusted comes as invalid data.
+        ureq::Error::Io(error) if matches!(error.kind(), InvalidData | InvalidInput) => Retry::Permanent,
+        ureq::Error::Io(_)
+        | ureq::Error::Timeout(_)
+        | ureq::Error::HostNotFound
+        | ureq::Error::ConnectionFailed
+        | ureq::Error::Protocol(_) => Retry::Transient,
+        _ => Retry::Permanent,
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {} {} at {}", self.op, self.target, self.service)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Config(text) => f.write_str(text),
+            Error::Credentials { why, .. } => write!(f, "no credentials: {why}"),
+            Error::Transport { what, source } => write!(f, "{what}: {}", Plain(source)),
+            Error::Occupied { what, how } => write!(
+                f,
+                "{what}: another object is there already ({how}); two runs write to one place, or its settings changed"
+            ),
+            Error::Odd { what, why } => write!(f, "{what}: {why}"),
+            Error::Refused { what, answer } => {
+                write!(f, "{what}: {}", answer.status)?;
+                for text in [&answer.code, &answer.message] {
+                    if !text.is_empty() {
+                        write!(f, " {text}")?;
+                    }
+                }
+                if !answer.request_id.is_empty() {
+                    write!(f, " (request id {})", answer.request_id)?;
+                }
+                answer.advice(what).map_or(Ok(()), |advice| write!(f, "; {advice}"))
+            }
+        }
+    }
+}
+
+/// What happened on the way, in words.
+struct Plain<'a>(&'a ureq::Error);
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ureq::Error::Io(error) => write!(f, "{error}"),
+            ureq::Error::HostNotFound => f.write_str("no host of this name is known; check s3.endpoint"),
+            ureq::Error::ConnectionFailed => f.write_str("nobody answers; check s3.endpoint"),
+            ureq::Error::Timeout(what) => write!(f, "no answer in time ({what}); see --timeout"),
+            other => write!(f, "{other}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        None
+    }
+}
+
+impl From<Error> for crate::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Config(text) => crate::Error::Usage(text),
+            Error::Credentials { retry: Retry::Permanent, .. } => crate::Error::Usage(error.to_string()),
+            error => crate::Error::other("s3", error.retry(), error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn what() -> Box<Subject> {
+        Box::new(Subject {
+            op: "PUT",
+            target: "s3://b/k".into(),
+            service: "http://h".into(),
+            region: "eu-west-1".into(),
+        })
+    }
+
+    fn refused(status: u16, body: &str, headers: &[(&'static str, &'static str)]) -> Error {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect::<HeaderMap>();
+        let answer = Answer::read(StatusCode::from_u16(status).unwrap(), &headers, body);
+        Error::Refused { what: what(), answer: Box::new(answer) }
+    }
+
+    #[test]
+    fn an_answer_is_told_with_what_to_check() {
+        let body = "<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>a &lt;b&gt;</Message>\
+                    <RequestId>R1</RequestId><X>y</X></Error>";
+        let error = refused(404, body, &[]);
+        assert_eq!(
+            error.to_string(),
+            "cannot PUT s3://b/k at http://h: 404 NoSuchBucket a <b> (request id R1); check the bucket's name, and \
+             that the endpoint is the right one"
+        );
+        assert_eq!(error.retry(), Retry::Permanent);
+        let error = refused(301, "", &[("x-amz-bucket-region", "us-west-2")]);
+        assert!(error.to_string().contains("the bucket is in region us-west-2, not eu-west-1"), "{error}");
+        assert_eq!(error.retry(), Retry::Permanent);
+    }
+
+    #[test]
+    fn storms_and_broken_bodies_are_tried_again() {
+        let error = refused(503, "<html>", &[("retry-after", "7")]);
+        assert_eq!((error.retry(), error.retry_after()), (Retry::Transient, Some(Duration::from_secs(7))));
+        let timeout = "<Error><Code>RequestTimeout</Code></Error>";
+        assert_eq!(refused(400, timeout, &[]).retry(), Retry::Transient);
+        assert_eq!(refused(200, "<Error><Code>InternalError</Code></Error>", &[]).retry(), Retry::Transient);
+        for status in [400, 403, 404, 405, 412, 501, 505, 507] {
+            assert_eq!(refused(status, "", &[]).retry(), Retry::Permanent, "{status}");
+        }
+        for status in [408, 429, 500, 502, 504, 520] {
+            assert_eq!(refused(status, "", &[]).retry(), Retry::Transient, "{status}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Kafka to a directory stores nothing twice: the ends of batches are committed before the batches are published.
+
+use std::time::Duration;
+
+use crate::flow::Flow;
+use crate::kafka::Kafka;
+use crate::records::Feeder;
+use crate::runs::{Running, count, until};
+
+/// How many batches are stored.
+fn files(flow: &Flow<'_>) -> usize {
+    count(&flow.bench.path("out"), ".ndjson")
+}
+
+/// Killed again and again while records come in, and started again by the same command: each record stands in one
+/// file. Batches that a dead run published beyond its last commit are made again at the same ends.
+#[test]
+fn sigkill_stores_nothing_twice_in_a_directory() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let flow = Flow::new(kafka, "planned", 3);
+    let feeder = Feeder::start(kafka, &flow.topic, 3, Duration::from_millis(3));
+    for _ in 0..6 {
+        let before = files(&flow);
+        let run = flow.start(&["-o", "out", "-b", "7"]);
+        until("the run stores", || files(&flow) > before + 15);
+        run.kill();
+    }
+    feeder.stop();
+    flow.to_dir().expect(0, &[]);
+    flow.is_stored_once();
+}
+
+/// Members that are killed, leave and join while records flow, all into one directory.
+#[test]
+fn members_come_and_go_and_store_nothing_twice_in_a_directory() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let flow = Flow::new(kafka, "shared-dir", 6);
+    let feeder = Feeder::start(kafka, &flow.topic, 6, Duration::from_millis(3));
+    let join = || flow.start(&["-o", "out", "-b", "7"]);
+    let works = || {
+        let before = files(&flow);
+        until("the group stores", || files(&flow) > before + 15);
+    };
+    let mut members: Vec<Running> = vec![join(), join()];
+    works();
+    members.push(join());
+    works();
+    members.remove(0).kill();
+    works();
+    members.push(join());
+    works();
+    members.remove(0).kill();
+    works();
+    feeder.stop();
+    drop(members);
+    flow.to_dir().expect(0, &[]);
+    flow.is_stored_once();
+}

@@ -1,0 +1,173 @@
+//! What a healthy server never does, and that nothing is lost or doubled by it.
+
+use super::fault::{Act, Asked, Faulty};
+use super::{Server, Store, sorted};
+use crate::runs::{Ran, lines};
+
+const SLOW_DOWN: &str =
+    "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
+const INTERNAL: &str =
+    "<?xml version=\"1.0\"?>\n<Error><Code>InternalError</Code><Message>later</Message></Error>";
+
+/// A bucket behind this rule.
+fn behind<'a>(
+    server: &'a Server,
+    name: &str,
+    rule: impl FnMut(&Asked) -> Act + Send + 'static,
+) -> (Store<'a>, Faulty) {
+    let faulty = Faulty::new(server, rule);
+    (server.bucket(name).by(faulty.endpoint()), faulty)
+}
+
+/// Stores in small batches, one PUT each.
+#[track_caller]
+fn small(store: &Store<'_>) -> Ran {
+    store.bench.write("a.json", lines(0..300));
+    store.run(&["a.json", "-b", "100", "-o", &store.url("")])
+}
+
+/// Stores one batch in five parts or so.
+#[track_caller]
+fn large(store: &Store<'_>, args: &[&str]) -> Ran {
+    store.bench.write("a.json", lines(0..250_000));
+    let url = store.url("");
+    store.run(&[&["a.json", "-o", &url, "--set", "s3.part_size=5MiB"][..], args].concat())
+}
+
+/// The first `count` requests that fit get this act.
+fn first(
+    count: usize,
+    fits: impl Fn(&Asked) -> bool + Send + 'static,
+    act: Act,
+) -> impl FnMut(&Asked) -> Act + Send {
+    let mut left = count;
+    move |asked| {
+        if left > 0 && fits(asked) {
+            left -= 1;
+            return act.clone();
+        }
+        Act::Pass
+    }
+}
+
+#[test]
+fn a_storm_of_503_passes() {
+    let Some(server) = Server::shared() else { return };
+    let (store, faulty) =
+        behind(server, "storm", first(6, |_| true, Act::Answer(503, "Retry-After: 0\r\n", SLOW_DOWN.into())));
+    small(&store).expect(0, &["503 SlowDown"]);
+    assert_eq!(store.data("processed/"), sorted(&lines(0..300)));
+    assert!(faulty.seen().len() > 9);
+}
+
+#[test]
+fn a_storm_that_does_not_end_ends_the_run_and_the_next_goes_on() {
+    let Some(server) = Server::shared() else { return };
+    let puts = |asked: &Asked| asked.is_put() && asked.target.contains("00000000000000000000");
+    let (store, faulty) =
+        behind(server, "storms", first(usize::MAX, puts, Act::Answer(503, "", SLOW_DOWN.into())));
+    store.bench.write("a.json", lines(0..300));
+    let url = store.url("");
+    let args = ["a.json", "-b", "100", "-o", &url, "--state", "state", "--set", "processing.max_retries=2"];
+    store.run(&args).expect(1, &["503 SlowDown"]);
+    drop(faulty);
+    let store = store.by(server.endpoint());
+    store.run(&args).expect(0, &[]);
+    assert_eq!(store.data("processed/"), sorted(&lines(0..300)));
+}
+
+#[test]
+fn a_lost_answer_to_a_put_is_found_out() {
+    let Some(server) = Server::shared() else { return };
+    let (store, _faulty) = behind(server, "lost", first(2, Asked::is_put, Act::Swallow));
+    // Stored on a condition, the second try is refused; the object says that it is ours.
+    small(&store).expect(0, &[]);
+    assert_eq!(store.data("processed/"), sorted(&lines(0..300)));
+    assert!(_faulty.seen().iter().any(|asked| asked.method == "HEAD"));
+}
+
+#[test]
+fn a_lost_answer_to_complete_is_found_out() {
+    let Some(server) = Server::shared() else { return };
+    for conditional in ["s3.conditional=on", "s3.conditional=off"] {
+        let (store, _faulty) = behind(server, "complete", first(1, Asked::is_complete, Act::Swallow));
+        large(&store, &["--set", conditional]).expect(0, &[]);
+        assert_eq!(store.data("processed/"), sorted(&lines(0..250_000)));
+        assert_eq!(store.uploads(), 0);
+    }
+}
+
+#[test]
+fn a_success_with_an_error_inside_is_none() {
+    let Some(server) = Server::shared() else { return };
+    let (store, faulty) =
+        behind(server, "inside", first(2, Asked::is_complete, Act::Answer(200, "", INTERNAL.into())));
+    large(&store, &[]).expect(0, &["InternalError"]);
+    assert_eq!(store.data("processed/"), sorted(&lines(0..250_000)));
+    assert_eq!(faulty.seen().iter().filter(|asked| asked.is_complete()).count(), 3);
+}
+
+#[test]
+fn a_connection_cut_in_the_middle_of_a_part_is_tried_again() {
+    let Some(server) = Server::shared() else { return };
+    let (store, _faulty) = behind(server, "cut", first(3, Asked::is_part, Act::Cut(1 << 20)));
+    large(&store, &[]).expect(0, &["cannot store a part"]);
+    assert_eq!(store.data("processed/"), sorted(&lines(0..250_000)));
+}
+
+#[test]
+fn a_part_that_never_succeeds_leaves_no_upload() {
+    let Some(server) = Server::shared() else { return };
+    let (store, _faulty) = behind(
+        server,
+        "never",
+        first(
+            usize::MAX,
+            |asked| asked.target.contains("partNumber=2&"),
+            Act::Answer(503, "", SLOW_DOWN.into()),
+        ),
+    );
+    large(&store, &["--set", "processing.max_retries=1"]).expect(1, &["503 SlowDown"]);
+    assert_eq!((store.objects().len(), store.uploads()), (0, 0));
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up() {
+    let Some(server) = Server::shared() else { return };
+    let (store, _faulty) = behind(server, "silent", first(1, Asked::is_put, Act::Silence));
+    store.bench.write("a.json", lines(0..10));
+    let url = store.url("");
+    store.run(&["a.json", "-o", &url, "--timeout", "500ms"]).expect(0, &["no answer in time"]);
+    let (store, _faulty) = behind(server, "silent", first(usize::MAX, |_| true, Act::Silence));
+    store.bench.write("a.json", lines(0..10));
+    let url = store.url("");
+    let args = ["a.json", "-o", &url, "--timeout", "300ms", "--set", "processing.max_retries=1"];
+    store.run(&args).expect(1, &["no answer in time"]);
+}
+
+#[test]
+fn a_refusal_in_the_middle_of_a_run_ends_it() {
+    let Some(server) = Server::shared() else { return };
+    let denied = "<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>";
+    let (store, faulty) =
+        behind(server, "denied", first(usize::MAX, Asked::is_put, Act::Answer(403, "", denied.into())));
+    small(&store).expect(4, &["403 AccessDenied", "check the rights", "s3:PutObject"]);
+    assert!(store.objects().is_empty());
+    let puts = faulty.seen().iter().filter(|asked| asked.is_put()).count();
+    assert!(puts <= 4, "a refusal is not tried again: {puts}");
+}
+
+#[test]
+fn a_store_without_conditions_is_asked_without_them() {
+    let Some(server) = Server::shared() else { return };
+    let lacks = "<Error><Code>NotImplemented</Code><Message>A header is not implemented.</Message></Error>";
+    let (store, _faulty) =
+        behind(server, "lacks", first(1, Asked::is_put, Act::Answer(501, "", lacks.into())));
+    small(&store).expect(0, &["s3.conditional = off"]);
+    assert_eq!(store.data("processed/"), sorted(&lines(0..300)));
+    let (store, _faulty) =
+        behind(server, "lacks", first(1, Asked::is_put, Act::Answer(501, "", lacks.into())));
+    store.bench.write("a.json", lines(0..10));
+    let url = store.url("");
+    store.run(&["a.json", "-o", &url, "--set", "s3.conditional=on"]).expect(4, &["501 NotImplemented"]);
+}

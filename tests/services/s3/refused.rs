@@ -1,0 +1,67 @@
+//! What cannot work is said clearly, before anything is read, with the right exit code.
+
+use pipeline::s3::{Condition, Content, Object};
+
+use super::{Server, Store};
+use crate::runs::{Ran, Running, lines};
+
+#[track_caller]
+fn run(store: &Store<'_>, output: &str, set: &[(&str, &str)]) -> Ran {
+    store.bench.write("a.json", lines(0..10));
+    let mut command = store.command(&["a.json", "-o", output, "--set", "processing.max_retries=2"]);
+    command.envs(set.iter().copied());
+    Running::start(command).ended()
+}
+
+#[test]
+fn wrong_keys_and_names_are_said() {
+    let Some(server) = Server::shared() else { return };
+    let store = server.bucket("refused");
+    let url = store.url("");
+    run(&store, &url, &[("AWS_ACCESS_KEY_ID", "nobody")])
+        .expect(4, &["403 InvalidAccessKeyId", "check AWS_ACCESS_KEY_ID"]);
+    run(&store, &url, &[("AWS_SECRET_ACCESS_KEY", "wrong")])
+        .expect(4, &["403 SignatureDoesNotMatch", "check AWS_SECRET_ACCESS_KEY"]);
+    run(&store, "s3://no-such-bucket", &[])
+        .expect(4, &["s3://no-such-bucket/", "404 NoSuchBucket", "check the bucket's name", "request id"]);
+    run(&store, &url, &[("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")])
+        .expect(2, &["no credentials", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set"]);
+    assert!(store.objects().is_empty());
+}
+
+#[test]
+fn wrong_endpoints_are_said() {
+    let Some(server) = Server::shared() else { return };
+    let store = server.bucket("endpoint");
+    let url = store.url("");
+    run(&store, &url, &[("AWS_ENDPOINT_URL", "localhost:9000")])
+        .expect(2, &["AWS_ENDPOINT_URL", "has no http:// or https://"]);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let nobody = format!("http://{}", free.local_addr().expect("it is bound"));
+    drop(free);
+    run(&store, &url, &[("AWS_ENDPOINT_URL", &nobody)]).expect(1, &[&nobody, "Connection refused"]);
+    run(&store, "s3://x", &[]).expect(2, &["expected the name of a bucket"]);
+    run(&store, "s3://bucket/a/../b", &[]).expect(2, &["expected a prefix like"]);
+    run(&store, "s3:", &[]).expect(2, &["expected s3://BUCKET or s3.bucket"]);
+}
+
+#[test]
+fn a_wrong_region_is_said_with_the_right_one() {
+    let Some(server) = Server::shared() else { return };
+    let store = server.bucket("region");
+    run(&store, &store.url(""), &[("AWS_REGION", "eu-west-3")]).expect(4, &["eu-west-3", "region us-east-1"]);
+}
+
+#[test]
+fn an_object_of_somebody_else_is_not_replaced() {
+    let Some(server) = Server::shared() else { return };
+    let store = server.bucket("occupied");
+    let key = "processed/a.json/00000000000000000000.ndjson";
+    let object = Object { key, ..Object::default() };
+    store.client().put(&object, Content::Bytes(b"precious"), Condition::None).expect("it is stored");
+    store.bench.write("a.json", lines(0..10));
+    let ran = store.run(&["a.json", "-o", &store.url(""), "--state", "none", "--set", "s3.conditional=on"]);
+    assert_ne!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(store.objects()[key], b"precious");
+    assert!(ran.stderr.contains("is there already"), "{}", ran.stderr);
+}
