@@ -36,7 +36,10 @@ impl<'k> Flow<'k> {
         let member = ["-s", "kafka", "--brokers", &brokers, "-t", &self.topic, "-g", &self.group];
         // Killed members are missed soon, and batches are stored soon.
         let quick = ["--set", "kafka.source.session_timeout=3s", "--set", "processing.batch_wait=200ms"];
-        Running::start(self.bench.command(&[&member[..], &quick, args].concat()))
+        let mut command = self.bench.command(&[&member[..], &quick, args].concat());
+        // What it says about its partitions is waited for, and shown with a test that fails.
+        command.env("RUST_LOG", "info");
+        Running::start(command)
     }
 
     /// A run to the offsets that are the ends when it begins.
