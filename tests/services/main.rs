@@ -12,6 +12,7 @@ mod admin;
 mod batches;
 mod client;
 mod cluster;
+mod faults;
 mod flow;
 mod harness;
 mod kafka;
