@@ -43,7 +43,15 @@ impl Job<'_> {
             config::Until::End | config::Until::Time(_) => Extent::Bounded,
         };
         let (marks, consumed) = (None, source.consumed());
-        Ok(self.engine(&Parts { source: &source, recipe: &recipe, sink: &*sink, marks, consumed, extent }))
+        Ok(self.engine(&Parts {
+            source: &source,
+            recipe: &recipe,
+            sink: &*sink,
+            marks,
+            consumed,
+            extent,
+            tend: &|| {},
+        }))
     }
 
     /// The cluster of the configuration, not connected yet.

@@ -148,6 +148,7 @@ broker.session.timeout.ms=6000
 num.network.threads=1
 num.io.threads=4
 log.segment.bytes=67108864
+log.retention.ms=-1
 log.index.size.max.bytes=1048576
 log.cleaner.dedupe.buffer.size=4194304
 END
