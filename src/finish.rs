@@ -160,6 +160,8 @@ mod tests {
         ended(Outcome::NothingToDo, 2, None, 3);
         ended(Outcome::Drained, 2, Some(143), 143);
         ended(Outcome::Drained, 0, None, 0);
+        ended(Outcome::Ended, 0, Some(143), 0);
+        ended(Outcome::Ended, 2, Some(143), 3);
         failed(Error::Stopped, Some(130), 130);
         failed(Error::Stopped, None, 1);
         failed(Error::OutputClosed, None, 0);

@@ -56,8 +56,10 @@ pub enum Outcome {
     /// Everything is stored.
     #[default]
     Finished,
-    /// It was stopped; what was in flight is stored.
+    /// It was stopped before its end; what was in flight is stored.
     Drained,
+    /// It had no end of its own and was told to stop; everything that was taken is stored.
+    Ended,
     /// It ended with an error.
     Failed,
     /// An earlier run has done everything already.
@@ -136,7 +138,7 @@ impl Summary {
 
     fn title(&self) -> (&'static str, &'static str) {
         match self.outcome {
-            Outcome::Drained => ("stopped", "after "),
+            Outcome::Drained | Outcome::Ended => ("stopped", "after "),
             Outcome::Failed => ("failed", "after "),
             _ => ("read", ""),
         }

@@ -20,6 +20,7 @@ use crate::sink::Sink;
 use crate::sink::kafka::{KafkaSink, Notifying, WithLetterTopic};
 use crate::sink::key::Namer;
 use crate::source::kafka::{KafkaOptions, KafkaSource};
+use crate::summary::Outcome;
 
 /// A transaction that a dead process left open is aborted by the cluster after this time. Until then nobody who reads
 /// only committed records sees what stands behind it, and the group's next member waits for its offsets.
@@ -38,12 +39,10 @@ impl Job<'_> {
             Mode::Rehearse => self.local_sink(&namer)?,
         };
         let recipe = self.recipe(self.processed_by(), &sink.shape())?;
-        let extent = match self.config.kafka.source.until {
-            config::Until::Forever => Extent::Open,
-            config::Until::End | config::Until::Time(_) => Extent::Bounded,
-        };
+        let endless = matches!(self.config.kafka.source.until, config::Until::Forever);
+        let extent = if endless { Extent::Open } else { Extent::Bounded };
         let (marks, consumed) = (None, source.consumed());
-        Ok(self.engine(&Parts {
+        let mut done = self.engine(&Parts {
             source: &source,
             recipe: &recipe,
             sink: &*sink,
@@ -51,7 +50,13 @@ impl Job<'_> {
             consumed,
             extent,
             tend: &|| {},
-        }))
+        });
+        if let (Some(summary), None, true) = (&mut done.summary, &done.error, endless)
+            && summary.outcome == Outcome::Drained
+        {
+            summary.outcome = Outcome::Ended;
+        }
+        Ok(done)
     }
 
     /// The cluster of the configuration, not connected yet.
