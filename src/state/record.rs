@@ -97,7 +97,8 @@ impl Record {
     /// # Errors
     /// If it is there and cannot be read, or is not whole.
     pub fn read(home: &dyn Home) -> Result<Option<Self>> {
-        home.read()?.map(|bytes| parse(&bytes, &home.name())).transpose()
+        let place = format!("{}/{FILE}", home.name().trim_end_matches('/'));
+        home.read()?.map(|bytes| parse(&bytes, &place)).transpose()
     }
 
     /// Replaces what is remembered. Durable on return; a crash leaves the old or the new one.
@@ -131,7 +132,7 @@ fn parse(bytes: &[u8], place: &str) -> Result<Record> {
     }
     let damaged = |reason: String| {
         let hint = "--fresh begins again and replaces what the earlier run left";
-        Error::Usage(format!("the state in {place} cannot be used: {reason}; {hint}"))
+        Error::Usage(format!("the state {place} cannot be used: {reason}; {hint}"))
     };
     let version = serde_json::from_slice::<Versioned>(bytes).map_err(|error| damaged(error.to_string()))?;
     if version.version != VERSION {
