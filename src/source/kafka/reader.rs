@@ -221,7 +221,13 @@ impl KafkaReader {
     }
 
     fn out_of_range(&mut self, of: &TopicPartition, log_start: i64, high_watermark: i64) -> Result<()> {
-        let next = self.held.get(of).map_or(0, |held| held.reading.next);
+        // Given up meanwhile.
+        let Some(next) = self.held.get(of).map(|held| held.reading.next) else { return Ok(()) };
+        let (log_start, high_watermark) = if log_start < 0 || high_watermark < 0 {
+            (self.shared.resolve(of, At::Earliest)?.offset, self.shared.resolve(of, At::Latest)?.offset)
+        } else {
+            (log_start as u64, high_watermark as u64)
+        };
         let why = format!("offset {next} is not there: the broker has {log_start} to {high_watermark}");
         let at = match self.shared.options.on_out_of_range {
             OutOfRange::Error => {
