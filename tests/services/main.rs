@@ -12,6 +12,8 @@ mod admin;
 mod batches;
 mod client;
 mod cluster;
+mod directory;
+mod exactly;
 mod flow;
 mod harness;
 mod kafka;
