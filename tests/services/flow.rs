@@ -77,12 +77,6 @@ impl<'k> Flow<'k> {
         same_ids(self.stored_ids(), &self.kafka.ids(&self.topic), Times::Once);
     }
 
-    /// Each record of the topic is in `out`.
-    #[track_caller]
-    pub fn is_stored(&self) {
-        same_ids(self.stored_ids(), &self.kafka.ids(&self.topic), Times::AtLeastOnce);
-    }
-
     /// Waits until `out` has everything that is in the topic now, for at most `limit`.
     #[track_caller]
     pub fn stores_within(&self, limit: Duration) {

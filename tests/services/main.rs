@@ -5,8 +5,6 @@
 //! brokers serve those that break them, one at a time ([`cluster::Cluster3`]). Where Java or Go is missing the tests are
 //! skipped and say so, unless `CI=true`.
 
-#![allow(dead_code, reason = "the tests of whole runs, which are still being worked on, use the rest")]
-
 mod access;
 mod admin;
 mod batches;

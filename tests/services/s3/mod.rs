@@ -115,11 +115,6 @@ impl Store<'_> {
         self.server.dir.join("data").join(&self.bucket)
     }
 
-    /// Where the server keeps an object.
-    pub fn file(&self, key: &str) -> PathBuf {
-        self.path().join(key)
-    }
-
     /// All objects by key, without what is remembered beside them.
     pub fn objects(&self) -> Tree {
         let mut tree = self.all();
