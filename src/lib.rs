@@ -83,7 +83,8 @@
 //! # Sources
 //!
 //! [`source::file::FileSource`] reads files, directories, pipes and stdin, plain or compressed, in whatever form
-//! their JSON stands. To write your own, implement [`Source`] and [`Reader`]; a closure is a reader. The rules:
+//! their JSON stands. With the feature `kafka`, [`source::kafka::KafkaSource`] reads topics, as a member of a group
+//! that remembers what is done, or alone. To write your own, implement [`Source`] and [`Reader`]; a closure is a reader. The rules:
 //!
 //! * [`Chunk::start`] comes first, with the partition and the position. Then [`Chunk::push`] until it says
 //!   [`Room::Full`]; that record is in the chunk.
@@ -113,7 +114,10 @@
 //!
 //! # Sinks
 //!
-//! [`sink::dir::DirSink`] stores a file a batch, [`sink::stream`] has one file and stdout. Your own [`Sink`] is
+//! [`sink::dir::DirSink`] stores a file a batch, [`sink::stream`] has one file and stdout, and
+//! [`sink::kafka::KafkaSink`] writes to a topic: with the group whose topics are read it commits their offsets in
+//! the same transaction ([`sink::Commits::Sink`]), so each record is there exactly once. It takes records with key
+//! and headers ([`outgoing`]), which [`Recipe::records`] makes of them. Your own [`Sink`] is
 //! called from a blocking thread, does one attempt, and returns. A transient error
 //! ([`error::Retry::Transient`]) is tried again by the engine with growing delays; a permanent one ends the run,
 //! with nothing committed behind the last receipt. A batch that is not known to be stored is stored again, so
@@ -258,6 +262,24 @@
 //! let again = job::run(&config, Mode::Store, &Stop::new(), &|_| {});
 //! assert_eq!(again.summary.expect("it looked").outcome, Outcome::NothingToDo);
 //! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! A job from Kafka differs in its configuration alone: brokers, topics, and where it ends. The group remembers what
+//! is done, so there is no state beside the output.
+//!
+//! ```no_run
+//! use pipeline::config::kafka::Until;
+//! use pipeline::config::{Config, Place, SourceKind};
+//! use pipeline::job::{self, Mode};
+//! use pipeline::Stop;
+//!
+//! let mut config = Config::new(vec![], Place::Kafka("data-copy".into()));
+//! config.input.source = SourceKind::Kafka;
+//! config.kafka.brokers = vec!["localhost:9092".into()];
+//! config.kafka.source.topics = vec!["data-input".into()];
+//! config.kafka.source.until = Until::End;
+//! let done = job::run(&config, Mode::Store, &Stop::new(), &|_| {});
+//! assert!(done.error.is_none(), "{:?}", done.error);
 //! ```
 //!
 //! # Reading the source

@@ -42,8 +42,15 @@ impl Job<'_> {
         let endless = matches!(self.config.kafka.source.until, config::Until::Forever);
         let extent = if endless { Extent::Open } else { Extent::Bounded };
         let (marks, consumed) = (None, source.consumed());
-        let mut done =
-            self.engine(&Parts { source: &source, recipe: &recipe, sink: &*sink, marks, consumed, extent });
+        let mut done = self.engine(&Parts {
+            source: &source,
+            recipe: &recipe,
+            sink: &*sink,
+            marks,
+            consumed,
+            extent,
+            tend: &|| {},
+        });
         if let (Some(summary), None, true) = (&mut done.summary, &done.error, endless)
             && summary.outcome == Outcome::Drained
         {

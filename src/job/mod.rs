@@ -73,7 +73,15 @@ pub fn run_with(
     stop: &Stop,
     observe: &(dyn Fn(&Snapshot) + Sync),
 ) -> Done {
-    let job = Job { config, transforms, mode, stop, observe };
+    let job = Job {
+        config,
+        transforms,
+        mode,
+        stop,
+        observe,
+        #[cfg(feature = "s3")]
+        bucket: Default::default(),
+    };
     job.run().unwrap_or_else(|error| Done { summary: None, error: Some(error) })
 }
 
@@ -83,6 +91,8 @@ struct Job<'a> {
     mode: Mode,
     stop: &'a Stop,
     observe: &'a (dyn Fn(&Snapshot) + Sync),
+    #[cfg(feature = "s3")]
+    bucket: std::sync::OnceLock<Arc<crate::s3::Bucket>>,
 }
 
 /// What a run is put together of.
@@ -96,6 +106,8 @@ struct Parts<'a> {
     consumed: Arc<AtomicU64>,
     /// What progress is shown over.
     extent: Extent,
+    /// Called now and then while it goes on.
+    tend: &'a (dyn Fn() + Sync),
 }
 
 impl Job<'_> {
@@ -120,7 +132,10 @@ impl Job<'_> {
     fn engine(&self, parts: &Parts<'_>) -> Done {
         let reporter =
             Reporter::new(parts.source.size(), parts.consumed.clone(), self.observe).over(parts.extent);
-        let observe = |metrics: &Metrics| reporter.tick(metrics);
+        let observe = |metrics: &Metrics| {
+            reporter.tick(metrics);
+            (parts.tend)();
+        };
         let mut pipeline = Pipeline::new(parts.source, parts.recipe, parts.sink)
             .settings(self.settings())
             .stop(self.stop)
@@ -193,8 +208,16 @@ impl Job<'_> {
             codec: if rehearsed { Codec::None } else { self.config.output.codec },
             on_reject: processing.on_reject,
             max_rejected: processing.max_rejected,
-            commit_interval: Duration::from_millis(500),
+            commit_interval: self.commit_interval(),
         }
+    }
+
+    /// How often it is remembered what is done. Each time is a request where that is in a bucket, and what is done
+    /// again after a crash is the same.
+    fn commit_interval(&self) -> Duration {
+        let is_remote = matches!(self.config.output.to, Place::S3 { .. });
+        let is_file = self.config.input.source == SourceKind::File;
+        Duration::from_millis(if is_remote && is_file { 2000 } else { 500 })
     }
 
     fn processed_by(&self) -> String {

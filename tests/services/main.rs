@@ -14,6 +14,7 @@ mod client;
 mod cluster;
 mod directory;
 mod exactly;
+mod faults;
 mod flow;
 mod harness;
 mod kafka;

@@ -34,8 +34,9 @@ use mailbox::{Delivery, Mailbox, append_all};
 use membership::{Membership, Sent, leader_epoch, place};
 
 /// Bytes of queued output that go into one flush or transaction: a transaction costs about four round trips,
-/// whatever is in it.
-const GROUP: usize = 1 << 20;
+/// whatever is in it. Nobody waits for so many; they are what has gathered behind the one before. Measured from one
+/// topic to another with envelopes, thousand records of 300 bytes a second: 159 with 1 MiB, 337 with 4, 467 with 8.
+const GROUP: usize = 8 << 20;
 /// How often is looked whether the group has a generation.
 const LOOK: Duration = Duration::from_millis(20);
 

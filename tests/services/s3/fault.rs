@@ -37,9 +37,14 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Whether it stores an object as a whole.
+    /// Whether it stores a batch as a whole.
     pub fn is_put(&self) -> bool {
-        self.method == "PUT" && !self.target.contains('?')
+        self.method == "PUT" && !self.target.contains('?') && !self.is_of_state()
+    }
+
+    /// Whether it is about what is remembered.
+    pub fn is_of_state(&self) -> bool {
+        self.target.contains("/.pipeline/")
     }
 
     /// Whether it stores a part.

@@ -8,6 +8,7 @@ mod fault;
 mod faults;
 mod kafka;
 mod refused;
+mod state;
 mod stored;
 
 use std::collections::BTreeMap;
@@ -119,8 +120,15 @@ impl Store<'_> {
         self.path().join(key)
     }
 
-    /// All objects by key.
+    /// All objects by key, without what is remembered beside them.
     pub fn objects(&self) -> Tree {
+        let mut tree = self.all();
+        tree.retain(|key, _| !key.contains(".pipeline/"));
+        tree
+    }
+
+    /// All objects by key.
+    pub fn all(&self) -> Tree {
         let mut tree = Tree::new();
         collect(&self.path(), "", &mut tree);
         tree
