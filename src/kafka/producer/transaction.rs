@@ -577,7 +577,8 @@ fn judge(transactional_id: String, api: &'static str, code: Code) -> Error {
 /// The same for a commit: whatever is not known to be undone is not tried again.
 fn ending(transactional_id: String, api: &'static str, code: Code) -> Error {
     match code.0 {
-        47 | 90 => Error::Fenced { transactional_id, code },
+        // 48 is what KIP-890 answers to whom others have fenced by an abort.
+        47 | 48 | 90 => Error::Fenced { transactional_id, code },
         _ => Error::Transaction { transactional_id, api, code },
     }
 }
