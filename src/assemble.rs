@@ -144,10 +144,14 @@ impl<'a> Assembler<'a> {
     fn receive(&mut self, message: Message) -> Result<()> {
         // There is a place for every permit, so this never blocks; readers that are gone do not matter.
         let _ = self.ports.permits.try_send(());
+        if matches!(message.event, Event::Chunk(_)) {
+            self.at.metrics.flow.chunks_assembled.fetch_add(1, Ordering::Relaxed);
+        }
         self.lanes[message.lane].put(message.seq, message.event);
         while let Some(event) = self.lanes[message.lane].next() {
             self.event(message.lane, event)?;
         }
+        self.at.metrics.flow.open_batches.store(self.lots.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -206,7 +210,7 @@ impl<'a> Assembler<'a> {
         if self.closed || self.gone.contains(&partition) {
             return Ok(());
         }
-        self.at.metrics.rejected(&processed.rejects, &processed.samples);
+        self.at.metrics.rejected(&processed.samples);
         if let Some(error) = self.refusal(&processed) {
             return self.refuse(error);
         }
@@ -425,6 +429,7 @@ impl<'a> Assembler<'a> {
     fn job(&self, job: Job) -> Result<()> {
         let waits = Instant::now();
         self.at.pending.fetch_add(1, Ordering::AcqRel);
+        self.at.metrics.flow.jobs_queued.fetch_add(1, Ordering::Relaxed);
         let sent = self.ports.jobs.send(job).map_err(|_| Error::Stopped);
         Metrics::waited(&self.at.metrics.writer_waits, waits);
         sent

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::budget::{Lease, Recycler};
 use crate::cut::Close;
-use crate::record::Partition;
+use crate::record::{Partition, RejectKind};
 
 /// Which batch: its partition and start alone name it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +35,32 @@ pub struct Counts {
     pub rejected: u64,
     /// Bytes of the records read.
     pub bytes_read: u64,
+    /// Records rejected, by kind.
+    pub kinds: Kinds,
+}
+
+/// How many records were rejected, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kinds([u64; RejectKind::ALL.len()]);
+
+impl Kinds {
+    /// Adds records of a kind.
+    pub fn add(&mut self, kind: RejectKind, count: u64) {
+        self.0[kind as usize] += count;
+    }
+
+    /// The kinds of which there are any, and how many.
+    pub fn iter(&self) -> impl Iterator<Item = (RejectKind, u64)> {
+        RejectKind::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
+    }
+}
+
+impl AddAssign for Kinds {
+    fn add_assign(&mut self, other: Self) {
+        for (sum, count) in self.0.iter_mut().zip(other.0) {
+            *sum += count;
+        }
+    }
 }
 
 impl AddAssign for Counts {
@@ -43,6 +69,9 @@ impl AddAssign for Counts {
         self.stored += other.stored;
         self.rejected += other.rejected;
         self.bytes_read += other.bytes_read;
+        if other.rejected > 0 {
+            self.kinds += other.kinds;
+        }
     }
 }
 

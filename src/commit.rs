@@ -24,7 +24,7 @@ use crate::retry::Policy;
 use crate::sink::Commits;
 use crate::source::{Mark, Marks};
 use crate::stop::Stop;
-use crate::write::retry;
+use crate::write::Patience;
 
 /// What the commit thread is told.
 pub(crate) enum Note {
@@ -327,12 +327,16 @@ impl<'a> Commit<'a> {
         let mut refused = Vec::new();
         let count = marks.len();
         let what = || format!("store the marks of {count} partitions");
-        let stored = retry(self.retry, self.stop, self.metrics, &what, || {
+        let (stop, metrics) = (self.stop, self.metrics);
+        let patience = Patience { policy: self.retry, stop, metrics, service: self.marks.service() };
+        let stored = patience.retry(&what, || {
             if marks.is_empty() {
                 return Ok(());
             }
             let known = refused.len();
+            let begun = Instant::now();
             let stored = self.marks.store(marks, &mut refused);
+            self.metrics.latencies.commit.since(begun);
             if refused.len() > known {
                 marks.retain(|mark| !refused.contains(&mark.partition));
             }

@@ -35,6 +35,18 @@ pub enum Close {
 }
 
 impl Close {
+    /// Every reason for which a batch is closed.
+    pub const ALL: [Close; 8] = [
+        Close::Count,
+        Close::Bytes,
+        Close::Wait,
+        Close::Pressure,
+        Close::Planned,
+        Close::End,
+        Close::Drain,
+        Close::Chunk,
+    ];
+
     /// The name that metrics and the summary carry.
     pub fn name(self) -> &'static str {
         match self {

@@ -139,6 +139,23 @@ impl Error {
         }
     }
 
+    /// What kind of failure it is, in a word: for metrics, where texts would be without number.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Error::Usage(_) => "usage",
+            Error::Changed { .. } => "changed",
+            Error::Locked { .. } => "locked",
+            Error::Io { source, .. } => io_kind(source),
+            Error::Damaged { .. } => "damaged",
+            Error::Rejected { .. } | Error::TooManyRejected { .. } => "rejected",
+            Error::OutputClosed => "closed",
+            Error::Panicked { .. } => "panicked",
+            Error::OwnPool => "pool",
+            Error::Stopped => "stopped",
+            Error::Other { source, .. } => other_kind(&**source),
+        }
+    }
+
     /// How long whoever refused wants to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -199,6 +216,39 @@ impl Error {
             },
             _ => None,
         }
+    }
+}
+
+fn io_kind(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "timeout",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => "no_space",
+        io::ErrorKind::NotFound => "not_found",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "denied",
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable => "connection",
+        _ => "io",
+    }
+}
+
+/// The kind of an error of another kind of error, or of the first cause of it that has one.
+fn other_kind(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    #[cfg(feature = "kafka")]
+    if let Some(error) = error.downcast_ref::<crate::kafka::Error>() {
+        return error.kind();
+    }
+    #[cfg(feature = "s3")]
+    if let Some(error) = error.downcast_ref::<crate::s3::Error>() {
+        return error.kind();
+    }
+    match (error.downcast_ref::<io::Error>(), error.source()) {
+        (Some(error), _) => io_kind(error),
+        (None, Some(cause)) => other_kind(cause),
+        (None, None) => "other",
     }
 }
 

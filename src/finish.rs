@@ -32,6 +32,11 @@ impl From<Result<Summary>> for Finish {
 }
 
 impl Finish {
+    /// How it ended; a run that did not begin has failed.
+    pub fn outcome(&self) -> Outcome {
+        self.summary.as_ref().map_or(Outcome::Failed, |summary| summary.outcome)
+    }
+
     /// The error that a user must read: not that a reader closed its pipe or that the run was told to stop.
     pub fn complaint(&self) -> Option<&Error> {
         self.error.as_ref().filter(|error| !matches!(error, Error::OutputClosed | Error::Stopped))

@@ -320,6 +320,8 @@ pub mod kafka;
 pub mod s3;
 pub mod summary;
 pub mod progress;
+#[cfg(feature = "status")]
+pub mod status;
 
 pub use batch::{Batch, Receipt};
 pub use error::{Error, Result};

@@ -1,16 +1,24 @@
 //! The logger of the program: lines of text or of JSON on stderr, through the [`Screen`] so that they do not tear
 //! the progress bar. The library only logs; it never installs a logger.
+//!
+//! Of the lines of one place only so many are logged in a while, and how many were left out: [`limit`]. What was asked
+//! for with debug or trace is not limited.
+
+mod limit;
 
 use std::io::{self, IsTerminal, Write};
+use std::time::Instant;
 
 use env_logger::fmt::Formatter;
 use env_logger::{Builder, Target, WriteStyle};
 use log::kv::{self, Key, Value, VisitSource};
-use log::{LevelFilter, Record};
+use log::{Level, LevelFilter, Record};
+use parking_lot::Mutex;
 use pipeline::config::{Log, LogFormat};
 use serde::Serialize;
 
 use crate::screen::Screen;
+use limit::{Limit, Verdict};
 
 /// Installs the logger. `filter` is `RUST_LOG`'s, where it counts.
 pub fn install(log: Log, filter: Option<&str>, screen: &Screen) {
@@ -22,8 +30,9 @@ pub fn install(log: Log, filter: Option<&str>, screen: &Screen) {
         None => {
             builder.filter_level(log.level);
             if log.level == LevelFilter::Warn {
-                // Asked for by --progress, and there is one line a minute.
+                // Asked for by --progress, --status or SIGUSR1, and there are few of them.
                 builder.filter_module("pipeline::progress", LevelFilter::Info);
+                builder.filter_module("pipeline::status", LevelFilter::Info);
             }
         }
     }
@@ -31,14 +40,47 @@ pub fn install(log: Log, filter: Option<&str>, screen: &Screen) {
     let colours = io::stderr().is_terminal() && !no_color;
     builder.write_style(if colours { WriteStyle::Always } else { WriteStyle::Never });
     builder.target(Target::Pipe(Box::new(screen.clone())));
-    match log.format {
-        LogFormat::Text => builder.format(text),
-        LogFormat::Json => {
-            builder.format(|out, record| json(&out.timestamp_millis().to_string(), record, out))
+    let (limit, format) = (Mutex::new(Limit::default()), log.format);
+    builder.format(move |out, record| match verdict(&limit, record) {
+        Verdict::LeaveOut => Ok(()),
+        Verdict::Log(0) => line(format, record, out),
+        Verdict::Log(left_out) => {
+            let mut told = Record::builder();
+            told.level(record.level()).target(record.target());
+            let note = format!("{left_out} lines like those before were left out");
+            line(format, &told.args(format_args!("{note}")).build(), out)?;
+            if record.target() == LEFT_OUT { Ok(()) } else { line(format, record, out) }
         }
-    };
+    });
     // A second logger can only be one of a test's.
     let _ = builder.try_init();
+}
+
+/// The target of what is said of lines that were left out, at the end.
+const LEFT_OUT: &str = "pipeline::log";
+
+/// Tells how many lines were left out last.
+pub fn finish() {
+    log::warn!(target: LEFT_OUT, "");
+}
+
+fn verdict(limit: &Mutex<Limit>, record: &Record<'_>) -> Verdict {
+    if record.target() == LEFT_OUT {
+        let rest = limit.lock().rest();
+        return if rest == 0 { Verdict::LeaveOut } else { Verdict::Log(rest) };
+    }
+    match (record.level(), record.file_static(), record.line()) {
+        (Level::Debug | Level::Trace, ..) => Verdict::Log(0),
+        (_, Some(file), Some(line)) => limit.lock().line((file, line), Instant::now()),
+        _ => Verdict::Log(0),
+    }
+}
+
+fn line(format: LogFormat, record: &Record<'_>, out: &mut Formatter) -> io::Result<()> {
+    match format {
+        LogFormat::Text => text(out, record),
+        LogFormat::Json => json(&out.timestamp_millis().to_string(), record, out),
+    }
 }
 
 fn text(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {

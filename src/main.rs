@@ -6,6 +6,7 @@ mod check;
 mod logging;
 mod screen;
 mod signal;
+mod watch;
 mod finish;
 
 use std::io::{self, Write};
@@ -22,6 +23,7 @@ use pipeline::{Error, Result};
 use cli::{Ambient, Chatter, Invocation, Mode, Request, SummaryTo};
 use finish::{Finish, Rejects, chain, hint};
 use screen::{Progress, Screen};
+use watch::Watch;
 
 fn main() -> ExitCode {
     let code = match arguments().and_then(|args| cli::parse(&args, &Ambient::process)) {
@@ -50,13 +52,23 @@ fn perform(invocation: &Invocation) -> u8 {
         complain(&problem, None);
         return 2;
     }
-    if let Some(problem) = unwritable_summary(&invocation.summary) {
+    let unwritable =
+        unwritable_summary(&invocation.summary).or_else(|| watch::unwritable(&invocation.status));
+    if let Some(problem) = unwritable {
         complain(&problem, None);
         return 2;
     }
     let screen = Screen::new();
     logging::install(invocation.log, invocation.log_filter.as_deref(), &screen);
     let stop = Stop::new();
+    let board = watch::board(&invocation.config, &stop);
+    let serving = match watch::listen(&invocation.status) {
+        Ok(serving) => serving,
+        Err(error) => {
+            complain(&chain(&error), hint(&error));
+            return 1;
+        }
+    };
     let (watch, signals, caught) = match signal::install(stop.clone()) {
         Ok(installed) => installed,
         Err(error) => {
@@ -68,17 +80,26 @@ fn perform(invocation: &Invocation) -> u8 {
         say(&format!("group {group}; -g NAME names another\n"));
     }
     let progress = Progress::new(invocation.progress, invocation.chatter, &screen);
-    let finish = thread::scope(|scope| {
-        let watching = thread::Builder::new().name("signals".into()).spawn_scoped(scope, || watch.run());
-        let finish = match watching {
-            Ok(_) => run(invocation, &stop, &progress),
+    let (server, close) = serving.unzip();
+    let watcher = Watch::new(&board, &progress, &invocation.status);
+    let (finish, told) = thread::scope(|scope| {
+        let board = &board;
+        let status = || log::info!(target: "pipeline::status", "{}", board.line());
+        let signals_thread = thread::Builder::new().name("signals".into());
+        let watching = signals_thread.spawn_scoped(scope, move || watch.run(status));
+        let serving = server.as_ref().map_or(Ok(()), |server| watch::serve(server, board, scope));
+        let finish = match watching.and(serving) {
+            Ok(()) => run(invocation, &stop, &watcher),
             Err(error) => Err(Error::other("cannot start a thread", Retry::Transient, error)).into(),
         };
+        let told = watcher.end(finish.outcome());
         signals.close();
-        finish
+        drop(close);
+        (finish, told)
     });
     progress.finish();
-    conclude(invocation, &finish, caught.exit_code())
+    logging::finish();
+    conclude(invocation, &finish, told, caught.exit_code())
 }
 
 /// The group that nobody named, and that remembers what this run reads of its topics.
@@ -98,19 +119,19 @@ fn unwritable_summary(to: &SummaryTo) -> Option<String> {
 }
 
 /// Lets the library do it. The observer draws.
-fn run(invocation: &Invocation, stop: &Stop, progress: &Progress) -> Finish {
+fn run(invocation: &Invocation, stop: &Stop, watch: &Watch<'_>) -> Finish {
     let mode = if invocation.mode == Mode::DryRun { job::Mode::Rehearse } else { job::Mode::Store };
-    let done = job::run(&invocation.config, mode, stop, &|snapshot| progress.tick(snapshot));
+    let done = job::run_observed(&invocation.config, &[], mode, stop, watch);
     Finish { summary: done.summary, error: done.error }
 }
 
 /// Writes the summary and the error, in this order: the error is what must be read.
-fn conclude(invocation: &Invocation, finish: &Finish, signal: Option<u8>) -> u8 {
+fn conclude(invocation: &Invocation, finish: &Finish, told: Result<()>, signal: Option<u8>) -> u8 {
     let summary = match invocation.summary {
         SummaryTo::JsonFile(_) => finish.summary.as_ref(),
         SummaryTo::Text | SummaryTo::Json => finish.told(),
     };
-    let reported = summary.map_or(Ok(()), |summary| report(invocation, summary));
+    let reported = summary.map_or(Ok(()), |summary| report(invocation, summary)).and(told);
     if let Some(error) = finish.complaint() {
         complain(&chain(error), hint(error));
     }

@@ -1,26 +1,39 @@
 //! What a run counts. Records, bytes and batches count when they are durable, never before.
 //!
-//! Written by the engine's threads with relaxed atomics, a few per chunk; read by progress, summary and status.
+//! Written by the engine's threads with relaxed atomics, a few per chunk; read by progress, summary and status. What
+//! is not durable yet is in [`Metrics::seen`], [`Flow`] and the latencies, and is named so.
+
+mod age;
+mod latency;
+mod service;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::batch::Receipt;
+use crate::batch::{Kinds, Receipt};
+use crate::budget::Budget;
 use crate::cut::Close;
-use crate::record::{Partition, RejectKind};
+use crate::record::{Chunk, Partition};
 use crate::transform::Sample;
+use age::Ages;
+pub use latency::{Histogram, Latency};
+pub use service::{Services, Told, Trouble};
 
 /// How many partitions are listed one by one; the rest only counts in the sums.
 const LISTED: usize = 1000;
+/// Nanoseconds of waiting between two looks that mean nothing: taking what is free takes time, too.
+const HARDLY: u64 = 10_000_000;
 /// How many rejected records are shown.
 const SAMPLES: usize = 3;
 
 /// Counters of one run.
 pub struct Metrics {
-    started: Instant,
+    made: Instant,
+    started: OnceLock<Instant>,
     /// Records that readers have handed on, durable or not.
     pub seen: AtomicU64,
     /// Retries of sinks and marks.
@@ -33,8 +46,51 @@ pub struct Metrics {
     pub peak_bytes: AtomicU64,
     /// Partitions that somebody else took over before everything of them was committed.
     pub partitions_lost: AtomicU64,
+    /// What passes the stages.
+    pub flow: Flow,
+    /// How long the stages take for it.
+    pub latencies: Latencies,
+    /// What went wrong with whom.
+    pub services: Services,
+    held: AtomicBool,
+    budget: OnceLock<Arc<Budget>>,
     totals: Mutex<Totals>,
     reaches: Mutex<Reaches>,
+    ages: Mutex<Ages>,
+}
+
+/// What passed each stage so far; what waits between two of them is the difference. Not durable.
+#[derive(Debug, Default)]
+pub struct Flow {
+    /// Chunks that readers gave to the pool.
+    pub chunks_read: AtomicU64,
+    /// Chunks that the pool is done with.
+    pub chunks_processed: AtomicU64,
+    /// Chunks that the assembler took.
+    pub chunks_assembled: AtomicU64,
+    /// Batches that are open now.
+    pub open_batches: AtomicU64,
+    /// Jobs that the assembler gave to the writers.
+    pub jobs_queued: AtomicU64,
+    /// Jobs that writers are done with.
+    pub jobs_done: AtomicU64,
+    /// How many chunks may be between reader and assembler at once.
+    pub chunks_limit: AtomicU64,
+    /// How many jobs may wait for a writer.
+    pub jobs_limit: AtomicU64,
+}
+
+/// How long things took.
+#[derive(Debug, Default)]
+pub struct Latencies {
+    /// Reading a chunk from the source.
+    pub fetch: Latency,
+    /// Making output of a chunk.
+    pub process: Latency,
+    /// One call of the sink that publishes.
+    pub publish: Latency,
+    /// Storing marks.
+    pub commit: Latency,
 }
 
 /// How far partitions are done that have a known end: positions, which for Kafka are records.
@@ -84,7 +140,7 @@ pub struct Totals {
     /// Records rejected.
     pub rejected: u64,
     /// Rejected records by kind.
-    pub rejects: BTreeMap<RejectKind, u64>,
+    pub rejects: Kinds,
     /// Bytes of records read.
     pub bytes_read: u64,
     /// Bytes stored, dead letters included.
@@ -141,28 +197,93 @@ impl Stage {
 impl Default for Metrics {
     fn default() -> Self {
         Metrics {
-            started: Instant::now(),
+            made: Instant::now(),
+            started: OnceLock::new(),
             seen: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             reader_waits: AtomicU64::new(0),
             writer_waits: AtomicU64::new(0),
             peak_bytes: AtomicU64::new(0),
             partitions_lost: AtomicU64::new(0),
+            flow: Flow::default(),
+            latencies: Latencies::default(),
+            services: Services::default(),
+            held: AtomicBool::new(false),
+            budget: OnceLock::new(),
             reaches: Mutex::default(),
             totals: Mutex::default(),
+            ages: Mutex::default(),
         }
     }
 }
 
 impl Metrics {
-    /// When the run began.
+    /// When the run began; before that, when these were made.
     pub fn started(&self) -> Instant {
-        self.started
+        *self.started.get().unwrap_or(&self.made)
     }
 
-    /// The sums so far.
+    /// Whether the engine has begun to run.
+    pub fn is_running(&self) -> bool {
+        self.started.get().is_some()
+    }
+
+    /// The sums so far. While the output is held, nothing counts as stored.
     pub fn totals(&self) -> Totals {
-        self.totals.lock().clone()
+        let totals = self.totals.lock().clone();
+        if !self.held.load(Ordering::Acquire) {
+            return totals;
+        }
+        Totals { stored: 0, bytes_stored: 0, batches: 0, closes: BTreeMap::new(), ..totals }
+    }
+
+    /// Nothing that is stored can be seen before the run's end, so that it does not count as stored until
+    /// [`Metrics::release`]: output that is one file.
+    pub fn hold(&self) {
+        self.held.store(true, Ordering::Release);
+    }
+
+    /// What was stored can be seen.
+    pub fn release(&self) {
+        self.held.store(false, Ordering::Release);
+    }
+
+    /// Bytes between read and stored, and how many there may be; `None` before the run.
+    pub fn in_flight(&self) -> Option<(usize, usize)> {
+        self.budget.get().map(|budget| (budget.used(), budget.limit()))
+    }
+
+    /// The most bytes that were between read and stored at once so far.
+    pub fn peak(&self) -> usize {
+        self.budget.get().map_or(0, |budget| budget.peak())
+    }
+
+    /// How long ago the oldest record was read that is not committed; `None` where there is none.
+    pub fn oldest(&self) -> Option<Duration> {
+        self.ages.lock().oldest().map(|since| since.elapsed())
+    }
+
+    /// The same by name of partition.
+    pub fn oldest_each(&self) -> BTreeMap<String, Duration> {
+        let ages = self.ages.lock();
+        ages.each().map(|(partition, since)| (partition.name().to_owned(), since.elapsed())).collect()
+    }
+
+    /// The run begins.
+    pub(crate) fn begin(&self, budget: &Arc<Budget>, chunks: usize, jobs: usize) {
+        let _ = self.started.set(Instant::now());
+        let _ = self.budget.set(budget.clone());
+        self.flow.chunks_limit.store(chunks as u64, Ordering::Relaxed);
+        self.flow.jobs_limit.store(jobs as u64, Ordering::Relaxed);
+    }
+
+    /// A reader hands on what it has read.
+    pub(crate) fn read(&self, chunk: &Chunk) {
+        self.seen.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        self.flow.chunks_read.fetch_add(1, Ordering::Relaxed);
+        if let (Some(partition), Some((first, last))) = (&chunk.partition, chunk.span()) {
+            self.ages.lock().read(partition, first, last, Instant::now());
+        }
     }
 
     /// Records read, stored and rejected, and batches: for callers that ask often.
@@ -171,13 +292,14 @@ impl Metrics {
         (totals.read, totals.stored, totals.rejected, totals.batches)
     }
 
-    /// The stage that the others wait for, judged by who has waited since `earlier` (reader and writer waits).
+    /// The stage that the others wait for, judged by who has waited since `earlier` (reader and writer waits), which
+    /// should be some tenths of a second ago. Where readers have hardly waited, all wait for them.
     pub fn limiting(&self, earlier: (u64, u64)) -> (Stage, (u64, u64)) {
         let now = (self.reader_waits.load(Ordering::Relaxed), self.writer_waits.load(Ordering::Relaxed));
         let (reader, writer) = (now.0.saturating_sub(earlier.0), now.1.saturating_sub(earlier.1));
         let stage = match (reader, writer) {
-            (reader, writer) if writer > reader / 2 && writer > 0 => Stage::Write,
-            (0, _) => Stage::Read,
+            (reader, writer) if writer > reader / 2 && writer > HARDLY => Stage::Write,
+            (0..=HARDLY, _) => Stage::Read,
             _ => Stage::Process,
         };
         (stage, now)
@@ -219,6 +341,8 @@ impl Metrics {
         if let Some(extent) = reaches.open.remove(partition) {
             reaches.past += extent.reach().done;
         }
+        drop(reaches);
+        self.ages.lock().gone(partition);
     }
 
     pub(crate) fn begun(&self, partition: &Partition, start: u64) {
@@ -241,6 +365,7 @@ impl Metrics {
             totals.read += receipt.counts.read;
             totals.stored += receipt.counts.stored;
             totals.rejected += receipt.counts.rejected;
+            totals.rejects += receipt.counts.kinds;
             totals.bytes_read += receipt.counts.bytes_read;
             totals.bytes_stored += receipt.bytes;
             totals.batches += 1;
@@ -260,13 +385,20 @@ impl Metrics {
         if let Some(extent) = self.reaches.lock().open.get_mut(partition) {
             (extent.start, extent.done) = (extent.start.min(watermark), watermark);
         }
+        let mut ages = self.ages.lock();
+        if ended {
+            ages.gone(partition);
+        } else {
+            ages.committed(partition, watermark);
+        }
     }
 
-    pub(crate) fn rejected(&self, rejects: &[(RejectKind, u64)], samples: &[Sample]) {
-        let mut totals = self.totals.lock();
-        for (kind, count) in rejects {
-            *totals.rejects.entry(*kind).or_default() += count;
+    /// The first records that were rejected are shown, stored or not: they say why a run failed, too.
+    pub(crate) fn rejected(&self, samples: &[Sample]) {
+        if samples.is_empty() {
+            return;
         }
+        let mut totals = self.totals.lock();
         let room = SAMPLES.saturating_sub(totals.samples.len());
         totals.samples.extend(samples.iter().take(room).cloned());
     }

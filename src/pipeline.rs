@@ -151,6 +151,13 @@ impl<'a> Pipeline<'a> {
         self
     }
 
+    /// Counts into these, which the caller made before: sources and sinks may count into them too
+    /// ([`Metrics::services`]).
+    pub fn counting(mut self, metrics: &Arc<Metrics>) -> Self {
+        self.metrics = metrics.clone();
+        self
+    }
+
     /// What the run counts; stays valid behind its end, also if it failed.
     pub fn metrics(&self) -> Arc<Metrics> {
         self.metrics.clone()
@@ -228,6 +235,7 @@ impl<'a> Run<'a> {
         let budget = Budget::new(plan.flow);
         let freed = budget.clone();
         pipe.stop.on_change(move || freed.notify());
+        pipe.metrics.begin(&budget, plan.permits, plan.queue);
         let flows = (0..plan.readers).map(|_| Mutex::default()).collect();
         Ok(Run {
             pipe,

@@ -14,7 +14,7 @@ use crate::budget::{Lease, Recycler};
 use crate::codec::{Codec, Encoder};
 use crate::cut::Close;
 use crate::error::Result;
-use crate::record::{Chunk, Cut, Partition, RejectKind, Section};
+use crate::record::{Chunk, Cut, Partition, Section};
 use crate::source::Cuts;
 use crate::stage::panicked;
 use crate::transform::{Out, Program, Sample};
@@ -31,7 +31,6 @@ pub(crate) struct Processed {
     pub sections: Vec<SectionOut>,
     pub resume: Option<Arc<[u8]>>,
     pub samples: Vec<Sample>,
-    pub rejects: Vec<(RejectKind, u64)>,
 }
 
 /// One section's output: what one batch takes from the chunk.
@@ -134,6 +133,9 @@ impl<'a> Shop<'a> {
         let mut sections = Vec::with_capacity(chunk.cuts.len() + 1);
         for section in chunk.sections() {
             let span = self.section(&section, &chunk, &mut bench);
+            for (kind, count) in bench.out.rejects.drain(..) {
+                bench.out.counts.kinds.add(kind, count);
+            }
             sections.push(SectionOut {
                 cut: section.cut(),
                 opened_at: section.opened_at(),
@@ -152,7 +154,6 @@ impl<'a> Shop<'a> {
             sections,
             resume: chunk.resume.take(),
             samples: std::mem::take(&mut bench.out.samples),
-            rejects: std::mem::take(&mut bench.out.rejects),
         };
         let lease = std::mem::take(&mut chunk.lease);
         self.chunks.give(chunk);

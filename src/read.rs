@@ -81,7 +81,11 @@ impl<'scope> Readers<'scope> {
             chunk.lease = lease;
             chunk.cutters = cutters;
             chunk.cutters.set_now(now());
+            let fetching = Instant::now();
             let read = reader.read(&mut chunk)?;
+            if matches!(read, Read::Chunk) {
+                self.metrics.latencies.fetch.since(fetching);
+            }
             if !chunk.readable.is_empty() {
                 self.metrics.readable(&mut chunk.readable);
             }
@@ -145,11 +149,14 @@ impl<'scope> Readers<'scope> {
     fn spawn(&'scope self, mut chunk: Box<Chunk>, lane: &Lane<'_, 'scope>, seq: u64) -> Result<()> {
         let memory = chunk.memory();
         chunk.lease.resize(memory);
-        self.metrics.seen.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        self.metrics.read(&chunk);
         self.permit()?;
         let (index, results) = (lane.index, lane.results.clone());
         lane.pool.spawn(move |_| {
+            let begun = Instant::now();
             let event = Event::Chunk(self.shop.run(chunk));
+            self.metrics.latencies.process.since(begun);
+            self.metrics.flow.chunks_processed.fetch_add(1, Ordering::Relaxed);
             // Fails only when the assembler is gone: the cause is elsewhere.
             let _ = results.send(Message { lane: index, seq, event });
         });

@@ -204,6 +204,17 @@ pub enum RejectKind {
 }
 
 impl RejectKind {
+    /// Every kind, in order.
+    pub const ALL: [RejectKind; 7] = [
+        RejectKind::InvalidJson,
+        RejectKind::InvalidUtf8,
+        RejectKind::TooLarge,
+        RejectKind::Incomplete,
+        RejectKind::Transform,
+        RejectKind::Output,
+        RejectKind::Schema,
+    ];
+
     /// The name that dead letters and metrics carry.
     pub fn name(self) -> &'static str {
         match self {
@@ -260,6 +271,11 @@ impl Chunk {
         self.start = position;
         self.end = position;
         self.opened_at = self.cutters.begin(partition);
+    }
+
+    /// Positions of the first and of the last record.
+    pub(crate) fn span(&self) -> Option<(u64, u64)> {
+        Some((self.entries.first()?.position, self.entries.last()?.position))
     }
 
     /// Adds one record: its position, and its bytes (copied). The position after it is `position + 1`, or set

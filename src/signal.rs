@@ -1,6 +1,8 @@
 //! Signals of the program. The first SIGINT or SIGTERM drains the run, the second aborts it, and from then on the
 //! next one kills the process: nobody is ever stuck.
 //!
+//! SIGUSR1 asks how far the run is, and changes nothing.
+//!
 //! SIGXFSZ is taken and forgotten, so that a file size limit is an error of `write` (EFBIG), not a death;
 //! SIGPIPE is ignored by Rust's runtime, so that a closed pipe is one too (EPIPE).
 
@@ -9,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use pipeline::stop::Stop;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::{Handle, Signals};
 
@@ -50,17 +52,25 @@ pub fn install(stop: Stop) -> io::Result<(Watch, Handle, Caught)> {
     }
     let signals = Signals::new([SIGINT, SIGTERM])?;
     deadly.store(false, Ordering::SeqCst);
+    // The last: who sees that it is caught knows that a signal to stop kills no more.
+    signals.add_signal(SIGUSR1)?;
     let handle = signals.handle();
     let caught = Caught::default();
     Ok((Watch { signals, deadly, stop, caught: caught.clone() }, handle, caught))
 }
 
 impl Watch {
-    /// Blocks until the handle is closed; stops the run when a signal comes.
-    pub fn run(mut self) {
-        for (times, signal) in self.signals.forever().enumerate() {
+    /// Blocks until the handle is closed; stops the run when a signal comes, and calls `status` at each SIGUSR1.
+    pub fn run(mut self, status: impl Fn()) {
+        let mut times = 0;
+        for signal in self.signals.forever() {
+            if signal == SIGUSR1 {
+                status();
+                continue;
+            }
+            times += 1;
             let number = usize::try_from(signal).unwrap_or_default();
-            if times == 0 {
+            if times == 1 {
                 self.caught.0.store(number, Ordering::Release);
                 log::warn!("stopping: what is in flight is finished first; a second signal aborts");
                 self.stop.drain();
@@ -87,23 +97,27 @@ mod tests {
         let (watch, handle, caught) = install(stop.clone()).unwrap();
         raise(SIGXFSZ).unwrap();
         assert_eq!(caught.exit_code(), None);
+        let asked = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| watch.run());
+            scope.spawn(|| watch.run(|| asked.store(true, Ordering::SeqCst)));
+            raise(SIGUSR1).unwrap();
+            until("asked", || asked.load(Ordering::SeqCst));
+            assert!(stop.is_running());
             raise(SIGTERM).unwrap();
-            wait(&stop, Phase::Drain);
+            until("drained", || stop.phase() == Phase::Drain);
             assert_eq!(caught.exit_code(), Some(143));
             raise(SIGINT).unwrap();
-            wait(&stop, Phase::Abort);
+            until("aborted", || stop.phase() == Phase::Abort);
             assert_eq!(caught.exit_code(), Some(143));
             handle.close();
         });
     }
 
-    /// Waits without sleeping for a fixed time: it ends with the phase, or the test fails.
-    fn wait(stop: &Stop, phase: Phase) {
+    /// Waits without sleeping for a fixed time: it ends when it is so, or the test fails.
+    fn until(what: &str, is: impl Fn() -> bool) {
         let until = Instant::now() + Duration::from_secs(20);
-        while stop.phase() != phase {
-            assert!(Instant::now() < until, "still {:?}", stop.phase());
+        while !is() {
+            assert!(Instant::now() < until, "never {what}");
             std::thread::yield_now();
         }
     }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
@@ -131,6 +132,7 @@ impl Writers<'_> {
                 Job::Abort(upload) => drop(upload),
             }
             self.pending.fetch_sub(done, Ordering::AcqRel);
+            self.metrics.flow.jobs_done.fetch_add(done as u64, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -197,7 +199,10 @@ impl Writers<'_> {
                 let last =
                     receipts.last().and_then(|last| batches.iter().rposition(|batch| is_of(last, batch)));
                 let done = last.map_or(0, |last| last + 1);
-                self.sink.store(&batches[done..], &mut receipts)
+                let begun = Instant::now();
+                let stored = self.sink.store(&batches[done..], &mut receipts);
+                self.metrics.latencies.publish.since(begun);
+                stored
             });
             match result {
                 // The tries are those of one batch: of two hundred some fail even where most requests succeed.
@@ -286,7 +291,9 @@ impl Writers<'_> {
         let handle = self.open(upload)?;
         let mut receipt = None;
         self.retry("publish", &upload.id, || {
+            let begun = Instant::now();
             receipt = Some(handle.publish(&batch, &totals)?);
+            self.metrics.latencies.publish.since(begun);
             Ok(())
         })?;
         upload.progress.lock().published = true;
@@ -310,7 +317,13 @@ impl Writers<'_> {
 
     fn retry(&self, what: &str, id: &BatchId, call: impl FnMut() -> Result<()>) -> Result<()> {
         let what = || format!("{what} batch {} of {}", id.start, id.partition);
-        retry(self.retry, self.stop, self.metrics, &what, call)
+        let patience = Patience {
+            policy: self.retry,
+            stop: self.stop,
+            metrics: self.metrics,
+            service: self.shape.service,
+        };
+        patience.retry(&what, call)
     }
 }
 
@@ -328,31 +341,41 @@ fn unasked(receipt: &Receipt) -> Error {
     Error::other(what, Retry::Permanent, receipt.id.partition.to_string())
 }
 
-/// Calls until it succeeds, fails for good, or the run is aborted. Blocks between tries.
-pub(crate) fn retry(
-    policy: Policy,
-    stop: &Stop,
-    metrics: &Metrics,
-    what: &dyn Fn() -> String,
-    mut call: impl FnMut() -> Result<()>,
-) -> Result<()> {
-    // Seeded by the address of a local: different for each thread, which is all the jitter needs.
-    let mut delays = policy.delays(std::ptr::from_ref(&call) as usize as u64);
-    let mut attempt = 1;
-    loop {
-        let error = match call() {
-            Err(error) if error.is_transient() && !stop.is_aborted() => error,
-            result => return result,
-        };
-        let Some(delay) = delays.next() else { return Err(error) };
-        let delay = delay.max(error.retry_after().unwrap_or_default());
-        metrics.retries.fetch_add(1, Ordering::Relaxed);
-        let (what, wait) = (what(), delay.as_millis());
-        log::warn!(
-            "cannot {what}: {error}; attempt {attempt} of {}, next in {wait} ms",
-            policy.max_retries + 1
-        );
-        attempt += 1;
-        stop.sleep(delay)?;
+/// How calls of a service are tried again, and where that is counted.
+pub(crate) struct Patience<'a> {
+    pub policy: Policy,
+    pub stop: &'a Stop,
+    pub metrics: &'a Metrics,
+    pub service: &'static str,
+}
+
+impl Patience<'_> {
+    /// Calls until it succeeds, fails for good, or the run is aborted. Blocks between tries.
+    pub fn retry(&self, what: &dyn Fn() -> String, mut call: impl FnMut() -> Result<()>) -> Result<()> {
+        // Seeded by the address of a local: different for each thread, which is all the jitter needs.
+        let mut delays = self.policy.delays(std::ptr::from_ref(&call) as usize as u64);
+        let mut attempt = 1;
+        loop {
+            let Err(error) = call() else { return Ok(()) };
+            let delay = match delays.next() {
+                Some(delay) if error.is_transient() && !self.stop.is_aborted() => delay,
+                _ => {
+                    if error.is_cause() {
+                        self.metrics.services.error(self.service, error.kind());
+                    }
+                    return Err(error);
+                }
+            };
+            let delay = delay.max(error.retry_after().unwrap_or_default());
+            self.metrics.retries.fetch_add(1, Ordering::Relaxed);
+            self.metrics.services.retry(self.service, error.kind());
+            let (what, tries, wait) = (what(), self.policy.max_retries + 1, delay.as_millis() as u64);
+            log::warn!(
+                service = self.service, attempt, tries, wait_ms = wait;
+                "cannot {what}: {error}; attempt {attempt} of {tries}, next in {wait} ms"
+            );
+            attempt += 1;
+            self.stop.sleep(delay)?;
+        }
     }
 }

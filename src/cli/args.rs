@@ -88,6 +88,12 @@ pub struct Args {
     /// the summary's kind
     #[argh(option)]
     pub summary: Option<String>,
+    /// where the status is served
+    #[argh(option)]
+    pub status: Option<String>,
+    /// file that holds the metrics
+    #[argh(option)]
+    pub metrics_file: Option<String>,
     /// nothing but errors
     #[argh(switch, short = 'q')]
     pub quiet: bool,
@@ -140,6 +146,8 @@ impl Args {
             "workers" => self.workers.as_ref(),
             "timeout" => self.timeout.as_ref(),
             "state" => self.state.as_ref(),
+            "status" => self.status.as_ref(),
+            "metrics-file" => self.metrics_file.as_ref(),
             "log-level" => self.log_level.as_ref(),
             "log-format" => self.log_format.as_ref(),
             _ => None,

@@ -20,7 +20,7 @@ use pipeline::config::key;
 use pipeline::config::resolve::{Resolved, resolve};
 use pipeline::config::secret::{Lookup, Secret};
 use pipeline::config::setting::{Layer, Origin, Setting, Value, parse_set};
-use pipeline::config::{Config, Intent, Log, Place, SourceKind, env, file, show};
+use pipeline::config::{Config, Intent, Log, Place, SourceKind, Status, env, file, show};
 
 use args::Args;
 use normalise::{Asked, Normal, normalise};
@@ -50,6 +50,8 @@ pub struct Invocation {
     pub rejects_ok: bool,
     /// What is logged and how.
     pub log: Log,
+    /// How the run can be watched.
+    pub status: Status,
     /// `RUST_LOG`, where nothing that comes before it says what is logged.
     pub log_filter: Option<String>,
 }
@@ -198,6 +200,7 @@ fn run(
         chatter: if args.quiet { Chatter::Quiet } else { Chatter::Normal },
         rejects_ok: args.rejects_ok,
         log: resolved.log,
+        status: resolved.status,
         log_filter,
     })
 }

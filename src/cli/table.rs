@@ -254,6 +254,21 @@ pub static OPTIONS: &[Opt] = &[
         "text, json or json=FILE, at the end; default text on stderr",
     )
     .complete(Words(&["text", "json"])),
+    option(
+        "status",
+        "ADDR",
+        Group::Reporting,
+        "serve /metrics, /health, /ready, /status and a live page: HOST:PORT; default: nowhere",
+    )
+    .key("status.listen"),
+    option(
+        "metrics-file",
+        "FILE",
+        Group::Reporting,
+        "replace FILE with the metrics every 15 s and at the end",
+    )
+    .key("status.metrics_file")
+    .complete(Paths),
     switch("quiet", Group::Reporting, "nothing but errors").short('q'),
     switch("verbose", Group::Reporting, "the same as --log-level debug").short('v'),
     option("log-level", "LEVEL", Group::Reporting, "off, error, warn (the default), info, debug or trace")

@@ -35,6 +35,7 @@ pub mod resolve;
 #[cfg(feature = "cli")]
 pub mod show;
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -296,6 +297,18 @@ pub enum Place {
     },
 }
 
+impl fmt::Display for Place {
+    /// As a user would name it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Dir(path) | Place::File(path) => write!(f, "{}", path.display()),
+            Place::Kafka(topic) => write!(f, "kafka:{topic}"),
+            Place::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+            Place::Stdout => f.write_str("stdout"),
+        }
+    }
+}
+
 /// Where rejected records go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LettersTo {
@@ -374,6 +387,17 @@ pub enum StateAt {
     None,
     /// In this directory.
     Dir(PathBuf),
+}
+
+/// How a run can be watched. The program serves and writes it; an embedder uses [`crate::metrics`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Where the status is served, `HOST:PORT`; `None`: nowhere.
+    pub listen: Option<String>,
+    /// Names under which the live page is served, beside addresses and `localhost`.
+    pub hosts: Vec<String>,
+    /// File that holds the metrics.
+    pub metrics_file: Option<PathBuf>,
 }
 
 /// What is logged and how. The library only logs; the program installs the logger.

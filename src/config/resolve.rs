@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use super::key::{Default as KeyDefault, KEYS, Key, Wrong};
 use super::setting::{Origin, Setting, Value};
-use super::{Config, Log, Place, SourceKind, place, unit};
+use super::{Config, Log, Place, SourceKind, Status, place, unit};
 use crate::codec::Codec;
 
 /// What the settings have said so far. What depends on several of them is decided at the end.
@@ -13,6 +13,7 @@ use crate::codec::Codec;
 pub(super) struct Draft {
     pub(super) config: Config,
     pub(super) log: Log,
+    pub(super) status: Status,
     pub(super) workers: Option<NonZeroUsize>,
     pub(super) memory_limit: Option<usize>,
     pub(super) codec: Option<Codec>,
@@ -26,6 +27,8 @@ pub struct Resolved {
     pub config: Config,
     /// What is logged and how.
     pub log: Log,
+    /// How the run can be watched.
+    pub status: Status,
     /// Every key in the order of [`KEYS`].
     pub values: Vec<Effective>,
 }
@@ -65,7 +68,7 @@ pub fn resolve(settings: Vec<Setting>) -> Result<Resolved, Vec<String>> {
     }
     finish(&mut draft, &mut values, &mut problems);
     if problems.is_empty() {
-        Ok(Resolved { config: draft.config, log: draft.log, values })
+        Ok(Resolved { config: draft.config, log: draft.log, status: draft.status, values })
     } else {
         Err(problems)
     }
@@ -345,6 +348,7 @@ mod tests {
             "processing.state",
             "processing.processed_by",
             "output.dead_letter",
+            "status.metrics_file",
             "kafka.client_id",
             "kafka.tls.ca",
             "kafka.tls.cert",

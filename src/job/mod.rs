@@ -59,10 +59,28 @@ pub struct Done {
     pub error: Option<Error>,
 }
 
+/// Sees what a run does while it goes on, from the run's threads. It must not block for long.
+pub trait Observer: Sync {
+    /// The run begins to set itself up. What it counts stays valid behind its end.
+    fn begin(&self, _metrics: &Arc<Metrics>) {}
+
+    /// How far it is. Called about five times a second while records flow, and once at their end.
+    fn tick(&self, snapshot: &Snapshot);
+}
+
+/// An observer that is a function.
+struct Ticks<'a>(&'a (dyn Fn(&Snapshot) + Sync));
+
+impl Observer for Ticks<'_> {
+    fn tick(&self, snapshot: &Snapshot) {
+        (self.0)(snapshot);
+    }
+}
+
 /// Runs what the configuration asks for. Blocks. `observe` is called about five times a second, from another
 /// thread.
 pub fn run(config: &Config, mode: Mode, stop: &Stop, observe: &(dyn Fn(&Snapshot) + Sync)) -> Done {
-    run_with(config, &[], mode, stop, observe)
+    run_observed(config, &[], mode, stop, &Ticks(observe))
 }
 
 /// [`run`] with transforms of the caller's, applied in order before the envelope.
@@ -73,12 +91,26 @@ pub fn run_with(
     stop: &Stop,
     observe: &(dyn Fn(&Snapshot) + Sync),
 ) -> Done {
+    run_observed(config, transforms, mode, stop, &Ticks(observe))
+}
+
+/// [`run_with`] for an observer that looks at more than snapshots.
+pub fn run_observed(
+    config: &Config,
+    transforms: &[Arc<dyn Transform>],
+    mode: Mode,
+    stop: &Stop,
+    observer: &dyn Observer,
+) -> Done {
+    let metrics = Arc::default();
+    observer.begin(&metrics);
     let job = Job {
         config,
         transforms,
         mode,
         stop,
-        observe,
+        observer,
+        metrics,
         #[cfg(feature = "s3")]
         bucket: Default::default(),
     };
@@ -90,7 +122,8 @@ struct Job<'a> {
     transforms: &'a [Arc<dyn Transform>],
     mode: Mode,
     stop: &'a Stop,
-    observe: &'a (dyn Fn(&Snapshot) + Sync),
+    observer: &'a dyn Observer,
+    metrics: Arc<Metrics>,
     #[cfg(feature = "s3")]
     bucket: std::sync::OnceLock<Arc<crate::s3::Bucket>>,
 }
@@ -131,7 +164,7 @@ impl Job<'_> {
 
     fn engine(&self, parts: &Parts<'_>) -> Done {
         let reporter =
-            Reporter::new(parts.source.size(), parts.consumed.clone(), self.observe).over(parts.extent);
+            Reporter::new(parts.source.size(), parts.consumed.clone(), self.observer).over(parts.extent);
         let observe = |metrics: &Metrics| {
             reporter.tick(metrics);
             (parts.tend)();
@@ -139,33 +172,41 @@ impl Job<'_> {
         let mut pipeline = Pipeline::new(parts.source, parts.recipe, parts.sink)
             .settings(self.settings())
             .stop(self.stop)
+            .counting(&self.metrics)
             .observe(OBSERVE, &observe);
         if let Some(marks) = &parts.marks {
             pipeline = pipeline.marks(marks.clone());
         }
-        let metrics = pipeline.metrics();
+        let metrics = &self.metrics;
+        if self.is_held() {
+            metrics.hold();
+        }
         let result = pipeline.run();
+        if self.is_visible(&result) {
+            metrics.release();
+        }
         let outcome = match &result {
             Ok(End::Finished) => Outcome::Finished,
             Ok(End::Drained) | Err(Error::Stopped | Error::OutputClosed) => Outcome::Drained,
             Err(_) => Outcome::Failed,
         };
-        let mut summary = reporter.summary(&metrics, outcome);
-        summary.output = (self.mode == Mode::Store).then(|| self.place());
+        let mut summary = reporter.summary(metrics, outcome);
+        let stored = self.mode == Mode::Store && self.is_visible(&result);
+        summary.output = stored.then(|| self.place());
         summary.dead_letters = self.dead_letters(summary.records_rejected);
-        if !self.is_visible(&result) {
-            // One file is stored as a whole or not at all.
-            (summary.records_stored, summary.bytes_out, summary.batches) = (0, 0, 0);
-            (summary.output, summary.close_reasons) = (None, Default::default());
-        }
         Done { summary: Some(summary), error: result.err() }
     }
 
     /// Whether what was stored can be seen: of one file only if the run came to its end.
     fn is_visible(&self, result: &Result<End>) -> bool {
-        let Place::File(path) = &self.config.output.to else { return true };
+        !self.is_held() || matches!(result, Ok(End::Finished) | Err(Error::Damaged { .. }))
+    }
+
+    /// Whether nothing of the output can be seen before the end: one file is stored as a whole or not at all.
+    fn is_held(&self) -> bool {
+        let Place::File(path) = &self.config.output.to else { return false };
         let device = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
-        device || matches!(result, Ok(End::Finished) | Err(Error::Damaged { .. }))
+        !device && self.mode == Mode::Store
     }
 
     /// What is made of records, in the form that the sink takes.
@@ -235,12 +276,7 @@ impl Job<'_> {
 
     /// The output as a user would name it.
     fn place(&self) -> String {
-        match &self.config.output.to {
-            Place::Dir(path) | Place::File(path) => path.display().to_string(),
-            Place::Kafka(topic) => format!("kafka:{topic}"),
-            Place::S3 { bucket, prefix } => format!("s3://{bucket}/{prefix}"),
-            Place::Stdout => "stdout".into(),
-        }
+        self.config.output.to.to_string()
     }
 
     /// Where dead letters are, if there can be any.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::job::Observer;
 use crate::metrics::Metrics;
 use crate::progress::Snapshot;
 use crate::summary::{Outcome, PartitionRange, RejectedRecord, Summary};
@@ -13,7 +14,7 @@ use crate::summary::{Outcome, PartitionRange, RejectedRecord, Summary};
 pub(super) struct Reporter<'a> {
     size: Option<u64>,
     consumed: Arc<AtomicU64>,
-    observe: &'a (dyn Fn(&Snapshot) + Sync),
+    observer: &'a dyn Observer,
     waits: Mutex<(u64, u64)>,
     extent: Extent,
 }
@@ -28,12 +29,8 @@ pub(super) enum Extent {
 }
 
 impl<'a> Reporter<'a> {
-    pub(super) fn new(
-        size: Option<u64>,
-        consumed: Arc<AtomicU64>,
-        observe: &'a (dyn Fn(&Snapshot) + Sync),
-    ) -> Self {
-        Reporter { size, consumed, observe, waits: Mutex::default(), extent: Extent::Open }
+    pub(super) fn new(size: Option<u64>, consumed: Arc<AtomicU64>, observer: &'a dyn Observer) -> Self {
+        Reporter { size, consumed, observer, waits: Mutex::default(), extent: Extent::Open }
     }
 
     /// Whether progress is shown over positions.
@@ -49,7 +46,7 @@ impl<'a> Reporter<'a> {
         let (stage, now) = metrics.limiting(*waits);
         *waits = now;
         let reach = metrics.reach();
-        (self.observe)(&Snapshot {
+        self.observer.tick(&Snapshot {
             elapsed: metrics.started().elapsed(),
             bytes_done: self.consumed.load(Ordering::Relaxed),
             bytes_known: self.size,
@@ -82,7 +79,7 @@ impl<'a> Reporter<'a> {
             records_read: totals.read,
             records_stored: totals.stored,
             records_rejected: totals.rejected,
-            rejected: totals.rejects.iter().map(|(kind, count)| (kind.name().into(), *count)).collect(),
+            rejected: totals.rejects.iter().map(|(kind, count)| (kind.name().into(), count)).collect(),
             bytes_in: self.consumed.load(Ordering::Relaxed),
             bytes_out: totals.bytes_stored,
             batches: totals.batches,

@@ -249,6 +249,34 @@ impl Error {
         }
     }
 
+    /// What kind of failure it is, in a word: the broker's code where there is one.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Error::Refused { code, .. }
+            | Error::Topic { code, .. }
+            | Error::Partition { code, .. }
+            | Error::Coordinator { code, .. }
+            | Error::Records { code, .. }
+            | Error::Uncertain { code, .. }
+            | Error::Fenced { code, .. }
+            | Error::Abortable { code, .. }
+            | Error::Transaction { code, .. } => code.name(),
+            Error::GaveUp { last, .. } => last.kind(),
+            Error::Config(_) => "usage",
+            Error::Resolve { .. } => "resolve",
+            Error::Connect { .. } | Error::Io { .. } | Error::Closed { .. } => "connection",
+            Error::Tls { .. } => "tls",
+            Error::Authenticate { .. } => "authentication",
+            Error::Timeout { .. } => "timeout",
+            Error::Frame { .. } | Error::Version { .. } => "protocol",
+            Error::Unavailable(_) => "unavailable",
+            Error::NoTopic { .. } => "not_found",
+            Error::RecordTooLarge { .. } => "too_large",
+            Error::Unwritable { .. } => "unwritable",
+            Error::HungUp => "stopped",
+        }
+    }
+
     /// Whether it may have been done although no answer came.
     pub fn is_ambiguous(&self) -> bool {
         match self {

@@ -168,6 +168,30 @@ impl Answer {
 }
 
 impl Error {
+    /// What kind of failure it is, in a word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Error::Config(_) => "usage",
+            Error::Credentials { .. } => "credentials",
+            Error::Transport { source, .. } => match &**source {
+                ureq::Error::Timeout(_) => "timeout",
+                _ => "connection",
+            },
+            Error::Refused { answer, .. } => match answer.status {
+                _ if answer.code == "SlowDown" => "throttled",
+                429 | 503 => "throttled",
+                401 | 403 => "denied",
+                404 => "not_found",
+                408 => "timeout",
+                409 | 412 => "conflict",
+                500.. => "server",
+                _ => "refused",
+            },
+            Error::Occupied { .. } => "occupied",
+            Error::Odd { .. } => "protocol",
+        }
+    }
+
     /// Whether another try can help.
     pub fn retry(&self) -> Retry {
         match self {

@@ -128,6 +128,8 @@ pub enum Stream {
 /// What the engine must know of a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
+    /// What metrics call the service that it writes to.
+    pub service: &'static str,
     /// How many threads may call it at a time.
     pub writers: usize,
     /// Which order it needs.
@@ -156,6 +158,7 @@ impl Default for Shape {
     /// One writer, batches in order, no parts.
     fn default() -> Self {
         Shape {
+            service: "sink",
             writers: 1,
             order: Order::Partition,
             part: None,

@@ -155,6 +155,11 @@ pub trait Marks: Send + Sync {
     /// `refused` counts all the same: only the rest is tried again.
     fn store(&self, marks: &mut [Mark], refused: &mut Vec<Partition>) -> Result<()>;
 
+    /// What metrics call the service that remembers.
+    fn service(&self) -> &'static str {
+        "state"
+    }
+
     /// Whether ends must stand in the plan before a batch is published.
     fn plans(&self) -> bool {
         false

@@ -4,6 +4,7 @@
 mod badinput;
 mod cli;
 mod engine;
+mod exposition;
 mod formats;
 mod golden;
 mod output;
@@ -11,5 +12,6 @@ mod resume;
 mod runs;
 mod signals;
 mod state;
+mod status;
 mod readme;
 mod support;

@@ -162,7 +162,8 @@ impl Running {
 
     /// Sends a signal, once the run has taken signals over.
     pub fn signal(&self, signal: Signal) {
-        until("signals are caught", || self.catches(signal));
+        // SIGUSR1 is the last that a run takes over: from then on none kills it.
+        until("signals are caught", || self.catches(signal) && self.catches(Signal::USR1));
         let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process has an id");
         kill_process(pid, signal).expect("it is not waited for yet");
     }
@@ -178,6 +179,11 @@ impl Running {
     #[track_caller]
     pub fn heard(&self, what: &str) {
         until(what, || self.err.as_ref().is_some_and(|said| said.text().contains(what)));
+    }
+
+    /// What it has said on stderr so far.
+    pub fn said(&self) -> String {
+        self.err.as_ref().map_or_else(String::new, Said::text)
     }
 
     pub fn is_over(&mut self) -> bool {

@@ -12,6 +12,7 @@ mod kafka;
 mod kafka_source;
 mod kafka_sink;
 mod s3;
+mod status;
 mod log;
 mod read;
 
@@ -140,7 +141,7 @@ pub static KEYS: &[Key] = &joined::<COUNT>();
 /// Tables that switch something on by being there, and the key that has its default then.
 pub(super) static SWITCHED: &[(&str, &str)] = &[("kafka.notify", "kafka.notify.topic")];
 
-const PARTS: [&[Key]; 8] = [
+const PARTS: [&[Key]; 9] = [
     processing::KEYS,
     input::KEYS,
     output::KEYS,
@@ -148,6 +149,7 @@ const PARTS: [&[Key]; 8] = [
     kafka_source::KEYS,
     kafka_sink::KEYS,
     s3::KEYS,
+    status::KEYS,
     log::KEYS,
 ];
 

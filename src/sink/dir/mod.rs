@@ -149,6 +149,7 @@ impl DirSink {
 impl Sink for DirSink {
     fn shape(&self) -> Shape {
         Shape {
+            service: "directory",
             writers: self.writers,
             order: Order::Any,
             part: Some(PART),

@@ -51,6 +51,7 @@ pub(crate) fn batch(name: &str, start: u64, stored: &[&str], failed: &[&str]) ->
             stored: stored.len() as u64,
             rejected: failed.len() as u64,
             bytes_read: 10,
+            ..Counts::default()
         },
         close: Close::Count,
         stored: body(stored),

@@ -253,6 +253,7 @@ impl KafkaSink {
 impl Sink for KafkaSink {
     fn shape(&self) -> Shape {
         Shape {
+            service: "kafka",
             dead_letters: DeadLetters::Refuse,
             commits: if self.group.is_some() { Commits::Sink } else { Commits::Engine },
             records: true,

@@ -232,6 +232,7 @@ fn mark(id: &BatchId) -> String {
 impl Sink for S3Sink {
     fn shape(&self) -> Shape {
         Shape {
+            service: "s3",
             writers: self.target.options.writers,
             order: Order::Any,
             part: Some(self.target.options.part),

@@ -66,7 +66,7 @@ impl FileSink {
 
 impl Sink for FileSink {
     fn shape(&self) -> Shape {
-        shape()
+        Shape { service: "file", ..shape() }
     }
 
     fn store(&self, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {

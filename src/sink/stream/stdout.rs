@@ -45,7 +45,7 @@ impl StdoutSink {
 
 impl Sink for StdoutSink {
     fn shape(&self) -> Shape {
-        shape()
+        Shape { service: "stdout", ..shape() }
     }
 
     fn store(&self, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {

@@ -13,6 +13,10 @@ use crate::source::{Mark, Marks};
 pub(super) struct GroupMarks(pub Arc<Shared>);
 
 impl Marks for GroupMarks {
+    fn service(&self) -> &'static str {
+        "kafka"
+    }
+
     /// Readers are told with the assignment.
     fn load(&self, _partition: &str) -> Result<Option<Mark>> {
         Ok(None)
