@@ -193,14 +193,23 @@ impl Writers<'_> {
         }
         let Some(first) = batches.first() else { return Ok(()) };
         let mut receipts: Vec<Receipt> = Vec::with_capacity(batches.len());
-        let result = self.retry("store", &first.id, || {
-            let last = receipts.last().and_then(|last| batches.iter().rposition(|batch| is_of(last, batch)));
-            let done = last.map_or(0, |last| last + 1);
-            let begun = Instant::now();
-            let stored = self.sink.store(&batches[done..], &mut receipts);
-            self.metrics.latencies.publish.since(begun);
-            stored
-        });
+        let result = loop {
+            let before = receipts.len();
+            let result = self.retry("store", &first.id, || {
+                let last =
+                    receipts.last().and_then(|last| batches.iter().rposition(|batch| is_of(last, batch)));
+                let done = last.map_or(0, |last| last + 1);
+                let begun = Instant::now();
+                let stored = self.sink.store(&batches[done..], &mut receipts);
+                self.metrics.latencies.publish.since(begun);
+                stored
+            });
+            match result {
+                // The tries are those of one batch: of two hundred some fail even where most requests succeed.
+                Err(error) if error.is_transient() && receipts.len() > before && !self.stop.is_aborted() => {}
+                result => break result,
+            }
+        };
         self.settle(&batches, receipts, result, notes)
     }
 

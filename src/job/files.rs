@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::memory::{Memory, Remember};
 use super::report::Extent;
@@ -13,7 +14,9 @@ use crate::sink::Stream;
 use crate::sink::dir::temporary::HIDDEN;
 use crate::sink::key::Namer;
 use crate::source::file::{FileOptions, FileSource, input_name};
-use crate::state::Leftovers;
+#[cfg(feature = "s3")]
+use crate::state::{BucketHome, BucketLeftovers};
+use crate::state::{DirHome, DirLeftovers, Home, Leftovers};
 use crate::summary::{Outcome, Summary};
 
 /// The largest zstd window that needs no larger `memory_limit`.
@@ -34,8 +37,8 @@ impl Job<'_> {
         }
         let sink = self.sink(&namer)?;
         let remember = Remember {
-            state: self.state_dir(),
-            leftovers: self.leftovers(&namer),
+            state: self.state_home()?,
+            leftovers: self.leftovers(&namer)?,
             settings: self.settings_text(),
             processed_by: self.processed_by(),
             now: now(),
@@ -60,6 +63,7 @@ impl Job<'_> {
             marks,
             consumed,
             extent: Extent::Open,
+            tend: &|| memory.tend(),
         }))
     }
 
@@ -142,36 +146,50 @@ impl Job<'_> {
     }
 
     /// Where the state is kept, if anywhere.
-    fn state_dir(&self) -> Option<PathBuf> {
+    fn state_home(&self) -> Result<Option<Arc<dyn Home>>> {
         let processing = &self.config.processing;
         if self.mode == Mode::Rehearse || processing.limit.is_some() {
-            return None;
+            return Ok(None);
         }
-        let dir = match (&processing.state, &self.config.output.to) {
-            (StateAt::Dir(dir), _) => dir.clone(),
-            (StateAt::Output, Place::Dir(root)) => root.join(HIDDEN),
-            (StateAt::Output, _) | (StateAt::None, _) => return None,
-        };
-        // What is fed back is another job than the one that rejected it, with inputs of its own.
-        let dir = if self.config.input.replay { dir.join("replay") } else { dir };
-        // Each job of an array has a state of its own: they run side by side.
-        Some(match processing.shard {
-            Some((index, count)) => dir.join(format!("shard-{index}-of-{count}")),
-            None => dir,
+        Ok(match (&processing.state, &self.config.output.to) {
+            (StateAt::Dir(dir), _) => Some(Arc::new(DirHome(self.own(dir.clone())))),
+            (StateAt::Output, Place::Dir(root)) => Some(Arc::new(DirHome(self.own(root.join(HIDDEN))))),
+            #[cfg(feature = "s3")]
+            (StateAt::Output, Place::S3 { bucket, prefix }) => {
+                let dir = self.own(PathBuf::from(HIDDEN)).display().to_string();
+                Some(Arc::new(BucketHome::new(self.bucket(bucket)?, format!("{prefix}{dir}/"), self.tries())))
+            }
+            (StateAt::Output, _) | (StateAt::None, _) => None,
         })
     }
 
+    /// The corner of a state's directory that belongs to this job.
+    fn own(&self, dir: PathBuf) -> PathBuf {
+        // What is fed back is another job than the one that rejected it, with inputs of its own.
+        let dir = if self.config.input.replay { dir.join("replay") } else { dir };
+        // Each job of an array has a state of its own: they run side by side.
+        match self.config.processing.shard {
+            Some((index, count)) => dir.join(format!("shard-{index}-of-{count}")),
+            None => dir,
+        }
+    }
+
     /// Where objects of earlier runs may stand, if the output has objects.
-    fn leftovers(&self, namer: &Namer) -> Option<Leftovers> {
+    fn leftovers(&self, namer: &Namer) -> Result<Option<Leftovers>> {
         let output = &self.config.output;
-        match &output.to {
-            Place::Dir(root) if self.mode == Mode::Store => Some(Leftovers {
+        Ok(match &output.to {
+            Place::Dir(root) if self.mode == Mode::Store => Some(Leftovers::Dir(DirLeftovers {
                 stored: root.clone(),
                 failed: output.dead_letter_dir().unwrap_or(root).clone(),
                 namer: namer.clone(),
                 source: "file".into(),
-            }),
+            })),
+            #[cfg(feature = "s3")]
+            Place::S3 { bucket, .. } if self.mode == Mode::Store => {
+                let (bucket, tries) = (self.bucket(bucket)?, self.tries());
+                Some(Leftovers::Bucket(BucketLeftovers::new(bucket, namer.clone(), "file".into(), tries)))
+            }
             _ => None,
-        }
+        })
     }
 }

@@ -1,7 +1,6 @@
 //! Jobs that read topics: the cluster, the group, and the source made of them. The group remembers what is done,
 //! so there is no state beside the output.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use crate::config::{Format, Place};
 use crate::error::{Error, Result};
 use crate::kafka::cluster::{Cluster, Isolation};
 use crate::kafka::consumer::FetchSettings;
-use crate::kafka::group::{Assignor, Group, GroupSettings};
+use crate::kafka::group::{Assignor, Group, GroupSettings, transactional_id};
 use crate::kafka::producer::{ProducerSettings, Transactional};
 use crate::kafka::wire::Compression;
 use crate::record::Payload;
@@ -22,14 +21,15 @@ use crate::sink::key::Namer;
 use crate::source::kafka::{KafkaOptions, KafkaSource};
 use crate::summary::Outcome;
 
-/// A transaction that a dead process left open is aborted by the cluster after this time. Until then nobody who reads
-/// only committed records sees what stands behind it, and the group's next member waits for its offsets.
-const OPEN_AT_MOST: Duration = Duration::from_secs(30);
+/// A transaction that a dead process left open is aborted by the cluster after this time, if the leader of the group
+/// has not ended it before. Longer than brokers are usually away: what is open for longer is done again.
+const OPEN_AT_MOST: Duration = Duration::from_secs(60);
 
 impl Job<'_> {
     /// Topics in.
     pub(super) fn run_kafka(&self) -> Result<Done> {
         let source = KafkaSource::new(self.cluster()?, self.kafka_options()?)?;
+        source.reach()?;
         if let Some(group) = source.group() {
             log::info!("group {}", group.settings().group);
         }
@@ -42,8 +42,15 @@ impl Job<'_> {
         let endless = matches!(self.config.kafka.source.until, config::Until::Forever);
         let extent = if endless { Extent::Open } else { Extent::Bounded };
         let (marks, consumed) = (None, source.consumed());
-        let mut done =
-            self.engine(&Parts { source: &source, recipe: &recipe, sink: &*sink, marks, consumed, extent });
+        let mut done = self.engine(&Parts {
+            source: &source,
+            recipe: &recipe,
+            sink: &*sink,
+            marks,
+            consumed,
+            extent,
+            tend: &|| {},
+        });
         if let (Some(summary), None, true) = (&mut done.summary, &done.error, endless)
             && summary.outcome == Outcome::Drained
         {
@@ -104,9 +111,22 @@ impl Job<'_> {
                 config::Assignor::Range => Assignor::Range,
             },
             location: config::fingerprint(&self.config.output.to, self.config.output.codec.extension(), &cwd),
+            transactional_id: self.own_id(&name),
             ..GroupSettings::new(name, topics.to_vec())
         };
         Ok(Some(settings))
+    }
+
+    /// The transactional id of this member of a group: its offsets go into transactions wherever the output is a topic.
+    /// Each process needs an id of its own, or they would fence one another: it is made of the static member's id,
+    /// else of chance, since what fences a dead member is its group (KIP-447).
+    fn own_id(&self, group: &str) -> Option<String> {
+        let kafka = &self.config.kafka;
+        let own = matches!(self.config.output.to, Place::Kafka(_)) && kafka.sink.transactional_id.is_none();
+        own.then(|| match &kafka.source.instance_id {
+            Some(member) => format!("{group}-{member}"),
+            None => transactional_id(group),
+        })
     }
 }
 
@@ -121,7 +141,7 @@ impl Job<'_> {
     ) -> Result<Box<dyn Sink>> {
         let main = match &self.config.output.to {
             Place::Kafka(topic) => {
-                let settings = self.producer(self.transactional(group.as_deref())?);
+                let settings = self.producer(self.transactional(group.as_deref()));
                 self.with_letters(KafkaSink::prepare(cluster.clone(), topic, settings, group)?, namer)?
             }
             Place::Dir(_) | Place::File(_) | Place::Stdout | Place::S3 { .. } => self.local_sink(namer)?,
@@ -157,26 +177,12 @@ impl Job<'_> {
         }
     }
 
-    /// Transactions: wherever the offsets of a group can go into them, and where an id asks for them. Each process
-    /// needs an id of its own, or they would fence one another: of a group's members it is made of the static
-    /// member's id, else of chance, since what fences a dead member is its group (KIP-447).
-    fn transactional(&self, group: Option<&Group>) -> Result<Option<Transactional>> {
-        let id = match (&self.config.kafka.sink.transactional_id, group) {
-            (Some(id), _) => id.clone(),
-            (None, Some(group)) => {
-                let settings = group.settings();
-                let member = settings.instance_id.clone().unwrap_or_else(chance);
-                format!("{}-{member}", settings.group)
-            }
-            (None, None) => return Ok(None),
-        };
-        Ok(Some(Transactional { id, timeout: OPEN_AT_MOST }))
+    /// Transactions: wherever the offsets of a group can go into them, and where an id asks for them.
+    fn transactional(&self, group: Option<&Group>) -> Option<Transactional> {
+        let configured = self.config.kafka.sink.transactional_id.as_ref();
+        let id = configured.or_else(|| group?.settings().transactional_id.as_ref())?.clone();
+        Some(Transactional { id, timeout: OPEN_AT_MOST })
     }
-}
-
-/// Sixteen hex digits that no other process has.
-fn chance() -> String {
-    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
 /// What the protocol has room for.

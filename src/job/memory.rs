@@ -17,12 +17,12 @@ use crate::sink::dir::place::is_absent;
 use crate::source::file::FileInput;
 use crate::source::file::identity::{Fingerprint, compare, fingerprint};
 use crate::source::{Forget, Mark, Marks, Same};
-use crate::state::{Fresh, Identify, Leftovers, Outcome, State, StateOptions};
+use crate::state::{Fresh, Home, Identify, Leftovers, Outcome, State, StateOptions};
 
 /// What memory is opened with.
 pub(super) struct Remember {
-    /// The state's directory, if there is one.
-    pub state: Option<PathBuf>,
+    /// Where the state is kept, if there is one.
+    pub state: Option<Arc<dyn Home>>,
     /// Where objects of earlier runs may stand.
     pub leftovers: Option<Leftovers>,
     /// What decides which bytes a batch has.
@@ -58,7 +58,9 @@ impl Memory {
         let (known, passing): (Vec<_>, Vec<_>) =
             (known.into_iter().map(name).collect(), passing.into_iter().map(name).collect());
         let state = match &remember.state {
-            Some(dir) if !known.is_empty() => Some(open_state(&remember, dir.clone(), Paths(paths), &known)?),
+            Some(home) if !known.is_empty() => {
+                Some(open_state(&remember, home.clone(), Paths(paths), &known)?)
+            }
             _ => None,
         };
         let memory = Memory { remember, state, known, passing };
@@ -74,11 +76,8 @@ impl Memory {
         }
         let found = leftovers.existing(self.passing.iter().map(String::as_str))?;
         match found.first() {
-            Some(path) => Err(Error::Changed {
-                what: format!(
-                    "{} is there already, and nothing is remembered of how it was made",
-                    path.display()
-                ),
+            Some(object) => Err(Error::Changed {
+                what: format!("{object} is there already, and nothing is remembered of how it was made"),
             }),
             None => Ok(()),
         }
@@ -124,6 +123,13 @@ impl Memory {
             .map_or_else(|| self.remember.processed_by.clone(), |(state, _)| state.processed_by())
     }
 
+    /// Keeps the lock of the state, if there is one.
+    pub(super) fn tend(&self) {
+        if let Some((state, _)) = &self.state {
+            state.tend();
+        }
+    }
+
     /// Where marks are stored.
     pub(super) fn marks(&self) -> Arc<dyn Marks> {
         match &self.state {
@@ -137,15 +143,15 @@ impl Memory {
 
 fn open_state(
     remember: &Remember,
-    dir: PathBuf,
+    home: Arc<dyn Home>,
     paths: Paths,
     known: &[String],
 ) -> Result<(Arc<State>, Outcome)> {
     let settings =
         remember.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-    let output = output_of(&dir, remember.leftovers.as_ref())?;
+    let output = output_of(&*home, remember.leftovers.as_ref())?;
     let state = State::open(StateOptions {
-        dir,
+        home,
         settings,
         output,
         source: "file",
@@ -160,8 +166,16 @@ fn open_state(
 }
 
 /// What the state calls its output. Not as it was written: `out` is another directory in another place.
-fn output_of(dir: &Path, leftovers: Option<&Leftovers>) -> Result<String> {
-    let Some(leftovers) = leftovers else { return Ok("a stream".to_owned()) };
+fn output_of(home: &dyn Home, leftovers: Option<&Leftovers>) -> Result<String> {
+    let leftovers = match leftovers {
+        None => return Ok("a stream".to_owned()),
+        #[cfg(feature = "s3")]
+        Some(Leftovers::Bucket(bucket)) if home.dir().is_some() => return Ok(bucket.url()),
+        #[cfg(feature = "s3")]
+        Some(Leftovers::Bucket(_)) => return Ok("here".to_owned()),
+        Some(Leftovers::Dir(dir)) => dir,
+    };
+    let Some(dir) = home.dir() else { return Ok(leftovers.stored.display().to_string()) };
     let real = |path: &Path| fs::canonicalize(path).map_err(|error| Error::io("find", path, error));
     fs::create_dir_all(dir).map_err(|error| Error::io("create the directory", dir, error))?;
     let stored = real(&leftovers.stored)?;

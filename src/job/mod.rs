@@ -104,7 +104,16 @@ pub fn run_observed(
 ) -> Done {
     let metrics = Arc::default();
     observer.begin(&metrics);
-    let job = Job { config, transforms, mode, stop, observer, metrics };
+    let job = Job {
+        config,
+        transforms,
+        mode,
+        stop,
+        observer,
+        metrics,
+        #[cfg(feature = "s3")]
+        bucket: Default::default(),
+    };
     job.run().unwrap_or_else(|error| Done { summary: None, error: Some(error) })
 }
 
@@ -115,6 +124,8 @@ struct Job<'a> {
     stop: &'a Stop,
     observer: &'a dyn Observer,
     metrics: Arc<Metrics>,
+    #[cfg(feature = "s3")]
+    bucket: std::sync::OnceLock<Arc<crate::s3::Bucket>>,
 }
 
 /// What a run is put together of.
@@ -128,6 +139,8 @@ struct Parts<'a> {
     consumed: Arc<AtomicU64>,
     /// What progress is shown over.
     extent: Extent,
+    /// Called now and then while it goes on.
+    tend: &'a (dyn Fn() + Sync),
 }
 
 impl Job<'_> {
@@ -152,7 +165,10 @@ impl Job<'_> {
     fn engine(&self, parts: &Parts<'_>) -> Done {
         let reporter =
             Reporter::new(parts.source.size(), parts.consumed.clone(), self.observer).over(parts.extent);
-        let observe = |metrics: &Metrics| reporter.tick(metrics);
+        let observe = |metrics: &Metrics| {
+            reporter.tick(metrics);
+            (parts.tend)();
+        };
         let mut pipeline = Pipeline::new(parts.source, parts.recipe, parts.sink)
             .settings(self.settings())
             .stop(self.stop)
@@ -233,8 +249,16 @@ impl Job<'_> {
             codec: if rehearsed { Codec::None } else { self.config.output.codec },
             on_reject: processing.on_reject,
             max_rejected: processing.max_rejected,
-            commit_interval: Duration::from_millis(500),
+            commit_interval: self.commit_interval(),
         }
+    }
+
+    /// How often it is remembered what is done. Each time is a request where that is in a bucket, and what is done
+    /// again after a crash is the same.
+    fn commit_interval(&self) -> Duration {
+        let is_remote = matches!(self.config.output.to, Place::S3 { .. });
+        let is_file = self.config.input.source == SourceKind::File;
+        Duration::from_millis(if is_remote && is_file { 2000 } else { 500 })
     }
 
     fn processed_by(&self) -> String {

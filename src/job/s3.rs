@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::s3::{Bucket, Credentials, Endpoint, Keys, Options, Style, region_of};
 use crate::sink::key::Namer;
 use crate::sink::s3::{Conditions, Occupied, S3Options, S3Sink};
+use crate::state::Tries;
 
 /// The region of services that have none.
 const REGION: &str = "us-east-1";
@@ -42,6 +43,9 @@ pub fn bucket(config: &Config, name: &str) -> crate::s3::Result<Bucket> {
 impl Job<'_> {
     /// The bucket, after it has answered.
     pub(super) fn bucket(&self, name: &str) -> Result<Arc<Bucket>> {
+        if let Some(bucket) = self.bucket.get() {
+            return Ok(bucket.clone());
+        }
         let bucket = Arc::new(bucket(self.config, name)?);
         let prefix = self.prefix();
         // Wrong keys, a wrong name and a wrong region are told before anything is read.
@@ -57,7 +61,12 @@ impl Job<'_> {
         });
         tried?;
         log::info!("{} with the keys of the {}", bucket.url(prefix), bucket.credentials().place());
-        Ok(bucket)
+        Ok(self.bucket.get_or_init(|| bucket).clone())
+    }
+
+    /// How patiently the bucket is asked before and after the run.
+    pub(super) fn tries(&self) -> Tries {
+        Tries { policy: self.config.processing.retry, stop: self.stop.clone() }
     }
 
     /// An object a batch.

@@ -221,6 +221,8 @@ impl Code {
     pub const FENCED_INSTANCE_ID: Code = Code(82);
     /// A transaction with these offsets is still open.
     pub const UNSTABLE_OFFSET_COMMIT: Code = Code(88);
+    /// The transaction before is still ending.
+    pub const CONCURRENT_TRANSACTIONS: Code = Code(51);
     /// The broker does not have this version of a request.
     pub const UNSUPPORTED_VERSION: Code = Code(35);
     /// Wrong user name or password.

@@ -1,4 +1,4 @@
-//! [`Leftovers`]: what earlier runs left in a directory under the names of given partitions. It looks at, and
+//! [`Leftovers`]: what earlier runs left in an output, and [`DirLeftovers`]: in a directory, under the names of given partitions. It looks at, and
 //! deletes, only files that are named like a batch's object and stand directly in a partition's directory, and
 //! follows no symbolic link to get to what a state does not know.
 
@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "s3")]
+use super::BucketLeftovers;
 use crate::error::{Error, Result};
 use crate::sink::Stream;
 use crate::sink::dir::place::{is_absent, sync_dir};
@@ -13,7 +15,60 @@ use crate::sink::key::{Namer, is_object};
 
 /// Where the objects of an output are.
 #[derive(Clone, Debug)]
-pub struct Leftovers {
+pub enum Leftovers {
+    /// Below directories.
+    Dir(DirLeftovers),
+    /// In a bucket.
+    #[cfg(feature = "s3")]
+    Bucket(BucketLeftovers),
+}
+
+impl Leftovers {
+    /// One object of each stream and partition that has any: what a stateless run would mix with its own.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub fn existing<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<String>> {
+        match self {
+            Leftovers::Dir(dir) => {
+                let found = dir.existing(names)?;
+                Ok(found.into_iter().map(|path| path.display().to_string()).collect())
+            }
+            #[cfg(feature = "s3")]
+            Leftovers::Bucket(bucket) => bucket.existing(names),
+        }
+    }
+
+    /// Deletes all objects of these partitions. Durable on return. Tells how many it deleted.
+    ///
+    /// # Errors
+    /// If something cannot be deleted.
+    pub fn remove<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<u64> {
+        match self {
+            Leftovers::Dir(dir) => dir.remove(names),
+            #[cfg(feature = "s3")]
+            Leftovers::Bucket(bucket) => bucket.remove(names),
+        }
+    }
+
+    /// Deletes the objects of a partition that begin at `watermark` or behind it: a run that was killed had
+    /// published them, and they are made again. If the input has changed there since, which nothing tells, they
+    /// may be cut elsewhere, and the old ones would stay beside the new.
+    ///
+    /// # Errors
+    /// If one cannot be deleted.
+    pub fn remove_from(&self, name: &str, watermark: u64) -> Result<u64> {
+        match self {
+            Leftovers::Dir(dir) => dir.remove_from(name, watermark),
+            #[cfg(feature = "s3")]
+            Leftovers::Bucket(bucket) => bucket.remove_from(name, watermark),
+        }
+    }
+}
+
+/// Objects below directories.
+#[derive(Clone, Debug)]
+pub struct DirLeftovers {
     /// The directory under which `processed/` stands.
     pub stored: PathBuf,
     /// The directory under which `failed/` stands.
@@ -24,7 +79,7 @@ pub struct Leftovers {
     pub source: String,
 }
 
-impl Leftovers {
+impl DirLeftovers {
     /// One object of each stream and partition that has any: what a stateless run would mix with its own.
     ///
     /// # Errors
@@ -50,9 +105,7 @@ impl Leftovers {
         Ok(count)
     }
 
-    /// Deletes the objects of a partition that begin at `watermark` or behind it: a run that was killed had
-    /// published them, and they are made again. If the input has changed there since, which nothing tells, they
-    /// may be cut elsewhere, and the old ones would stay beside the new. Follows links: these names are ours.
+    /// Deletes the objects of a partition from `watermark` on. Follows links: these names are ours.
     ///
     /// # Errors
     /// If one cannot be deleted.

@@ -1,5 +1,5 @@
-//! What is remembered of a run beside its output: [`State`], in a directory of its own that one run at a time
-//! holds locked.
+//! What is remembered of a run beside its output: [`State`], in a directory or a corner of a bucket of its own that
+//! one run at a time holds locked ([`Home`]).
 //!
 //! The order of things: [`State::open`] takes the lock, reads, and refuses what does not belong to this run;
 //! [`State::outcome`] says what there is to do for the given inputs; [`State::begin`] makes the run's start
@@ -10,6 +10,9 @@
 //!
 //! The file is `record.rs`, the lock `lock.rs`; what earlier runs left in the output is [`Leftovers`].
 
+#[cfg(feature = "s3")]
+mod bucket;
+mod home;
 mod leftover;
 mod lock;
 mod options;
@@ -23,14 +26,16 @@ use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use serde_json::value::{RawValue, Value, to_raw_value};
 
-pub use leftover::Leftovers;
+#[cfg(feature = "s3")]
+pub use bucket::{BucketHome, BucketLeftovers, Tries};
+pub use home::{DirHome, Held, Home};
+pub use leftover::{DirLeftovers, Leftovers};
 pub use options::{Fresh, Identify, StateOptions};
 pub use outcome::{Outcome, Resume};
 
 use crate::error::{Error, Result, Retry};
 use crate::record::Partition;
 use crate::source::{Mark, Marks, Planned, Same};
-use lock::Lock;
 use outcome::{changed, check_place, check_settings};
 use record::{Entry, Plan, Record, Run};
 
@@ -53,7 +58,7 @@ pub struct Remembered {
 pub struct State {
     options: StateOptions,
     record: Mutex<Record>,
-    _lock: Lock,
+    lock: Box<dyn Held>,
 }
 
 impl State {
@@ -64,9 +69,8 @@ impl State {
     /// [`Error::Locked`] if another run holds it, [`Error::Changed`] if output, source or settings are others,
     /// [`Error::Usage`] if the file is damaged. With [`Fresh::Yes`] only the first.
     pub fn open(options: StateOptions) -> Result<Self> {
-        let lock = Lock::take(&options.dir, &options.processed_by)?;
-        Record::sweep(&options.dir);
-        let read = match Record::read(&options.dir) {
+        let lock = options.home.lock(&options.processed_by)?;
+        let read = match Record::read(&*options.home) {
             Err(error) if options.fresh == Fresh::Yes => {
                 log::warn!("beginning again: {error}");
                 None
@@ -87,7 +91,7 @@ impl State {
             Some(record) if check_place(&record, &options).is_ok() => record,
             _ => new(),
         };
-        Ok(State { options, record: Mutex::new(record), _lock: lock })
+        Ok(State { options, record: Mutex::new(record), lock })
     }
 
     /// What there is to do for these inputs. Looks at each of them.
@@ -157,9 +161,14 @@ impl State {
             }
         }
         record.run.finished = false;
-        record.write(&self.options.dir)?;
+        record.write_patiently(&*self.options.home)?;
         self.clear(&mut record)?;
         self.clear_unmarked(&record, &names)
+    }
+
+    /// Keeps the lock. To be called now and then while the run goes on, from a thread that may wait for a moment.
+    pub fn tend(&self) {
+        self.lock.tend();
     }
 
     /// The start of this run, or of the unfinished one that it goes on with, in milliseconds since the epoch.
@@ -233,7 +242,7 @@ impl State {
             log::info!("{count} files of earlier runs deleted");
         }
         record.clearing.clear();
-        record.write(&self.options.dir)
+        record.write_patiently(&*self.options.home)
     }
 
     /// Deletes what was published of unfinished partitions beyond their marks.
@@ -269,7 +278,7 @@ impl State {
         let Some(leftovers) = &self.options.leftovers else { return Ok(()) };
         match leftovers.existing([name])?.first() {
             Some(object) => Err(Error::Changed {
-                what: format!("{} is there already, and nothing is known of its run", object.display()),
+                what: format!("{object} is there already, and nothing is known of its run"),
             }),
             None => Ok(()),
         }
@@ -304,7 +313,7 @@ impl Marks for State {
         let Some(entry) = entry else { return Ok(None) };
         let resume = entry.resume.as_ref().map(|text| STANDARD.decode(text)).transpose();
         let resume = resume.map_err(|error| {
-            Error::Usage(format!("the state {} is damaged: {error}", self.options.dir.display()))
+            Error::Usage(format!("the state {} is damaged: {error}", self.options.home.name()))
         })?;
         Ok(Some(Mark {
             partition: Partition::named(self.options.source, partition),
@@ -326,13 +335,13 @@ impl Marks for State {
             let entry = self.entry(mark, started_at)?;
             record.partitions.insert(name.to_owned(), entry);
         }
-        record.write(&self.options.dir)
+        record.write(&*self.options.home)
     }
 
     fn finished(&self) -> Result<()> {
         let mut record = self.record.lock();
         record.run.finished = true;
-        record.write(&self.options.dir)
+        record.write_patiently(&*self.options.home)
     }
 }
 

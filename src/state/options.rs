@@ -1,12 +1,11 @@
 //! What a state is opened with, and how a source tells that an input is still the same.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Leftovers;
+use super::{Home, Leftovers};
 use crate::error::Result;
 use crate::source::Same;
 
@@ -37,8 +36,8 @@ pub enum Fresh {
 /// What a [`super::State`] is opened with.
 #[derive(Clone)]
 pub struct StateOptions {
-    /// Its directory. Made where it is missing.
-    pub dir: PathBuf,
+    /// Where it is kept. Made where it is missing.
+    pub home: Arc<dyn Home>,
     /// Everything that decides which bytes a batch has and where it ends: name and value, for messages too.
     pub settings: BTreeMap<String, String>,
     /// Which output it belongs to. For a state inside its output a constant, so that the output may be moved.

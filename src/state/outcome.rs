@@ -35,7 +35,7 @@ pub struct Resume {
 
 /// Refuses a state of another output or source.
 pub(super) fn check_place(record: &Record, options: &StateOptions) -> Result<()> {
-    let dir = options.dir.display();
+    let dir = options.home.name();
     if record.output != options.output {
         let name = |output: &str| match output {
             "here" => "that it stands in".to_owned(),

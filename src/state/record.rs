@@ -2,20 +2,17 @@
 //! is refused: guessing what is done would lose records or store them twice.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::error::{Error, Result};
-use crate::sink::dir::place::sync_dir;
+use super::home::Home;
+use crate::error::{Error, Result, Retry};
 
 /// The file in the state's directory.
 pub const FILE: &str = "state.json";
 /// What is written until it is whole. The lock keeps it from being written twice at a time.
-const NEW: &str = "state.json.new";
+pub const NEW: &str = "state.json.new";
 const VERSION: u32 = 1;
 
 /// Everything that is remembered.
@@ -99,50 +96,43 @@ impl Record {
     ///
     /// # Errors
     /// If it is there and cannot be read, or is not whole.
-    pub fn read(dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join(FILE);
-        match fs::read(&path) {
-            Ok(bytes) => parse(&bytes, &path).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("read", path, error)),
-        }
+    pub fn read(home: &dyn Home) -> Result<Option<Self>> {
+        let place = format!("{}/{FILE}", home.name().trim_end_matches('/'));
+        home.read()?.map(|bytes| parse(&bytes, &place)).transpose()
     }
 
-    /// Removes what a run left that was killed while it replaced the file. Only under the lock.
-    pub fn sweep(dir: &Path) {
-        // It may not be there, and it is replaced by the next write.
-        let _ = fs::remove_file(dir.join(NEW));
-    }
-
-    /// Replaces the file. Durable on return; a crash leaves the old or the new one.
+    /// Replaces what is remembered. Durable on return; a crash leaves the old or the new one.
     ///
     /// # Errors
     /// If it is not durable.
-    pub fn write(&self, dir: &Path) -> Result<()> {
-        let (new, path) = (dir.join(NEW), dir.join(FILE));
-        let written = (|| {
-            let mut out = BufWriter::with_capacity(64 << 10, File::create(&new)?);
-            serde_json::to_writer(&mut out, self)?;
-            out.write_all(b"\n")?;
-            out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
-        })();
-        if let Err(error) = written {
-            let _ = fs::remove_file(&new);
-            return Err(Error::io("write", new, error));
-        }
-        fs::rename(&new, &path).map_err(|error| Error::io("rename the state to", path, error))?;
-        sync_dir(dir)
+    pub fn write(&self, home: &dyn Home) -> Result<()> {
+        home.write(&self.bytes()?)
+    }
+
+    /// The same, for writes that nobody tries again.
+    ///
+    /// # Errors
+    /// If it is not durable.
+    pub fn write_patiently(&self, home: &dyn Home) -> Result<()> {
+        home.write_patiently(&self.bytes()?)
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>> {
+        let odd = |error| Error::other("cannot write the state", Retry::Permanent, error);
+        let mut bytes = serde_json::to_vec(self).map_err(odd)?;
+        bytes.push(b'\n');
+        Ok(bytes)
     }
 }
 
-fn parse(bytes: &[u8], path: &Path) -> Result<Record> {
+fn parse(bytes: &[u8], place: &str) -> Result<Record> {
     #[derive(Deserialize)]
     struct Versioned {
         version: u32,
     }
     let damaged = |reason: String| {
         let hint = "--fresh begins again and replaces what the earlier run left";
-        Error::Usage(format!("the state {} cannot be used: {reason}; {hint}", path.display()))
+        Error::Usage(format!("the state {place} cannot be used: {reason}; {hint}"))
     };
     let version = serde_json::from_slice::<Versioned>(bytes).map_err(|error| damaged(error.to_string()))?;
     if version.version != VERSION {

@@ -55,7 +55,7 @@ impl Bench {
     fn options(&self, now_ms: i64) -> StateOptions {
         let settings = [("batch_size", "50"), ("compress", "none")];
         StateOptions {
-            dir: self.dir.0.join(".pipeline"),
+            home: Arc::new(DirHome(self.dir.0.join(".pipeline"))),
             settings: settings.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             output: "here".into(),
             source: "file",
@@ -68,12 +68,12 @@ impl Bench {
     }
 
     fn leftovers(&self) -> Leftovers {
-        Leftovers {
+        Leftovers::Dir(DirLeftovers {
             stored: self.dir.0.clone(),
             failed: self.dir.0.clone(),
             namer: Namer::new("", Codec::None),
             source: "file".into(),
-        }
+        })
     }
 
     fn open(&self, now_ms: i64) -> State {
@@ -383,7 +383,7 @@ fn objects_that_no_state_knows_of_are_refused() {
     // A run that was killed before its first mark left objects that its state does know of.
     assert_eq!(bench.open(2000).outcome(["b"]).unwrap(), Outcome::Begin);
     let found = bench.leftovers().existing(["a", "b", "c"]).unwrap();
-    assert_eq!(found, [bench.dir.0.join(KEY), bench.dir.0.join(OTHER)]);
+    assert_eq!(found, [KEY, OTHER].map(|key| bench.dir.0.join(key).display().to_string()));
 }
 
 #[test]

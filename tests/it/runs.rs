@@ -225,7 +225,16 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Some(said) = self.err.as_ref().filter(|_| thread::panicking()) {
+            // Shown with the failed test.
+            println!("process {} said:\n{}", self.id(), last_lines(&said.text(), 200));
+        }
     }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 fn listen(mut from: impl Read + Send + 'static) -> Said {

@@ -179,7 +179,7 @@ fn a_java_consumer_takes_ranges() {
     check_with_java(Assignor::Range, "RangeAssignor");
 }
 
-fn producer(kafka: &Kafka, compression: Compression, id: Option<&str>) -> Producer {
+pub fn producer(kafka: &Kafka, compression: Compression, id: Option<&str>) -> Producer {
     let timeout = Duration::from_secs(20);
     let transactional = id.map(|id| Transactional { id: id.into(), timeout });
     let settings = ProducerSettings {
@@ -192,7 +192,7 @@ fn producer(kafka: &Kafka, compression: Compression, id: Option<&str>) -> Produc
 }
 
 #[track_caller]
-fn append(producer: &mut Producer, topic: &str, value: &str) {
+pub fn append(producer: &mut Producer, topic: &str, value: &str) {
     let output = producer.output(topic).expect("the topic is there");
     let headers: [(&[u8], Option<&[u8]>); 2] = [(b"a", Some(b"1")), (b"a", Some(b"2"))];
     let message = Message {

@@ -5,13 +5,14 @@
 //! brokers serve those that break them, one at a time ([`cluster::Cluster3`]). Where Java or Go is missing the tests are
 //! skipped and say so, unless `CI=true`.
 
-#![allow(dead_code, reason = "the tests of whole runs, which are still being worked on, use the rest")]
-
 mod access;
 mod admin;
 mod batches;
 mod client;
 mod cluster;
+mod directory;
+mod exactly;
+mod faults;
 mod flow;
 mod harness;
 mod kafka;

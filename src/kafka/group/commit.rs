@@ -166,7 +166,7 @@ impl Group {
                 Ok(()) => {}
                 Err(error) if error.is_ambiguous() => {
                     path.connection = None;
-                    self.doubt(&error);
+                    self.doubt(&error.to_string());
                 }
                 Err(KafkaError::HungUp) => return Err(Error::Stopped),
                 Err(error) if error.retry() == Retry::Transient => {
@@ -192,10 +192,11 @@ impl Group {
         self.state.lock().acknowledge(of, epoch, &Stored { offset, text: metadata.into() });
     }
 
-    /// Nobody knows what was committed.
-    fn doubt(&self, error: &KafkaError) {
+    /// Nobody knows what was committed: all tenancies end, and after a new generation, which fences whatever is
+    /// still on its way, the group tells where to go on. For whoever commits in transactions, too.
+    pub fn doubt(&self, why: &str) {
         log::warn!(
-            "group {}: {error}: it is not known what was committed; all partitions are read again from there",
+            "group {}: {why}: it is not known what was committed; all partitions are read again from there",
             self.settings.group
         );
         self.summon(Summons::Doubt);

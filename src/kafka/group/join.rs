@@ -92,9 +92,12 @@ impl Member<'_> {
             Some(members) => self.lead(members)?,
             None => Vec::new(),
         };
-        self.led = if joined.leads { self.led.take() } else { None };
+        if !joined.leads {
+            (self.led, self.leftovers) = (None, None);
+        }
         let assigned = self.sync(&joined, shares)?;
         self.heard(Instant::now());
+        self.end_leftovers();
         let mut wanted = assigned.clone();
         wanted.extend(self.group.state.lock().owned());
         wanted.sort();
@@ -173,10 +176,13 @@ impl Member<'_> {
     }
 
     /// The generation stands in the user data too, where assignors of before version 2 look for it; the count
-    /// of rounds behind it, so that no two are the same.
+    /// of rounds behind it, so that no two are the same; then the transactional id, for the leader.
     fn subscription(&self, owned: Vec<TopicPartition>, generation: i32) -> Bytes {
         let mut user_data = generation.to_be_bytes().to_vec();
         user_data.extend_from_slice(&self.round.to_be_bytes());
+        user_data.extend_from_slice(
+            self.group.settings.transactional_id.as_deref().unwrap_or_default().as_bytes(),
+        );
         let topics = self.group.settings.topics.clone();
         Subscription { topics, user_data: Some(user_data), owned, generation, rack: None }.encode()
     }

@@ -9,6 +9,7 @@ use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 
 use super::assign::{self, Candidate};
 use super::fault::Fault;
+use super::leftover::{Leftovers, told_id};
 use super::member::{Member, counts, text};
 use super::protocol::{Subscription, encode_assignment};
 
@@ -35,6 +36,10 @@ impl Member<'_> {
         let counts = counts(&self.group.cluster, topics.iter());
         let shares = assign::assign(settings.assignor, &candidates, &counts);
         self.led = Some(counts);
+        self.leftovers = self.group.settings.transactional_id.is_some().then(|| {
+            let live = candidates.iter().filter_map(|candidate| told_id(&candidate.subscription));
+            Leftovers::besides(live.collect())
+        });
         self.look_at = Instant::now() + settings.metadata_every;
         let share = |(candidate, share): (Candidate, Vec<_>)| {
             SyncGroupRequestAssignment::default()

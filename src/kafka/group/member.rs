@@ -13,6 +13,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::Group;
 use super::assign::Counts;
 use super::fault::Fault;
+use super::leftover::Leftovers;
 use super::state::{Phase, Summons};
 use crate::error::{Error, Result};
 use crate::kafka::cluster::{Cluster, Coordinates, TopicPartition};
@@ -47,6 +48,8 @@ pub(super) struct Member<'a> {
     pub above: i32,
     /// The partition counts that were assigned, while this member leads.
     pub led: Option<Counts>,
+    /// Transactions of dead members, which are to be ended by whoever leads.
+    pub leftovers: Option<Leftovers>,
     /// Since when no coordinator answers, and how often it was tried.
     silent: Option<(Instant, u32)>,
 }
@@ -65,6 +68,7 @@ impl<'a> Member<'a> {
             round: 0,
             above: -1,
             led: None,
+            leftovers: None,
             silent: None,
         }
     }
@@ -178,6 +182,9 @@ impl<'a> Member<'a> {
             (state.holds_any(), state.lease())
         };
         let mut until = self.beat_at.min(self.look_at);
+        if let Some(leftovers) = &self.leftovers {
+            until = until.min(leftovers.due());
+        }
         if holds {
             until = until.min(stalled_at);
         }
@@ -188,6 +195,7 @@ impl<'a> Member<'a> {
             return Ok(());
         }
         self.beat_if_due()?;
+        self.end_leftovers();
         if Instant::now() >= self.look_at { self.look() } else { Ok(()) }
     }
 

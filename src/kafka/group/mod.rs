@@ -18,6 +18,7 @@ mod commit;
 mod fault;
 mod join;
 mod lead;
+mod leftover;
 mod member;
 mod offsets;
 mod protocol;
@@ -36,6 +37,7 @@ use uuid::Uuid;
 pub use assign::Assignor;
 pub use change::{Change, Committed, Tenancy};
 pub use commit::{Commit, CutShort};
+pub use leftover::transactional_id;
 pub use metadata::{Metadata, Remembered};
 pub use settings::GroupSettings;
 

@@ -73,6 +73,7 @@ impl Member<'_> {
                 }
                 self.wait(Instant::now() + PAUSE)?;
                 self.beat_if_due()?;
+                self.end_leftovers();
             }
         }
         Ok(fetched)

@@ -26,6 +26,11 @@ pub struct GroupSettings {
     pub assignor: Assignor,
     /// Fingerprint of where the output goes, for commits.
     pub location: u64,
+    /// The transactional id of whoever commits the group's offsets in transactions, made by [`transactional_id`]: the
+    /// group's leader ends what members of such ids have left open when they died.
+    ///
+    /// [`transactional_id`]: super::transactional_id
+    pub transactional_id: Option<String>,
     /// How often the coordinator is told that the member lives; `None`: three times in a session timeout.
     pub heartbeat_every: Option<Duration>,
     /// How often is looked for new partitions.
@@ -46,6 +51,7 @@ impl GroupSettings {
             release_within: Duration::from_secs(60),
             assignor: Assignor::CooperativeSticky,
             location: 0,
+            transactional_id: None,
             heartbeat_every: None,
             metadata_every: Duration::from_secs(30),
             give_up_after: Duration::from_secs(300),

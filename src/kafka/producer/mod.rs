@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 pub use super::group::Identity;
 pub use partition::partition_for;
-pub use transaction::{Ended, GroupOffset, Transactional};
+pub use transaction::{Ended, GroupOffset, Revived, Transactional, Whose};
 
 use super::cluster::{Cluster, TopicPartition};
 use super::code::Code;

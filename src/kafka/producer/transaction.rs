@@ -74,6 +74,26 @@ pub enum Ended {
     Refused(Code),
 }
 
+/// Who may use a transactional id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// This producer alone.
+    Mine,
+    /// Whoever is told to.
+    Anyones,
+}
+
+/// Whether a producer that was fenced goes on, and what became of its last transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revived {
+    /// It does not.
+    No,
+    /// It does; nothing of the transaction counts.
+    Undone,
+    /// It does; nobody knows whether the transaction counts. The group's offsets tell, once they are stable.
+    Unknown,
+}
+
 /// Where a transaction stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -256,21 +276,26 @@ impl Producer {
         Ok(())
     }
 
-    /// After [`Error::Fenced`]: whether the cluster aborted a transaction because it took longer than its timeout
-    /// (this process was stopped, say, or brokers were away). Then the next [`Producer::begin`] takes the
+    /// After [`Error::Fenced`]: whether this producer may go on. Then the next [`Producer::begin`] takes the
     /// transactional id over again. To be called only by whom a consumer group fences as well: another producer
     /// that took over in the meantime is fenced by this.
-    pub fn revive(&mut self) -> bool {
-        let Some(transaction) = &mut self.transaction else { return false };
-        let expired = matches!(transaction.phase, Phase::Fenced(_))
-            && !transaction.unsure
-            && transaction.began.elapsed() >= transaction.settings.timeout;
-        if expired {
-            transaction.over();
-            self.producer = None;
-            self.forget();
-        }
-        expired
+    ///
+    /// An id that others may use goes on only if the cluster aborted its transaction because that took longer than
+    /// its timeout (this process was stopped, say, or brokers were away). One that is this producer's alone always
+    /// does: nobody else wants it, its transaction was aborted for somebody who waited for it.
+    pub fn revive(&mut self, id: Whose) -> Revived {
+        let Some(transaction) = &mut self.transaction else { return Revived::No };
+        let expired = transaction.began.elapsed() >= transaction.settings.timeout;
+        let revived = match (transaction.phase, transaction.unsure, id) {
+            (Phase::Fenced(_), true, Whose::Mine) => Revived::Unknown,
+            (Phase::Fenced(_), false, Whose::Mine) => Revived::Undone,
+            (Phase::Fenced(_), false, Whose::Anyones) if expired => Revived::Undone,
+            _ => return Revived::No,
+        };
+        transaction.over();
+        self.producer = None;
+        self.forget();
+        revived
     }
 
     fn phase(&self) -> Result<Phase> {
@@ -552,7 +577,8 @@ fn judge(transactional_id: String, api: &'static str, code: Code) -> Error {
 /// The same for a commit: whatever is not known to be undone is not tried again.
 fn ending(transactional_id: String, api: &'static str, code: Code) -> Error {
     match code.0 {
-        47 | 90 => Error::Fenced { transactional_id, code },
+        // 48 is what KIP-890 answers to whom others have fenced by an abort.
+        47 | 48 | 90 => Error::Fenced { transactional_id, code },
         _ => Error::Transaction { transactional_id, api, code },
     }
 }

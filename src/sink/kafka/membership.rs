@@ -4,6 +4,7 @@ use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::kafka::TopicPartition;
 use crate::kafka::group::{Group, Identity};
+use crate::kafka::producer::GroupOffset;
 use crate::record::Partition;
 
 /// A member of a consumer group.
@@ -16,6 +17,24 @@ pub(crate) trait Membership: Send + Sync {
 
     /// What stands beside an offset.
     fn metadata(&self, topic_id: uuid::Uuid, offset: i64) -> String;
+
+    /// This goes into a transaction now.
+    fn sending(&self, commit: &Sent);
+
+    /// Its transaction counts.
+    fn stored(&self, commit: &Sent);
+
+    /// Nobody can find out whether a transaction with offsets counts: all tenancies end, and the group tells where
+    /// to go on.
+    fn doubt(&self, why: &str);
+}
+
+/// An offset of a tenancy, as it goes into a transaction. The group must hear of it before and after: what it finds
+/// after a rebalance and was not told of, somebody else has stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub epoch: u64,
+    pub offset: GroupOffset,
 }
 
 impl Membership for Group {
@@ -30,6 +49,18 @@ impl Membership for Group {
     fn metadata(&self, topic_id: uuid::Uuid, offset: i64) -> String {
         // Nothing is planned: records and offsets are published together.
         Group::metadata(self, topic_id, Vec::new()).write(offset, 0, 0).text
+    }
+
+    fn sending(&self, Sent { epoch, offset }: &Sent) {
+        Group::sending(self, &offset.of, *epoch, offset.offset, &offset.metadata);
+    }
+
+    fn stored(&self, Sent { epoch, offset }: &Sent) {
+        Group::stored(self, &offset.of, *epoch, offset.offset, &offset.metadata);
+    }
+
+    fn doubt(&self, why: &str) {
+        Group::doubt(self, why);
     }
 }
 

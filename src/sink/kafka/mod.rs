@@ -27,11 +27,11 @@ use crate::batch::{Batch, Receipt};
 use crate::error::{Error, Result, Retry};
 use crate::kafka::error as kafka;
 use crate::kafka::group::{Group, Identity};
-use crate::kafka::producer::{Ended, GroupOffset, ProducerSettings};
+use crate::kafka::producer::{Ended, GroupOffset, ProducerSettings, Revived, Whose};
 use crate::kafka::{Cluster, TopicPartition};
 use crate::sink::{Commits, DeadLetters, Shape, Sink};
 use mailbox::{Delivery, Mailbox, append_all};
-use membership::{Membership, leader_epoch, place};
+use membership::{Membership, Sent, leader_epoch, place};
 
 /// Bytes of queued output that go into one flush or transaction: a transaction costs about four round trips,
 /// whatever is in it. Nobody waits for so many; they are what has gathered behind the one before. Measured from one
@@ -46,6 +46,7 @@ pub struct KafkaSink {
     patience: Duration,
     group: Option<Arc<dyn Membership>>,
     transactional: bool,
+    whose: Whose,
     state: Mutex<State>,
 }
 
@@ -53,6 +54,8 @@ struct State {
     mailbox: Mailbox,
     /// The deliveries of a transaction whose commit is not known to count.
     committing: Vec<Delivery>,
+    /// The offsets in it.
+    sent: Vec<Sent>,
 }
 
 impl KafkaSink {
@@ -68,7 +71,10 @@ impl KafkaSink {
         settings: ProducerSettings,
         group: Option<Arc<Group>>,
     ) -> Result<Self> {
-        KafkaSink::with(cluster, topic, settings, group.map(|group| group as Arc<dyn Membership>))
+        let id = settings.transactional.as_ref().map(|transactional| &transactional.id);
+        let mine = group.as_ref().is_some_and(|group| group.settings().transactional_id.as_ref() == id);
+        let whose = if mine { Whose::Mine } else { Whose::Anyones };
+        KafkaSink::with(cluster, topic, settings, group.map(|group| group as Arc<dyn Membership>), whose)
     }
 
     fn with(
@@ -76,6 +82,7 @@ impl KafkaSink {
         topic: &str,
         settings: ProducerSettings,
         group: Option<Arc<dyn Membership>>,
+        whose: Whose,
     ) -> Result<Self> {
         let transactional = settings.transactional.is_some();
         if group.is_some() && !transactional {
@@ -86,8 +93,8 @@ impl KafkaSink {
         if transactional {
             mailbox.producer().0.take_over()?;
         }
-        let state = Mutex::new(State { mailbox, committing: Vec::new() });
-        Ok(KafkaSink { cluster, patience, group, transactional, state })
+        let state = Mutex::new(State { mailbox, committing: Vec::new(), sent: Vec::new() });
+        Ok(KafkaSink { cluster, patience, group, transactional, whose, state })
     }
 
     fn store_plain(&self, state: &mut State, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {
@@ -103,14 +110,19 @@ impl KafkaSink {
         let mut refused = None;
         loop {
             let Some((owned, member)) = self.owned(batches, refused.as_ref())? else { return Ok(()) };
-            let offsets = self.offsets(&owned)?;
+            state.sent = self.offsets(&owned)?;
+            let offsets: Vec<GroupOffset> = state.sent.iter().map(|sent| sent.offset.clone()).collect();
             let (producer, output) = state.mailbox.producer();
             let ended = producer.begin().and_then(|()| {
                 owned.iter().try_for_each(|batch| append_all(producer, output, &batch.stored))?;
+                if let Some(group) = &self.group {
+                    state.sent.iter().for_each(|sent| group.sending(sent));
+                }
                 producer.commit(&offsets, member.as_ref())
             });
             match ended {
                 Ok(Ended::Committed) => {
+                    self.stored(state);
                     let place = state.mailbox.place();
                     receipts.extend(owned.iter().map(|batch| receipt(batch, &place)));
                     return Ok(());
@@ -122,6 +134,26 @@ impl KafkaSink {
                 Err(error) => return Err(self.undo(state, &owned, error).into()),
             }
         }
+    }
+
+    /// Tells the group that the offsets in the last transaction are its own.
+    fn stored(&self, state: &mut State) {
+        let sent = std::mem::take(&mut state.sent);
+        if let Some(group) = &self.group {
+            sent.iter().for_each(|sent| group.stored(sent));
+        }
+    }
+
+    /// Asks for the outcome of a commit. What was in it has receipts if it counts.
+    fn finish(&self, state: &mut State, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {
+        if let Err(error) = state.mailbox.producer().0.finish() {
+            return Err(self.revive(state, error).into());
+        }
+        self.stored(state);
+        let (place, committed) = (state.mailbox.place(), std::mem::take(&mut state.committing));
+        let ours = batches.iter().filter(|batch| committed.contains(&Delivery::of(batch)));
+        receipts.extend(ours.map(|batch| receipt(batch, &place)));
+        Ok(())
     }
 
     /// The batches whose partitions are still this member's, and who the member is; `None` if no batch is left.
@@ -169,25 +201,40 @@ impl KafkaSink {
             // The next transaction goes on with the abort.
             _ => error,
         };
-        match worst {
-            // What this process no longer owns, the group knows.
-            kafka::Error::Fenced { transactional_id, code } if self.group.is_some() && producer.revive() => {
-                kafka::Error::Abortable { transactional_id, api: "the transaction", code }
+        self.revive(state, worst)
+    }
+
+    /// Goes on after somebody else has ended a transaction, if that can be: what this process no longer owns, the
+    /// group knows. What is not known to count is read again from where the group says.
+    fn revive(&self, state: &mut State, error: kafka::Error) -> kafka::Error {
+        let (kafka::Error::Fenced { transactional_id, code }, Some(group)) = (&error, &self.group) else {
+            return error;
+        };
+        let (producer, _) = state.mailbox.producer();
+        match producer.revive(self.whose) {
+            Revived::No => return error,
+            Revived::Undone => {}
+            Revived::Unknown => {
+                group.doubt("a transaction was ended by somebody else while it was committed")
             }
-            worst => worst,
         }
+        state.committing.clear();
+        let transactional_id = transactional_id.clone();
+        kafka::Error::Abortable { transactional_id, api: "the transaction", code: *code }
     }
 
     /// Where each partition goes on behind its last batch.
-    fn offsets(&self, owned: &[&Batch]) -> Result<Vec<GroupOffset>> {
+    fn offsets(&self, owned: &[&Batch]) -> Result<Vec<Sent>> {
         let Some(group) = &self.group else { return Ok(Vec::new()) };
-        let mut offsets: Vec<GroupOffset> = Vec::new();
+        let mut offsets: Vec<Sent> = Vec::new();
         for batch in owned {
             let of = place(&batch.id.partition)?;
             let offset = batch.end as i64;
             let metadata = group.metadata(self.topic_id(&of)?, offset);
+            let epoch = batch.id.partition.identity().epoch;
             let next = GroupOffset { of, offset, leader_epoch: leader_epoch(batch), metadata };
-            match offsets.iter_mut().find(|known| known.of == next.of) {
+            let next = Sent { epoch, offset: next };
+            match offsets.iter_mut().find(|known| known.offset.of == next.offset.of) {
                 Some(known) => *known = next,
                 None => offsets.push(next),
             }
@@ -219,19 +266,10 @@ impl Sink for KafkaSink {
         let state = &mut *self.state.lock();
         match self.transactional {
             false => self.store_plain(state, batches, receipts),
-            true if !state.committing.is_empty() => finish(state, batches, receipts),
+            true if !state.committing.is_empty() => self.finish(state, batches, receipts),
             true => self.transact(state, batches, receipts),
         }
     }
-}
-
-/// Asks for the outcome of a commit. What was in it has receipts if it counts.
-fn finish(state: &mut State, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {
-    state.mailbox.producer().0.finish()?;
-    let (place, committed) = (state.mailbox.place(), std::mem::take(&mut state.committing));
-    let ours = batches.iter().filter(|batch| committed.contains(&Delivery::of(batch)));
-    receipts.extend(ours.map(|batch| receipt(batch, &place)));
-    Ok(())
 }
 
 fn receipt(batch: &Batch, place: &str) -> Receipt {

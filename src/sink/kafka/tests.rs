@@ -52,6 +52,8 @@ fn body(values: &[&str]) -> Body {
 
 /// A member whose generation and partitions the test sets.
 struct Member {
+    /// What the sink has told, with the generation of then.
+    told: Mutex<Vec<(&'static str, i64)>>,
     generation: AtomicI32,
     /// The epoch below which partitions are lost.
     lost_below: AtomicI32,
@@ -59,7 +61,8 @@ struct Member {
 
 impl Member {
     fn new() -> Arc<Self> {
-        Arc::new(Member { generation: AtomicI32::new(1), lost_below: AtomicI32::new(0) })
+        let told = Mutex::default();
+        Arc::new(Member { told, generation: AtomicI32::new(1), lost_below: AtomicI32::new(0) })
     }
 }
 
@@ -77,6 +80,19 @@ impl Membership for Member {
     fn metadata(&self, _: uuid::Uuid, offset: i64) -> String {
         format!("at {offset}")
     }
+
+    fn sending(&self, commit: &Sent) {
+        self.told.lock().push(("sending", commit.offset.offset));
+    }
+
+    fn stored(&self, commit: &Sent) {
+        self.told.lock().push(("stored", commit.offset.offset));
+    }
+
+    fn doubt(&self, _: &str) {
+        self.told.lock().push(("doubt", 0));
+        self.lost_below.store(i32::MAX, Ordering::SeqCst);
+    }
 }
 
 fn long() -> Duration {
@@ -93,7 +109,14 @@ fn plain(world: &World, settings: ProducerSettings) -> KafkaSink {
 }
 
 fn exact(world: &World, member: &Arc<Member>, delivery: Duration) -> KafkaSink {
-    KafkaSink::with(cluster(world, long()), TOPIC, transactional(delivery), Some(member.clone())).unwrap()
+    KafkaSink::with(
+        cluster(world, long()),
+        TOPIC,
+        transactional(delivery),
+        Some(member.clone()),
+        Whose::Anyones,
+    )
+    .unwrap()
 }
 
 fn offset(world: &World, partition: i32) -> Option<(i64, String)> {
@@ -111,7 +134,9 @@ fn the_shape_says_who_commits() {
     assert_eq!((shape.commits, shape.records, shape.writers, shape.part), (Commits::Engine, true, 1, None));
     assert_eq!(exact(&world, &Member::new(), long()).shape().commits, Commits::Sink);
     let offsets_alone =
-        KafkaSink::with(cluster(&world, long()), TOPIC, settings(), Some(Member::new())).err().unwrap();
+        KafkaSink::with(cluster(&world, long()), TOPIC, settings(), Some(Member::new()), Whose::Mine)
+            .err()
+            .unwrap();
     assert_eq!(offsets_alone.exit_code(), 2);
 }
 
@@ -270,7 +295,7 @@ fn a_transaction_that_failed_is_aborted_and_done_again() {
 }
 
 /// Fences the first EndTxn, as after the transaction's timeout or by another producer.
-fn fenced_after(timeout: Duration) -> (World, Result<()>, Result<()>) {
+fn fenced_after(timeout: Duration, whose: Whose) -> (World, Result<()>, Result<()>) {
     let mut first = true;
     let world = World::start(1, &[1], move |_, _, asked| {
         (asked.key == ApiKey::EndTxn && std::mem::take(&mut first)).then(|| {
@@ -280,7 +305,7 @@ fn fenced_after(timeout: Duration) -> (World, Result<()>, Result<()>) {
     });
     let mut settings = transactional(long());
     settings.transactional = Some(Transactional { id: "mover".into(), timeout });
-    let sink = KafkaSink::with(cluster(&world, long()), TOPIC, settings, Some(Member::new())).unwrap();
+    let sink = KafkaSink::with(cluster(&world, long()), TOPIC, settings, Some(Member::new()), whose).unwrap();
     let batches = [batch(0, 1, 2, &["a", "b"])];
     let outcomes = [(), ()].map(|()| sink.store(&batches, &mut Vec::new()));
     let [one, other] = outcomes;
@@ -289,7 +314,7 @@ fn fenced_after(timeout: Duration) -> (World, Result<()>, Result<()>) {
 
 #[test]
 fn a_transaction_that_took_too_long_is_done_again() {
-    let (world, one, other) = fenced_after(Duration::ZERO);
+    let (world, one, other) = fenced_after(Duration::ZERO, Whose::Anyones);
     assert!(one.unwrap_err().is_transient());
     other.unwrap();
     assert_eq!(
@@ -298,9 +323,55 @@ fn a_transaction_that_took_too_long_is_done_again() {
     );
 }
 
+/// Nobody else uses this id: it was ended for others that waited for it.
+#[test]
+fn a_transaction_that_was_ended_by_the_group_is_done_again() {
+    let (world, one, other) = fenced_after(Duration::from_secs(60), Whose::Mine);
+    assert!(one.unwrap_err().is_transient());
+    other.unwrap();
+    assert_eq!(world.values(0), ["a", "b"]);
+}
+
+/// The first EndTxn is done and its answer lost; then the id is fenced.
+#[test]
+fn what_was_fenced_while_it_was_committed_is_doubted() {
+    let mut tries = 0;
+    let world = World::start(1, &[1], move |state, node, asked| {
+        if asked.key != ApiKey::EndTxn {
+            return None;
+        }
+        tries += 1;
+        if tries == 1 {
+            state.serve(node, asked);
+            return Some(Reply::Cut);
+        }
+        let answer = kafka_protocol::messages::EndTxnResponse::default().with_error_code(90);
+        Some(asked.answer::<kafka_protocol::messages::EndTxnRequest>(&answer))
+    });
+    let (member, settings) = (Member::new(), transactional(long()));
+    let group: Arc<dyn Membership> = member.clone();
+    let sink = KafkaSink::with(cluster(&world, long()), TOPIC, settings, Some(group), Whose::Mine).unwrap();
+    let (batches, mut receipts) = ([batch(0, 1, 2, &["a", "b"])], Vec::new());
+    assert!(sink.store(&batches, &mut receipts).unwrap_err().is_transient());
+    assert_eq!(*member.told.lock(), [("sending", 2), ("doubt", 0)]);
+    // It is lost now, and not stored again: the group tells where to go on.
+    sink.store(&batches, &mut receipts).unwrap();
+    assert_eq!((world.values(0), receipts.len()), (vec!["a".into(), "b".into()], 0));
+}
+
+#[test]
+fn the_group_hears_of_offsets_before_and_after() {
+    let member = Member::new();
+    let world = refusing(&member, 0);
+    let sink = exact(&world, &member, long());
+    sink.store(&[batch(0, 1, 2, &["a", "b"]), batch(0, 1, 3, &["c"])], &mut Vec::new()).unwrap();
+    // The first try is refused: a generation forgets what was told in the one before.
+    assert_eq!(*member.told.lock(), [("sending", 3), ("sending", 3), ("stored", 3)]);
+}
+
 #[test]
 fn a_transactional_id_that_was_taken_over_is_left_to_the_other() {
-    let (world, one, other) = fenced_after(Duration::from_secs(60));
+    let (world, one, other) = fenced_after(Duration::from_secs(60), Whose::Anyones);
     for error in [one.unwrap_err(), other.unwrap_err()] {
         assert!(!error.is_transient() && error.to_string().contains("took over"), "{error}");
     }

@@ -40,7 +40,10 @@ use desk::Desk;
 use marks::GroupMarks;
 use reader::KafkaReader;
 
-/// How long asking for topics and offsets is tried at the start.
+/// How long a run looks for its cluster before it begins: long enough for a broker that is being restarted, short
+/// enough for whoever waits at a terminal and has mistyped an address.
+const REACH: Duration = Duration::from_secs(20);
+/// How long asking for topics and offsets is tried once the cluster has answered.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is read, and how.
@@ -108,6 +111,14 @@ impl KafkaSource {
         self.shared.consumed.clone()
     }
 
+    /// Finds the cluster and the topics, before anything else is asked of it. Blocks for at most about 20 seconds.
+    ///
+    /// # Errors
+    /// If no broker answers, or a topic cannot be read.
+    pub fn reach(&self) -> Result<()> {
+        self.shared.partitions().map(drop)
+    }
+
     /// The group it is a member of, for a sink that commits offsets in its transactions.
     pub fn group(&self) -> Option<Arc<Group>> {
         self.shared.group.clone()
@@ -156,7 +167,7 @@ impl Shared {
     /// All partitions of the topics.
     fn partitions(&self) -> Result<Vec<TopicPartition>> {
         let topics = &self.options.topics;
-        self.cluster.refresh(topics, Instant::now() + PATIENCE)?;
+        self.cluster.refresh(topics, Instant::now() + REACH)?;
         let mut all = Vec::new();
         for name in topics {
             let topic = self.cluster.topic(name);

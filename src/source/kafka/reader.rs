@@ -13,6 +13,7 @@ use super::fill::{Fetch, Filled, Reading};
 use super::{Shared, refused};
 use crate::config::kafka::OutOfRange;
 use crate::error::{Error, Result};
+use crate::kafka::Code;
 use crate::kafka::cluster::{At, Isolation, TopicPartition};
 use crate::kafka::consumer::{FetchFault, FetchFrom, Fetched, Fetcher};
 use crate::kafka::wire::Unpacker;
@@ -24,6 +25,8 @@ use crate::stop::Stop;
 const WAIT: Duration = Duration::from_millis(200);
 /// How often the group is asked whether everything is committed.
 const ASK: Duration = Duration::from_millis(500);
+/// How long a topic may be missing: a broker that has just started does not know of all of them.
+const MISSING: Duration = Duration::from_secs(30);
 /// More memory than this is given back after an unusually large record batch.
 const KEEP: usize = 4 << 20;
 
@@ -39,6 +42,8 @@ pub(super) struct KafkaReader {
     /// What is to be told to the engine before anything else.
     news: VecDeque<Read>,
     asked: Instant,
+    /// Since when a topic is not there.
+    missing: HashMap<Arc<str>, Instant>,
     left: u64,
 }
 
@@ -65,6 +70,7 @@ impl KafkaReader {
             current: None,
             news: VecDeque::new(),
             asked: Instant::now(),
+            missing: HashMap::new(),
             left,
         }
     }
@@ -253,6 +259,26 @@ impl KafkaReader {
         Ok(())
     }
 
+    /// A topic that was deleted ends the run, when it was missing for a while.
+    fn miss_topics(&mut self) -> Result<()> {
+        if self.index != 0 {
+            return Ok(());
+        }
+        for topic in &self.shared.options.topics {
+            let known = self.shared.cluster.topic(topic);
+            if known.is_none_or(|known| known.error != Code::UNKNOWN_TOPIC_OR_PARTITION) {
+                self.missing.remove(topic);
+                continue;
+            }
+            let since = self.missing.entry(topic.clone()).or_insert_with(Instant::now);
+            if since.elapsed() > MISSING {
+                let why = "it is not there any more: it was deleted while it was read; what was read of it is stored";
+                return Err(refused(topic, why));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether nothing is left to do, for this run and for the other members of its group.
     fn is_done(&mut self) -> Result<bool> {
         let desk = &self.shared.desk;
@@ -292,6 +318,7 @@ impl Reader for KafkaReader {
         if let Some(news) = self.news.pop_front() {
             return Ok(news);
         }
+        self.miss_topics()?;
         self.begin_fetching();
         loop {
             if let Some(news) = self.news.pop_front() {

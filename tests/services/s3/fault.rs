@@ -16,8 +16,6 @@ pub enum Act {
     Pass,
     /// It is not passed on; this is the answer: status, further header lines, body.
     Answer(u16, &'static str, String),
-    /// It is passed on, and this is the answer instead of the server's.
-    Lie(u16, &'static str, String),
     /// It is passed on, and the connection is cut before the answer.
     Swallow,
     /// The connection is cut after so many bytes of the body.
@@ -37,9 +35,14 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Whether it stores an object as a whole.
+    /// Whether it stores a batch as a whole.
     pub fn is_put(&self) -> bool {
-        self.method == "PUT" && !self.target.contains('?')
+        self.method == "PUT" && !self.target.contains('?') && !self.is_of_state()
+    }
+
+    /// Whether it is about what is remembered.
+    pub fn is_of_state(&self) -> bool {
+        self.target.contains("/.pipeline/")
     }
 
     /// Whether it stores a part.
@@ -156,13 +159,12 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
             return Ok(());
         }
         Act::Answer(status, headers, body) => made(*status, headers, body),
-        Act::Pass | Act::Lie(..) | Act::Swallow => {
+        Act::Pass | Act::Swallow => {
             let passed = pass(shared, &head, &body)?;
-            match &act {
-                Act::Lie(status, headers, body) => made(*status, headers, body),
-                Act::Swallow => return client.shutdown(Shutdown::Both),
-                _ => passed,
+            if matches!(act, Act::Swallow) {
+                return client.shutdown(Shutdown::Both);
             }
+            passed
         }
     };
     client.write_all(&answer)?;

@@ -1,8 +1,13 @@
 //! From a real Kafka to a real S3 server.
 
-use super::{Server, sorted};
+use std::time::Duration;
+
+use super::fault::{Act, Faulty};
+use super::{Server, Store, sorted};
+use crate::flow::{Times, id, same_ids};
 use crate::kafka::Kafka;
-use crate::runs::lines;
+use crate::records::{Feeder, Id};
+use crate::runs::{Running, lines, text, until};
 
 #[test]
 fn a_topic_goes_to_a_bucket() {
@@ -36,4 +41,45 @@ fn a_topic_goes_to_a_bucket() {
     assert!(first.keys().all(named), "{:?}", first.keys());
     store.run(&args).expect(0, &[]);
     assert_eq!(store.objects(), first, "what is committed is not read again");
+}
+
+/// A run of one group into the bucket, whose killed members are missed soon.
+fn start(store: &Store<'_>, kafka: &Kafka, topic: &str, args: &[&str]) -> Running {
+    let (brokers, url) = (kafka.brokers(), store.url("p"));
+    let member = ["-s", "kafka", "--brokers", &brokers, "-t", topic, "-g", topic, "-o", &url, "-b", "7"];
+    let quick = ["--set", "kafka.source.session_timeout=3s", "--set", "processing.batch_wait=200ms"];
+    Running::start(store.command(&[&member[..], &quick, args].concat()))
+}
+
+/// The ids of everything that is stored.
+fn stored_ids(store: &Store<'_>, topic: &str) -> Vec<Id> {
+    let envelope = |line: &str| id(&serde_json::from_str(line).expect("JSON"), topic);
+    let objects = store.objects();
+    let texts = objects.iter().map(|(key, bytes)| text(key, bytes));
+    texts.flat_map(|text| text.lines().map(envelope).collect::<Vec<_>>()).collect()
+}
+
+/// Killed again and again while records come in and answers of the store are lost, and started again by the same
+/// command: each record stands in one object.
+#[test]
+fn sigkill_and_lost_answers_store_nothing_twice() {
+    let (Some(kafka), Some(server)) = (Kafka::shared(), Server::shared()) else { return };
+    let faulty = Faulty::new(server, |asked| match asked.number % 11 {
+        3 if asked.is_put() => Act::Swallow,
+        7 => Act::Answer(503, "", String::new()),
+        _ => Act::Pass,
+    });
+    let store = server.bucket("planned").by(faulty.endpoint());
+    let topic = kafka.topic("planned-s3", 3);
+    let feeder = Feeder::start(kafka, &topic, 3, Duration::from_millis(3));
+    for _ in 0..6 {
+        let before = store.objects().len();
+        let run = start(&store, kafka, &topic, &[]);
+        until("the run stores", || store.objects().len() > before + 15);
+        run.kill();
+    }
+    feeder.stop();
+    start(&store, kafka, &topic, &["--until", "end"]).ended().expect(0, &[]);
+    same_ids(stored_ids(&store, &topic), &kafka.ids(&topic), Times::Once);
+    assert!(faulty.seen().iter().any(|asked| asked.method == "HEAD"), "something was looked for");
 }

@@ -8,6 +8,7 @@ mod fault;
 mod faults;
 mod kafka;
 mod refused;
+mod state;
 mod stored;
 
 use std::collections::BTreeMap;
@@ -114,13 +115,15 @@ impl Store<'_> {
         self.server.dir.join("data").join(&self.bucket)
     }
 
-    /// Where the server keeps an object.
-    pub fn file(&self, key: &str) -> PathBuf {
-        self.path().join(key)
+    /// All objects by key, without what is remembered beside them.
+    pub fn objects(&self) -> Tree {
+        let mut tree = self.all();
+        tree.retain(|key, _| !key.contains(".pipeline/"));
+        tree
     }
 
     /// All objects by key.
-    pub fn objects(&self) -> Tree {
+    pub fn all(&self) -> Tree {
         let mut tree = Tree::new();
         collect(&self.path(), "", &mut tree);
         tree

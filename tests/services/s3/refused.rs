@@ -2,6 +2,7 @@
 
 use pipeline::s3::{Condition, Content, Object};
 
+use super::fault::{Act, Faulty};
 use super::{Server, Store};
 use crate::runs::{Ran, Running, lines};
 
@@ -59,9 +60,27 @@ fn an_object_of_somebody_else_is_not_replaced() {
     let key = "processed/a.json/00000000000000000000.ndjson";
     let object = Object { key, ..Object::default() };
     store.client().put(&object, Content::Bytes(b"precious"), Condition::None).expect("it is stored");
-    store.bench.write("a.json", lines(0..10));
-    let ran = store.run(&["a.json", "-o", &store.url(""), "--state", "none", "--set", "s3.conditional=on"]);
-    assert_ne!(ran.code, Some(0), "{}", ran.stderr);
+    run(&store, &store.url(""), &[]).expect(2, &["is there already", "nothing is known of its run"]);
     assert_eq!(store.objects()[key], b"precious");
-    assert!(ran.stderr.contains("is there already"), "{}", ran.stderr);
+}
+
+/// It comes when the run has looked already.
+#[test]
+fn an_object_that_comes_later_is_not_replaced_either() {
+    let Some(server) = Server::shared() else { return };
+    let key = "processed/a.json/00000000000000000000.ndjson";
+    let direct = server.bucket("later");
+    let other = direct.client();
+    let mut came = false;
+    let faulty = Faulty::new(server, move |asked| {
+        if !came && asked.is_put() {
+            came = true;
+            let object = Object { key, ..Object::default() };
+            other.put(&object, Content::Bytes(b"precious"), Condition::None).expect("it is stored");
+        }
+        Act::Pass
+    });
+    let store = direct.by(faulty.endpoint());
+    run(&store, &store.url(""), &[]).expect(4, &["another object is there already"]);
+    assert_eq!(store.objects()[key], b"precious");
 }

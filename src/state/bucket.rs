@@ -1,0 +1,441 @@
+//! A state in a corner of a bucket ([`BucketHome`]), and what earlier runs left there ([`BucketLeftovers`]).
+//!
+//! A bucket has no locks that end with their process, so a run holds a lease: an object that it renews every 20 s
+//! and deletes at its end. One that was not renewed for 60 s, by the store's clock, is taken over; so is one of a
+//! process of this machine that is gone. Whoever finds a younger one waits until it is renewed, which means that its
+//! run lives, or ends. The lease is a courtesy: what keeps a run that was thought dead from harm is that every write
+//! of the state replaces the very version that its run wrote last (`If-Match`), and that objects are stored under
+//! names, with bytes and on conditions that are the same for both.
+
+use std::fmt;
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::home::{Held, Home};
+use super::record::FILE;
+use crate::error::{Error, Result};
+use crate::retry::Policy;
+use crate::s3::{self, Bucket, Condition, Content, Found, Object};
+use crate::sink::Stream;
+use crate::sink::key::{Namer, is_object, top};
+use crate::stop::Stop;
+
+/// A lease that was not renewed for so long is over.
+const LEASE: Duration = Duration::from_secs(60);
+/// How often it is renewed.
+const RENEW: Duration = Duration::from_secs(20);
+/// How often a lease is looked at that may end.
+const LOOK: Duration = Duration::from_secs(1);
+/// Metadata of the state: which run wrote it.
+const RUN: &str = "pipeline-run";
+/// Keys that are asked for at a time.
+const PAGE: usize = 1000;
+
+/// How patiently the store is asked where the engine does not try again itself.
+#[derive(Clone)]
+pub struct Tries {
+    /// How often and when.
+    pub policy: Policy,
+    /// What ends the waiting.
+    pub stop: Stop,
+}
+
+impl fmt::Debug for Tries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tries({:?})", self.policy)
+    }
+}
+
+impl Tries {
+    fn patiently<T>(&self, call: impl FnMut() -> s3::Result<T>) -> Result<T> {
+        Bucket::patiently(self.policy, &self.stop, call)
+    }
+}
+
+/// A corner of a bucket.
+#[derive(Debug)]
+pub struct BucketHome {
+    bucket: Arc<Bucket>,
+    /// With a slash at its end.
+    prefix: String,
+    tries: Tries,
+    /// What no other run is called.
+    token: String,
+    /// The version that was read or written last.
+    etag: Mutex<Option<String>>,
+    conditional: AtomicBool,
+}
+
+/// What came of a write.
+enum Wrote {
+    Done,
+    /// Another run has written since.
+    Lost,
+}
+
+impl BucketHome {
+    /// The state below `prefix`, which ends in a slash. Asks nobody.
+    pub fn new(bucket: Arc<Bucket>, prefix: String, tries: Tries) -> Self {
+        let token = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
+        let (etag, conditional) = (Mutex::default(), AtomicBool::new(true));
+        BucketHome { bucket, prefix, tries, token, etag, conditional }
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Stores an object as this run's, on a condition where the store knows of them.
+    fn put(&self, key: &str, bytes: &[u8], condition: Condition<'_>) -> s3::Result<String> {
+        let metadata = [(RUN, self.token.clone())];
+        let headers = [("content-type", "application/json".to_owned())];
+        let object = Object { key, headers: &headers, metadata: &metadata };
+        let put = |condition| self.bucket.put(&object, Content::Bytes(bytes), condition);
+        if !self.conditional.load(Ordering::Relaxed) {
+            return put(Condition::None);
+        }
+        match put(condition) {
+            Err(error) if error.status() == Some(501) => {
+                log::warn!("{error}; keeping the state without conditions");
+                self.conditional.store(false, Ordering::Relaxed);
+                put(Condition::None)
+            }
+            other => other,
+        }
+    }
+
+    fn is_ours(&self, found: &Found) -> bool {
+        found.metadata(RUN) == Some(&self.token)
+    }
+
+    /// One attempt to replace the state.
+    fn replace(&self, bytes: &[u8]) -> s3::Result<Wrote> {
+        let key = self.key(FILE);
+        let mut etag = self.etag.lock();
+        let on = |etag: &Option<String>| match etag {
+            Some(etag) => self.put(&key, bytes, Condition::Match(etag)),
+            None => self.put(&key, bytes, Condition::Absent),
+        };
+        let wrote = match on(&etag) {
+            Err(error) if matches!(error.status(), Some(404 | 412)) => match self.bucket.head(&key)? {
+                // An earlier write was stored, and nobody heard of it.
+                Some(found) if self.is_ours(&found) => {
+                    *etag = Some(found.etag);
+                    on(&etag)
+                }
+                _ => return Ok(Wrote::Lost),
+            },
+            other => other,
+        };
+        *etag = Some(wrote?);
+        Ok(Wrote::Done)
+    }
+
+    fn settle(&self, wrote: Wrote) -> Result<()> {
+        match wrote {
+            Wrote::Done => Ok(()),
+            Wrote::Lost => Err(self.locked("a run that has taken it over".into())),
+        }
+    }
+
+    fn locked(&self, holder: String) -> Error {
+        Error::Locked { path: self.bucket.url(&self.key(Lease::KEY)).into(), holder }
+    }
+
+    /// Tries to take the lease; `None` if it is somebody else's.
+    fn take(&self, lease: &Note, condition: Condition<'_>) -> Result<Option<String>> {
+        let (key, bytes) = (self.key(Lease::KEY), lease.bytes());
+        self.tries.patiently(|| match self.put(&key, &bytes, condition) {
+            Err(error) if matches!(error.status(), Some(404 | 409 | 412)) => Ok(None),
+            other => other.map(Some),
+        })
+    }
+}
+
+impl Home for BucketHome {
+    fn name(&self) -> String {
+        self.bucket.url(&self.prefix)
+    }
+
+    fn lock(&self, host: &str) -> Result<Box<dyn Held>> {
+        let mut note = Note {
+            token: self.token.clone(),
+            holder: format!("process {} on {host}", std::process::id()),
+            process: process(std::process::id()),
+            renewed: 0,
+        };
+        let key = self.key(Lease::KEY);
+        let mut seen: Option<(String, Instant)> = None;
+        loop {
+            let there = self.tries.patiently(|| self.bucket.get(&key))?;
+            let taken = match &there {
+                None => self.take(&note, Condition::Absent)?,
+                Some((found, _)) if self.is_ours(found) => Some(found.etag.clone()),
+                Some((found, bytes)) => {
+                    let theirs = Note::parse(bytes);
+                    let unchanged = seen.as_ref().filter(|(etag, _)| *etag == found.etag);
+                    let waited = unchanged.map_or(Duration::ZERO, |(_, since)| since.elapsed());
+                    let is_old = found.age.unwrap_or_default().max(waited) >= LEASE;
+                    let lives = theirs.lives();
+                    match (is_old || lives == Some(false), lives, &seen) {
+                        (true, _, _) => self.take(&note, Condition::Match(&found.etag))?,
+                        (false, Some(true), _) => return Err(self.locked(theirs.holder)),
+                        (false, _, Some(_)) if unchanged.is_none() => return Err(self.locked(theirs.holder)),
+                        (false, _, first) => {
+                            if first.is_none() {
+                                let (name, holder) = (self.name(), theirs.holder);
+                                log::warn!("{name} is held by {holder}: waiting until that is over");
+                                seen = Some((found.etag.clone(), Instant::now()));
+                            }
+                            self.tries.stop.sleep_running(LOOK)?;
+                            None
+                        }
+                    }
+                }
+            };
+            if let Some(etag) = taken {
+                note.renewed += 1;
+                let held = Mutex::new(Holding { note, etag, due: Instant::now() + RENEW });
+                let home = BucketHome {
+                    bucket: self.bucket.clone(),
+                    prefix: self.prefix.clone(),
+                    tries: self.tries.clone(),
+                    token: self.token.clone(),
+                    etag: Mutex::default(),
+                    conditional: AtomicBool::new(self.conditional.load(Ordering::Relaxed)),
+                };
+                return Ok(Box::new(Lease { home, held }));
+            }
+        }
+    }
+
+    fn read(&self) -> Result<Option<Vec<u8>>> {
+        let key = self.key(FILE);
+        let Some((found, bytes)) = self.tries.patiently(|| self.bucket.get(&key))? else { return Ok(None) };
+        *self.etag.lock() = Some(found.etag);
+        Ok(Some(bytes))
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<()> {
+        self.settle(self.replace(bytes)?)
+    }
+
+    fn write_patiently(&self, bytes: &[u8]) -> Result<()> {
+        self.settle(self.tries.patiently(|| self.replace(bytes))?)
+    }
+}
+
+/// What stands in a lease.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+struct Note {
+    token: String,
+    /// For people.
+    holder: String,
+    /// For runs on the same machine.
+    process: String,
+    /// So that a renewed lease is another one.
+    renewed: u64,
+}
+
+impl Note {
+    fn bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    fn parse(bytes: &[u8]) -> Self {
+        serde_json::from_slice(bytes).unwrap_or_default()
+    }
+
+    /// Whether its process is there, if that can be known: it must be one of this machine that this run can see.
+    fn lives(&self) -> Option<bool> {
+        let mut words = self.process.split(' ');
+        let here = machine()?;
+        if words.next() != Some(here.as_str()) {
+            return None;
+        }
+        let id = words.next()?.parse().ok()?;
+        Some(process(id) == self.process)
+    }
+}
+
+/// This start of this machine, and which of its processes are seen.
+fn machine() -> Option<String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let space = fs::read_link("/proc/self/ns/pid").ok()?;
+    Some(format!("{}/{}", boot.trim(), space.display()))
+}
+
+/// What a process is known by: machine, id and when it began. Empty where that is not told.
+fn process(id: u32) -> String {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    // Behind the name, which may have anything in it.
+    let began = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19));
+    match (machine(), began) {
+        (Some(machine), Some(began)) => format!("{machine} {id} {began}"),
+        _ => String::new(),
+    }
+}
+
+/// A lease that is held.
+struct Lease {
+    home: BucketHome,
+    held: Mutex<Holding>,
+}
+
+struct Holding {
+    note: Note,
+    etag: String,
+    due: Instant,
+}
+
+impl Lease {
+    const KEY: &str = "lock";
+}
+
+impl Held for Lease {
+    fn tend(&self) {
+        let Some(mut held) = self.held.try_lock().filter(|held| held.due <= Instant::now()) else { return };
+        let key = self.home.key(Lease::KEY);
+        held.due = Instant::now() + RENEW;
+        match self.home.put(&key, &held.note.bytes(), Condition::Match(&held.etag)) {
+            Ok(etag) => {
+                held.etag = etag;
+                held.note.renewed += 1;
+            }
+            // An answer that was lost; or the lease is another run's: the next write of the state says so.
+            Err(error) if error.status() == Some(412) => {
+                if let Ok(Some(found)) = self.home.bucket.head(&key)
+                    && self.home.is_ours(&found)
+                {
+                    held.etag = found.etag;
+                }
+            }
+            Err(error) => {
+                held.due = Instant::now() + RENEW / 4;
+                log::warn!("{error}; the lease is not renewed");
+            }
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let key = self.home.key(Lease::KEY);
+        let released = self.home.bucket.head(&key).and_then(|found| match found {
+            Some(found) if self.home.is_ours(&found) => self.home.bucket.delete(&key),
+            _ => Ok(()),
+        });
+        if let Err(error) = released {
+            log::warn!("{error}; the next run waits until the lease is over");
+        }
+    }
+}
+
+/// What earlier runs left in a bucket under the names of given partitions: only what is named like a batch's object
+/// and stands directly under a partition's name.
+#[derive(Clone, Debug)]
+pub struct BucketLeftovers {
+    bucket: Arc<Bucket>,
+    namer: Namer,
+    source: String,
+    tries: Tries,
+    /// Whether anything at all stands under `processed/` and `failed/`: mostly nothing does, and one question is
+    /// enough for 100,000 names.
+    any: Arc<[OnceLock<bool>; 2]>,
+}
+
+impl BucketLeftovers {
+    /// What is in `bucket` of the partitions of this kind of source. Asks nobody.
+    pub fn new(bucket: Arc<Bucket>, namer: Namer, source: String, tries: Tries) -> Self {
+        BucketLeftovers { bucket, namer, source, tries, any: Arc::default() }
+    }
+
+    /// Bucket and prefix.
+    pub fn url(&self) -> String {
+        self.bucket.url(self.namer.prefix())
+    }
+
+    pub(super) fn existing<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for name in names {
+            for stream in [Stream::Stored, Stream::Failed] {
+                let first = self.objects(stream, name)?.into_iter().min();
+                found.extend(first.map(|key| self.bucket.url(&key)));
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn remove<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<u64> {
+        names.into_iter().try_fold(0, |count, name| Ok(count + self.remove_from(name, 0)?))
+    }
+
+    pub(super) fn remove_from(&self, name: &str, watermark: u64) -> Result<u64> {
+        let mut count = 0;
+        for stream in [Stream::Stored, Stream::Failed] {
+            for key in self.objects(stream, name)? {
+                if start(&key) >= Some(watermark) {
+                    self.tries.patiently(|| self.bucket.delete(&key))?;
+                    count += 1;
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Keys of the batches of a partition.
+    fn objects(&self, stream: Stream, name: &str) -> Result<Vec<String>> {
+        if !self.any(stream)? {
+            return Ok(Vec::new());
+        }
+        let dir = format!("{}/", self.namer.directory(stream, &self.source, name));
+        let (mut keys, mut from) = (Vec::new(), None);
+        loop {
+            let page = self.tries.patiently(|| self.bucket.list(&dir, Some("/"), PAGE, from.as_deref()))?;
+            keys.extend(page.keys.into_iter().filter(|key| key.strip_prefix(&dir).is_some_and(is_object)));
+            from = page.next;
+            if from.is_none() {
+                return Ok(keys);
+            }
+        }
+    }
+
+    fn any(&self, stream: Stream) -> Result<bool> {
+        let known = &self.any[stream as usize];
+        if let Some(any) = known.get() {
+            return Ok(*any);
+        }
+        let prefix = format!("{}{}/", self.namer.prefix(), top(stream));
+        let listed = self.tries.patiently(|| self.bucket.list(&prefix, None, 1, None))?;
+        Ok(*known.get_or_init(|| !listed.keys.is_empty()))
+    }
+}
+
+/// Where the batch of an object begins, as its name says.
+fn start(key: &str) -> Option<u64> {
+    key.rsplit('/').next()?.get(..20)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_again() {
+        let mut note = Note { process: process(std::process::id()), ..Note::default() };
+        assert_eq!(note.lives(), Some(true));
+        note.process.push('0');
+        assert_eq!(note.lives(), Some(false), "another process has the same id");
+        note.process = note.process.replacen('/', "-/", 1);
+        assert_eq!(note.lives(), None, "another machine");
+        assert_eq!(Note::parse(b"nonsense").lives(), None);
+    }
+}

@@ -1,0 +1,146 @@
+//! Brokers that die and come back, leaders that move, topics that change. Each test says within what time the run
+//! must be going again; nothing may be missing afterwards.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::admin;
+use crate::cluster::Cluster3;
+use crate::flow::Flow;
+use crate::kafka::Kafka;
+use crate::records::Feeder;
+use crate::runs::Running;
+
+const PARTITIONS: i32 = 4;
+
+/// A run into a directory that reads while a feeder writes.
+struct Underway {
+    flow: Flow<'static>,
+    run: Running,
+    feeder: Feeder,
+}
+
+impl Underway {
+    fn begin(kafka: &'static Kafka, name: &str) -> Self {
+        let flow = Flow::new(kafka, name, PARTITIONS);
+        let feeder = Feeder::start(kafka, &flow.topic, PARTITIONS, Duration::from_millis(20));
+        let run = flow.start(&["-o", "out"]);
+        flow.stores_within(Duration::from_secs(30));
+        Underway { flow, run, feeder }
+    }
+
+    /// Ends it, and reads the rest with another run. Everything must be there.
+    fn end(self) {
+        assert!(self.feeder.stop() > 0);
+        self.run.signal(Signal::TERM);
+        self.run.ended().expect(0, &[]);
+        self.flow.to_dir();
+        self.flow.is_stored_once();
+    }
+}
+
+/// Deadline: 30 s from the kill, with the broker down.
+#[test]
+fn a_killed_broker_is_done_without() {
+    let Some(cluster) = Cluster3::take() else { return };
+    let underway = Underway::begin(cluster.brokers_of_all(), "broker-killed");
+    cluster.kill(2);
+    underway.flow.stores_within(Duration::from_secs(30));
+    cluster.start(2);
+    cluster.ready();
+    underway.flow.stores_within(Duration::from_secs(30));
+    underway.end();
+}
+
+/// Deadline: 30 s from the moment that all brokers are back.
+#[test]
+fn all_brokers_are_down_for_ten_seconds() {
+    let Some(cluster) = Cluster3::take() else { return };
+    let underway = Underway::begin(cluster.brokers_of_all(), "all-down");
+    (1..=3).for_each(|node| cluster.kill(node));
+    // The fault itself is a length of time.
+    std::thread::sleep(Duration::from_secs(10));
+    cluster.mend();
+    underway.flow.stores_within(Duration::from_secs(30));
+    underway.end();
+}
+
+/// Deadline: 20 s after each broker is back, and after the last one.
+#[test]
+fn brokers_are_restarted_one_after_the_other() {
+    let Some(cluster) = Cluster3::take() else { return };
+    let underway = Underway::begin(cluster.brokers_of_all(), "rolled");
+    for node in 1..=3 {
+        cluster.stop(node);
+        cluster.start(node);
+        cluster.ready();
+        cluster.until_in_sync(&underway.flow.topic);
+        underway.flow.stores_within(Duration::from_secs(20));
+    }
+    underway.end();
+}
+
+/// Deadline: 20 s.
+#[test]
+fn leaders_move() {
+    let Some(cluster) = Cluster3::take() else { return };
+    let underway = Underway::begin(cluster.brokers_of_all(), "moved");
+    for first in ["2,3,1", "3,1,2", "1,2,3"] {
+        admin::reassign(&cluster, &underway.flow.topic, PARTITIONS, first);
+        underway.flow.stores_within(Duration::from_secs(20));
+    }
+    underway.end();
+}
+
+/// Deadline: 30 s.
+#[test]
+fn the_controller_moves() {
+    let Some(cluster) = Cluster3::take() else { return };
+    let underway = Underway::begin(cluster.brokers_of_all(), "controller");
+    let controller = admin::controller(&cluster);
+    cluster.kill(controller);
+    underway.flow.stores_within(Duration::from_secs(30));
+    underway.end();
+}
+
+/// Deadline: 40 s for the new partitions to be read (metadata is asked for again after a while).
+#[test]
+fn partitions_are_added() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let Underway { flow, run, feeder } = Underway::begin(kafka, "raised");
+    let args = ["--alter", "--topic", &flow.topic, "--partitions", "7"];
+    kafka.tool("TopicCommand", &args, "");
+    admin::until_known(kafka, &flow.topic, |topic| {
+        topic.partitions.len() == 7 && topic.partitions.iter().all(|partition| partition.error_code == 0)
+    });
+    kafka.fill(&flow.topic, 7, 20);
+    flow.stores_within(Duration::from_secs(40));
+    Underway { flow, run, feeder }.end();
+}
+
+/// A topic of the same name is another one: its offsets begin again, and the group's commits are not for it.
+#[test]
+fn a_topic_is_deleted_and_created_again() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let flow = Flow::new(kafka, "recreated", 2);
+    kafka.fill(&flow.topic, 2, 50);
+    flow.to_dir();
+    flow.is_stored_once();
+    admin::delete(kafka, &flow.topic);
+    admin::create(kafka, &flow.topic, 2, &[]);
+    kafka.fill(&flow.topic, 2, 60);
+    flow.to_dir();
+    assert_eq!(flow.stored_ids().len(), 220, "all of the old one and all of the new one");
+}
+
+/// Deadline: the run ends within 60 s, with an error that names the topic.
+#[test]
+fn a_topic_is_deleted_under_a_run() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let Underway { flow, run, feeder } = Underway::begin(kafka, "deleted");
+    feeder.stop();
+    admin::delete(kafka, &flow.topic);
+    let ran = run.ended_within(Duration::from_secs(60));
+    assert!(matches!(ran.code, Some(1 | 4)) && ran.stderr.contains(&flow.topic), "{ran:?}");
+}
