@@ -190,7 +190,7 @@ fn a_record_without_a_place_ends_the_run_and_says_what_to_do() {
         let ended = ended.says(
             "a record was rejected and there is no place for it: bad.json line 2 (byte 8): invalid_json",
         );
-        ended.says("hint: --dead-letter DIR keeps rejected records and goes on");
+        ended.says("hint: --dead-letter DIR or kafka:TOPIC keeps rejected records and goes on");
         assert_eq!(tree(dir.path()).len(), 1, "no file is left: {:?}", tree(dir.path()).keys());
 
         let kept = run(dir.path(), &["bad.json", "-o", output, "--dead-letter", "kept", "--summary", "json"]);
