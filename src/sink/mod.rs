@@ -101,6 +101,21 @@ pub struct Totals {
     pub failed: u64,
 }
 
+impl Totals {
+    /// The receipt of a batch that was stored in parts under these names.
+    pub fn receipt(&self, batch: &Batch, key: Option<String>, failed_key: Option<String>) -> Receipt {
+        Receipt {
+            id: batch.id.clone(),
+            end: batch.end,
+            key,
+            failed_key,
+            counts: batch.counts,
+            bytes: self.stored + self.failed,
+            crc32c: self.stored_crc32c,
+        }
+    }
+}
+
 /// Some consecutive bytes of an open batch.
 #[derive(Clone, Debug)]
 pub struct Part {

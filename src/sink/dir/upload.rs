@@ -129,15 +129,7 @@ impl Upload for DirUpload {
     fn publish(&self, batch: &Batch, totals: &Totals) -> Result<Receipt> {
         let failed_key = self.publish_stream(Stream::Failed, batch, totals.failed)?;
         let key = self.publish_stream(Stream::Stored, batch, totals.stored)?;
-        Ok(Receipt {
-            id: batch.id.clone(),
-            end: batch.end,
-            key,
-            failed_key,
-            counts: batch.counts,
-            bytes: totals.stored + totals.failed,
-            crc32c: totals.stored_crc32c,
-        })
+        Ok(totals.receipt(batch, key, failed_key))
     }
 
     fn abort(&self) {

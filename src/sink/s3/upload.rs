@@ -153,15 +153,7 @@ impl Upload for S3Upload {
         let again = self.target.again(batch);
         let failed_key = self.publish_stream(Stream::Failed, again, totals.failed, None)?;
         let key = self.publish_stream(Stream::Stored, again, totals.stored, Some(totals.stored_crc32c))?;
-        Ok(Receipt {
-            id: batch.id.clone(),
-            end: batch.end,
-            key,
-            failed_key,
-            counts: batch.counts,
-            bytes: totals.stored + totals.failed,
-            crc32c: totals.stored_crc32c,
-        })
+        Ok(totals.receipt(batch, key, failed_key))
     }
 
     fn abort(&self) {
