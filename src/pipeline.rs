@@ -276,8 +276,11 @@ impl<'a> Run<'a> {
                     stages.spawn(format!("read-{index}"), move || shared.run(reader, &lane));
                 }
                 drop(results);
+                // Its end of the notes outlives the assembler: the commit thread looks at `reading` when they end.
+                let held = notes.clone();
                 stages.spawn("assemble", move || {
                     *reading.lock() = assembler.run()?;
+                    drop(held);
                     Ok(())
                 });
                 this.spawn_writers(&stages, &todo, &notes);

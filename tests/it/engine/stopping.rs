@@ -176,3 +176,22 @@ fn a_stream_closes_its_batch_when_the_wait_is_over() {
         sink.check(&source);
     });
 }
+
+#[test]
+fn a_run_that_came_to_its_end_has_finished_its_sink() {
+    // The assembler and the commit thread end at the same moment; more threads than processors make every order of
+    // the two likely.
+    let finish = || {
+        for _ in 0..600 {
+            let (sink, source) = (Memory::new(any()), Numbers::new(1, 3));
+            assert_eq!(
+                Pipeline::new(&source, &Lines, &sink).settings(settings()).run().unwrap(),
+                End::Finished
+            );
+            assert_eq!(sink.finished.load(Ordering::SeqCst), 1);
+        }
+    };
+    watchdog(LIMIT, move || {
+        std::thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(finish))));
+    });
+}
