@@ -8,7 +8,7 @@ use crate::config::s3::{Conditional, Sse};
 use crate::config::secret::{Lookup, Secret};
 use crate::config::{Config, SourceKind};
 use crate::error::{Error, Result};
-use crate::s3::{Bucket, Credentials, Endpoint, Keys, Options, Style, region_of};
+use crate::s3::{Asks, Bucket, Credentials, Endpoint, Keys, Options, Style, region_of};
 use crate::sink::key::Namer;
 use crate::sink::s3::{Conditions, Occupied, S3Options, S3Sink};
 use crate::state::Tries;
@@ -34,7 +34,10 @@ pub fn bucket(config: &Config, name: &str) -> crate::s3::Result<Bucket> {
             secret_access_key,
             session_token: exposed(&s3.session_token),
         }),
-        _ => Credentials::find(profile, &lookup)?,
+        _ => {
+            let asks = Asks { region: &region, ca: s3.ca.as_deref(), timeout: config.processing.timeout };
+            Credentials::find(profile, &lookup, &asks)?
+        }
     };
     let (timeout, connections) = (config.processing.timeout, s3.concurrency + 1);
     Bucket::new(Options { endpoint, credentials, ca: s3.ca.clone(), timeout, connections })

@@ -8,6 +8,7 @@ use quick_xml::de::from_str;
 use serde::Deserialize;
 use ureq::http::{HeaderMap, StatusCode, header};
 
+use super::credentials::Keys;
 use crate::error::Retry;
 
 /// Result with this module's [`Error`].
@@ -87,6 +88,8 @@ pub struct Answer {
     pub region: Option<String>,
     /// When the service wants to be asked again.
     pub retry_after: Option<Duration>,
+    /// The keys have expired, and others may be had.
+    pub renews: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -111,6 +114,17 @@ impl Answer {
             request_id: text("x-amz-request-id").unwrap_or(body.request_id),
             region: text("x-amz-bucket-region").or(body.region),
             retry_after: seconds.map(|seconds| Duration::from_secs(seconds).min(PATIENCE)),
+            renews: false,
+        }
+    }
+
+    /// Whether it says that these keys were valid once. Answers to HEAD have no body that could say so.
+    pub(super) fn is_of_old_keys(&self, keys: &Keys) -> bool {
+        match self.code.as_str() {
+            "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => true,
+            "InvalidToken" | "InvalidAccessKeyId" => keys.session_token.is_some(),
+            "" => matches!(self.status, 400 | 403) && keys.session_token.is_some(),
+            _ => false,
         }
     }
 
@@ -125,13 +139,11 @@ impl Answer {
                 | "BadDigest"
                 | "OperationAborted"
                 | "ConditionalRequestConflict"
-                | "ExpiredToken"
-                | "TokenRefreshRequired"
         );
         let full = matches!(self.code.as_str(), "XMinioStorageFull" | "QuotaExceeded");
         match self.status {
             _ if full => Retry::Permanent,
-            _ if code => Retry::Transient,
+            _ if code || self.renews => Retry::Transient,
             408 | 429 | 500 | 502 | 503 | 504 => Retry::Transient,
             506.. if !matches!(self.status, 507 | 511) => Retry::Transient,
             _ => Retry::Permanent,
@@ -144,6 +156,7 @@ impl Answer {
             format!("the bucket is in region {found}, not {}: set s3.region or AWS_REGION", what.region)
         };
         Some(match (self.code.as_str(), self.status) {
+            _ if self.renews => "the keys have expired, or so it seems; asking for new ones".into(),
             ("InvalidAccessKeyId" | "UserNotFound", _) => {
                 "nobody there has this access key: check AWS_ACCESS_KEY_ID, and that the endpoint is the right one".into()
             }
@@ -152,8 +165,9 @@ impl Answer {
             }
             ("NoSuchBucket", _) => "check the bucket's name, and that the endpoint is the right one".into(),
             ("RequestTimeTooSkewed", _) => "this machine's clock is wrong: set it".into(),
-            ("ExpiredToken" | "InvalidToken", _) => {
-                "the session token is not valid any more: get a new one, or use a provider that renews it".into()
+            ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken", _) => {
+                "the session token is not valid any more: get a new one, or use credentials that are renewed (a \
+                 profile, web identity, a container's or an instance's role)".into()
             }
             ("AccessDenied", _) | (_, 403) => {
                 "check the rights of this access key: s3:PutObject, s3:AbortMultipartUpload and s3:ListBucket are needed".into()
@@ -230,7 +244,7 @@ impl Error {
     }
 }
 
-fn transport(error: &ureq::Error) -> Retry {
+pub(super) fn transport(error: &ureq::Error) -> Retry {
     use std::io::ErrorKind::{InvalidData, InvalidInput};
     match error {
         // A certificate that is not trusted comes as invalid data.
@@ -278,7 +292,7 @@ impl fmt::Display for Error {
 }
 
 /// What happened on the way, in words.
-struct Plain<'a>(&'a ureq::Error);
+pub(super) struct Plain<'a>(pub(super) &'a ureq::Error);
 
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 use ureq::http::{self, HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use ureq::{Agent, AsSendBody, SendBody};
 
-pub use credentials::{Credentials, Keys, region_of};
+pub use credentials::{Asks, Credentials, Keys, region_of};
 pub use endpoint::{Endpoint, Style, check_bucket, check_endpoint};
 pub use error::{Answer, Error, Result, Subject};
 pub use multipart::{Multipart, PartTag};
@@ -200,15 +200,19 @@ impl Bucket {
     /// Sends a request; an answer that is no success is an error.
     fn ask(&self, ask: Ask<'_>) -> Result<Reply> {
         let what = self.subject(ask.op, ask.key);
-        let reply = self.send(ask, &what)?;
+        let keys = self.credentials.keys()?;
+        let reply = self.send(ask, &what, &keys)?;
         if reply.status.is_success() {
             return Ok(reply);
         }
-        let answer = Answer::read(reply.status, &reply.headers, &reply.text());
+        let mut answer = Answer::read(reply.status, &reply.headers, &reply.text());
+        if answer.is_of_old_keys(&keys) {
+            answer.renews = self.credentials.expired(&keys);
+        }
         Err(Error::Refused { what, answer: Box::new(answer) })
     }
 
-    fn send(&self, ask: Ask<'_>, what: &Subject) -> Result<Reply> {
+    fn send(&self, ask: Ask<'_>, what: &Subject, keys: &Keys) -> Result<Reply> {
         let url = self.endpoint.url(ask.key, ask.query)?;
         let payload = match self.endpoint.is_encrypted() {
             true => sign::UNSIGNED.to_owned(),
@@ -222,7 +226,7 @@ impl Bucket {
             now: SystemTime::now().into(),
         };
         let mut headers = ask.headers;
-        sign::sign(&subject, &self.credentials.keys(), &mut headers)?;
+        sign::sign(&subject, keys, &mut headers)?;
         // What was read and compared is what is asked for: `Url` has not changed the encoding of the key.
         let mut request = Request::builder().method(&ask.method).uri(url.as_str());
         if matches!(ask.method, Method::PUT | Method::POST) {

@@ -145,6 +145,7 @@ impl Store<'_> {
         command
             .env("HOME", self.bench.path("home"))
             .env("AWS_ENDPOINT_URL", &self.endpoint)
+            .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("AWS_ACCESS_KEY_ID", KEY)
             .env("AWS_SECRET_ACCESS_KEY", SECRET)
             .env("PIPELINE_PROCESSING__RETRY_DELAY", "5ms")
