@@ -169,6 +169,9 @@ impl Answer {
                 "the session token is not valid any more: get a new one, or use credentials that are renewed (a \
                  profile, web identity, a container's or an instance's role)".into()
             }
+            ("XMinioStorageFull" | "QuotaExceeded", _) | (_, 507) => {
+                "the store is full: make room there or raise its quota, and run again".into()
+            }
             ("AccessDenied", _) | (_, 403) => {
                 "check the rights of this access key: s3:PutObject, s3:AbortMultipartUpload and s3:ListBucket are needed".into()
             }

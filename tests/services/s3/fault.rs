@@ -30,11 +30,21 @@ pub struct Asked {
     pub method: String,
     /// Path and query.
     pub target: String,
+    /// The request line and all headers.
+    pub head: String,
     /// How many came before it that a rule was asked about.
     pub number: usize,
 }
 
 impl Asked {
+    /// The value of a header, whose name is in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
     /// Whether it stores a batch as a whole.
     pub fn is_put(&self) -> bool {
         self.method == "PUT" && !self.target.contains('?') && !self.is_of_state()
@@ -143,7 +153,7 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
     });
     let act = {
         let mut rule = lock(&shared.rule);
-        let asked = Asked { method, target, number: rule.0 };
+        let asked = Asked { method, target, head: head.clone(), number: rule.0 };
         rule.0 += 1;
         lock(&shared.seen).push(asked.clone());
         rule.1(&asked)
@@ -184,6 +194,9 @@ fn made(status: u16, headers: &str, body: &str) -> Vec<u8> {
 
 fn pass(shared: &Shared, head: &str, body: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut server = TcpStream::connect(shared.server)?;
+    let Some(head) = super::session::without_token(head) else {
+        return Ok(made(403, "", "<Error><Code>SignatureDoesNotMatch</Code></Error>"));
+    };
     // No header that is signed.
     server.write_all(head.replacen("\r\n", "\r\nConnection: close\r\n", 1).as_bytes())?;
     server.write_all(body)?;

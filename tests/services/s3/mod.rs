@@ -5,11 +5,16 @@
 
 mod client;
 mod fault;
+mod denied;
 mod faults;
 mod kafka;
+mod lend;
+mod providers;
 mod refused;
+mod session;
 mod state;
 mod stored;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -26,6 +31,10 @@ use crate::runs::{Bench, Ran, Running, Tree};
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/s3.sh");
 const KEY: &str = "test-key";
 const SECRET: &str = "test-secret";
+/// Somebody who may do only what policies say.
+const USER: &str = "somebody";
+const USERS: &str =
+    r#"{"accessAccounts":{"somebody":{"access":"somebody","secret":"somebody-secret","role":"user"}}}"#;
 
 /// How long a server may take to start.
 const START: Duration = Duration::from_secs(30);
@@ -50,6 +59,8 @@ impl Server {
         let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let port = free.local_addr().expect("it is bound").port();
         drop(free);
+        std::fs::create_dir(dir.join("iam")).expect("it can be made");
+        std::fs::write(dir.join("iam/users.json"), USERS).expect("it can be written");
         let script = Command::new(SCRIPT)
             .arg("serve")
             .arg(&dir)
