@@ -139,6 +139,14 @@ impl Reply {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// Whether the root of the body is an error, whatever the status says.
+    fn is_error(&self) -> bool {
+        let text = self.body.trim_ascii_start();
+        let declared = text.starts_with(b"<?xml").then(|| memchr::memmem::find(text, b"?>")).flatten();
+        let root = declared.map_or(text, |end| text[end + 2..].trim_ascii_start());
+        root.strip_prefix(b"<Error").is_some_and(|rest| rest.starts_with(b">") || rest.starts_with(b" "))
+    }
+
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
@@ -197,12 +205,14 @@ impl Bucket {
         })
     }
 
-    /// Sends a request; an answer that is no success is an error.
+    /// Sends a request; an answer that is no success is an error, and so is a success with an error inside.
     fn ask(&self, ask: Ask<'_>) -> Result<Reply> {
         let what = self.subject(ask.op, ask.key);
         let keys = self.credentials.keys()?;
+        // What is read may be anything; what is changed is not changed where an error is told.
+        let reads = ask.method == Method::GET;
         let reply = self.send(ask, &what, &keys)?;
-        if reply.status.is_success() {
+        if reply.status.is_success() && (reads || !reply.is_error()) {
             return Ok(reply);
         }
         let mut answer = Answer::read(reply.status, &reply.headers, &reply.text());

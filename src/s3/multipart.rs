@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use quick_xml::de::from_str;
 use serde::Deserialize;
-use ureq::http::{Method, StatusCode};
+use ureq::http::Method;
 
-use super::error::{Answer, Error, Result};
+use super::error::{Error, Result};
 use super::object::encoded;
 use super::{Ask, Bucket, Condition, Content, Object};
 
@@ -126,10 +126,6 @@ impl Bucket {
             return Ok(());
         }
         let what = self.subject(op, &upload.key);
-        if body.contains("<Error") {
-            let answer = Answer::read(StatusCode::OK, &reply.headers, &body);
-            return Err(Error::Refused { what, answer: Box::new(answer) });
-        }
         Err(Error::Odd { what, why: "the answer says neither that it is complete nor that it is not".into() })
     }
 

@@ -150,8 +150,14 @@ impl Bucket {
         ask.on(condition)?;
         ask.header("x-amz-checksum-crc32c", &encoded(content.crc32c()))?;
         ask.content = content;
+        let op = ask.op;
         let reply = self.ask(ask)?;
-        Ok(reply.header("etag").unwrap_or_default().to_owned())
+        match reply.header("etag") {
+            Some(etag) => Ok(etag.to_owned()),
+            None => {
+                Err(Error::Odd { what: self.subject(op, object.key), why: "the answer has no ETag".into() })
+            }
+        }
     }
 
     /// Looks at an object; `None` if it is not there.

@@ -46,9 +46,12 @@ pub fn request(method: &str, target: &str, host: &str, body: &str) -> String {
     let scope = format!("{}/us-east-1/s3/aws4_request", &date[..8]);
     let headers = [("host", host), ("x-amz-content-sha256", &payload), ("x-amz-date", &date)];
     let headers: BTreeMap<String, &str> = headers.map(|(name, value)| (name.to_owned(), value)).into();
-    let mut head = format!("{method} {target} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    let mut head =
+        format!("{method} {target} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
     let signature = signed(&head, &headers, &scope, names).expect("all is there");
-    head += &format!("authorization: AWS4-HMAC-SHA256 Credential={KEY}/{scope},SignedHeaders={names},Signature={signature}\r\n");
+    head += &format!(
+        "authorization: AWS4-HMAC-SHA256 Credential={KEY}/{scope},SignedHeaders={names},Signature={signature}\r\n"
+    );
     headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
     format!("{head}\r\n{body}")
 }
