@@ -24,8 +24,8 @@ use crate::kafka::unique;
 use crate::runs::{Bench, Ran, Running, Tree};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/s3.sh");
-const KEY: &str = "test-key";
-const SECRET: &str = "test-secret";
+pub const KEY: &str = "test-key";
+pub const SECRET: &str = "test-secret";
 
 /// How long a server may take to start.
 const START: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ const START: Duration = Duration::from_secs(30);
 /// A running server.
 pub struct Server {
     dir: PathBuf,
-    port: u16,
+    pub port: u16,
     /// Its stdin keeps the server alive.
     script: Mutex<Child>,
 }
