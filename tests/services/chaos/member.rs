@@ -176,13 +176,13 @@ fn settings(random: &mut Random) -> Vec<String> {
     let settings = [
         set("processing.batch_size", random.pick(&["0", "5000", "500", "50"])),
         set("processing.batch_wait", random.pick(&["100ms", "500ms", "2s", "4s"])),
-        set("processing.memory_limit", random.pick(&["64MiB", "128MiB", "256MiB"])),
+        set("processing.memory_limit", random.pick(&["80MiB", "128MiB", "256MiB"])),
         set("processing.max_retries", random.pick(&["4", "60"])),
         set("processing.retry_delay", "50ms"),
         set("processing.retry_max_delay", "1s"),
         set("processing.timeout", random.pick(&["3s", "8s"])),
         set("kafka.source.session_timeout", random.pick(&["2s", "3s"])),
-        set("s3.concurrency", random.pick(&["1", "3", "8"])),
+        set("s3.concurrency", random.pick(&["1", "2", "3"])),
         set("s3.part_size", random.pick(&["5MiB", "8MiB"])),
     ];
     settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting]).collect()

@@ -184,10 +184,10 @@ impl<'a> Round<'a> {
         self.random.next();
         let mut harmed = String::new();
         match &act {
-            Act::Kill(slot) => self.slots[*slot].kill(),
+            Act::Kill(slot) => self.running(*slot).kill(),
             Act::KillAll => self.slots.iter_mut().for_each(Slot::kill),
-            Act::Stop(slot) => self.slots[*slot].stop(),
-            Act::Freeze(slot, time) => self.slots[*slot].freeze(*time),
+            Act::Stop(slot) => self.running(*slot).stop(),
+            Act::Freeze(slot, time) => self.running(*slot).freeze(*time),
             Act::Members(count) => self.members(*count),
             Act::Net(net, harm, share) => {
                 let count = self.on.proxies[*net as usize].harm(*harm, *share, &mut random);
@@ -204,6 +204,13 @@ impl<'a> Round<'a> {
             }
         }
         self.say(&format!("{act:?}{harmed}"));
+    }
+
+    /// The slot of this number or the next one after it that has a member.
+    fn running(&mut self, number: usize) -> &mut Slot {
+        let numbers = (number..number + MEMBERS).map(|number| number % MEMBERS);
+        let found = numbers.into_iter().find(|number| self.slots[*number].is_running());
+        &mut self.slots[found.unwrap_or(number)]
     }
 
     /// So many members from now on; the others are stopped.

@@ -116,8 +116,8 @@ impl Schedule {
             // Longer than a session: it wakes up as nobody.
             43..53 => Act::Freeze(slot, random.millis(3_500, 9_000)),
             53..59 => Act::Members(1 + random.below(MEMBERS as u64) as usize),
-            59..78 => Act::Net(Net::Kafka, harm(random), random.pick(&[20, 50, 100])),
-            78..97 => Act::Net(Net::S3, harm(random), random.pick(&[20, 50, 100])),
+            59..78 => Act::Net(Net::Kafka, harm(random), random.pick(&[20, 20, 50, 100])),
+            78..97 => Act::Net(Net::S3, harm(random), random.pick(&[20, 20, 50, 100])),
             97..99 => Act::FreezeBroker(random.millis(500, 6_000)),
             _ => Act::RestartBroker,
         }
@@ -127,7 +127,7 @@ impl Schedule {
 fn harm(random: &mut Random) -> Harm {
     let way = random.pick(&[Direction::ToServer, Direction::ToClient]);
     let bytes = random.pick(&[1, 30, 500, 20_000, 300_000]);
-    let (short, long) = (random.millis(100, 1_500), random.millis(2_000, 12_000));
+    let (short, long) = (random.millis(100, 1_500), random.millis(2_000, 8_000));
     match random.below(10) {
         0..2 => Harm::Cut,
         2..4 => Harm::CutAfter(way, 1 + random.below(bytes) as usize),
