@@ -42,6 +42,7 @@ pub struct Slot {
     number: usize,
     dir: PathBuf,
     random: Random,
+    pace: u32,
     started: usize,
     child: Option<Child>,
     log: PathBuf,
@@ -52,11 +53,12 @@ pub struct Slot {
 }
 
 impl Slot {
-    pub fn new(number: usize, dir: &Path, random: Random) -> Self {
+    pub fn new(number: usize, dir: &Path, random: Random, pace: u32) -> Self {
         Slot {
             number,
             dir: dir.to_owned(),
             random,
+            pace,
             started: 0,
             child: None,
             log: PathBuf::new(),
@@ -111,7 +113,7 @@ impl Slot {
 
     fn rest(&mut self) {
         (self.thaw, self.stopping) = (None, None);
-        self.start = Instant::now() + self.random.millis(0, 2_500);
+        self.start = Instant::now() + self.random.millis(0, 2_500) / self.pace;
     }
 
     /// SIGTERM.

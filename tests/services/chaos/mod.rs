@@ -43,6 +43,8 @@ const PARTITIONS: i32 = 6;
 /// How long a round is broken in the suite, and with `make chaos`.
 const SHORT: Duration = Duration::from_secs(12);
 const LONG: Duration = Duration::from_secs(60);
+/// How long a request to the store and its answer may take on their way: most stores are not next door.
+const LATENCY: Duration = Duration::from_millis(60);
 /// How long the group may take to the end once nothing breaks any more.
 const HEALED: Duration = Duration::from_secs(150);
 /// How often the driver looks after its members.
@@ -58,7 +60,7 @@ struct Broken {
 
 impl Broken {
     fn start(server: &'static Server) -> Self {
-        let proxies = [Proxy::new(), Proxy::new()];
+        let proxies = [Proxy::new(Duration::ZERO), Proxy::new(LATENCY)];
         let advertised = format!(
             "advertised.listeners=PLAINTEXT://localhost:{{0}},PROXIED://localhost:{}",
             proxies[Net::Kafka as usize].port()
@@ -79,6 +81,10 @@ impl Broken {
 struct Round<'a> {
     on: &'a Broken,
     seed: u64,
+    /// How many times faster than usually things happen.
+    pace: u32,
+    /// Whether members are static.
+    known: bool,
     random: Random,
     store: Store<'a>,
     topic: String,
@@ -93,7 +99,7 @@ struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    fn new(on: &'a Broken, seed: u64) -> Self {
+    fn new(on: &'a Broken, seed: u64, pace: u32) -> Self {
         let evidence = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{seed}"));
         let _ = std::fs::remove_dir_all(&evidence);
         std::fs::create_dir_all(&evidence).expect("a directory can be made");
@@ -106,12 +112,16 @@ impl<'a> Round<'a> {
             format!("output.compress={}", random.pick(&["none", "none", "gzip", "zstd"])),
             format!("kafka.source.assignor={}", random.pick(&["cooperative-sticky", "range"])),
         ];
-        let slot = |number| Slot::new(number, &evidence, random.fork(100 + number as u64));
+        // A static member that is started again within its session has its partitions again at once.
+        let known = random.chance(if pace > 1 { 100 } else { 40 });
+        let slot = |number| Slot::new(number, &evidence, random.fork(100 + number as u64), pace);
         let slots = (0..MEMBERS).map(slot).collect();
         let begun = Instant::now();
         let mut round = Round {
             on,
             seed,
+            pace,
+            known,
             random,
             store,
             topic,
@@ -138,7 +148,7 @@ impl<'a> Round<'a> {
         let (kafka, random) = (self.on.kafka.clone(), self.random.fork(2));
         let feeder = Feeder::start(kafka, &self.topic, PARTITIONS, random, pause);
         self.members(2);
-        let mut schedule = Schedule::new(self.random.fork(3));
+        let mut schedule = Schedule::new(self.random.fork(3), self.pace);
         let (mut next, mut act) =
             schedule.next().map(|(pause, act)| (self.begun + pause, act)).expect("endless");
         while self.begun.elapsed() < time {
@@ -226,7 +236,10 @@ impl<'a> Round<'a> {
     /// Starts members that are to run, and sees how others ended. Takes a moment.
     fn look(&mut self) {
         for number in 0..self.slots.len() {
-            if let Some(settings) = self.slots[number].is_due() {
+            if let Some(mut settings) = self.slots[number].is_due() {
+                if self.known {
+                    settings.extend(["--set".into(), format!("kafka.source.instance_id=member-{number}")]);
+                }
                 let args = self.args(&settings.iter().map(String::as_str).collect::<Vec<_>>());
                 let command = self.store.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
                 let begun = self.slots[number].begin(command);
@@ -341,10 +354,10 @@ fn whatever_breaks_each_record_is_stored_once() {
     let minutes = number("CHAOS_MINUTES");
     let drawn = || SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").subsec_nanos() as u64 % 100_000;
     let first = number("CHAOS_SEED").unwrap_or_else(|| if minutes.is_some() { drawn() } else { 1 });
-    let Some(minutes) = minutes else { return Round::new(&broken, first).run(SHORT) };
+    let Some(minutes) = minutes else { return Round::new(&broken, first, 4).run(SHORT) };
     let end = Instant::now() + Duration::from_secs(60 * minutes);
     for seed in first.. {
-        Round::new(&broken, seed).run(LONG);
+        Round::new(&broken, seed, 1).run(LONG);
         if Instant::now() >= end {
             break;
         }

@@ -5,6 +5,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -14,6 +15,8 @@ use super::schedule::Random;
 
 /// How often a connection is asked whether its harm is over.
 const LOOK: Duration = Duration::from_millis(20);
+/// After a pause like this a new request or answer begins.
+const GAP: Duration = Duration::from_millis(3);
 /// So much is kept of what is held; what comes after it waits in the sockets.
 const HELD: usize = 32 << 20;
 
@@ -50,12 +53,15 @@ struct Shared {
     server: Mutex<SocketAddr>,
     connections: Mutex<Vec<Arc<Connection>>>,
     refused_until: Mutex<Option<Instant>>,
+    /// How far the server is: each request and each answer takes up to so long.
+    latency: Duration,
     over: AtomicBool,
 }
 
 struct Connection {
     client: TcpStream,
     server: TcpStream,
+    latency: Duration,
     harm: Mutex<Option<Harmed>>,
     closed: AtomicBool,
 }
@@ -71,14 +77,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Proxy {
-    /// A proxy that nobody stands behind yet.
-    pub fn new() -> Self {
+    /// A proxy that nobody stands behind yet. Each request and each answer takes up to `latency`.
+    pub fn new(latency: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let shared = Arc::new(Shared {
             server: Mutex::new(address),
             connections: Mutex::default(),
             refused_until: Mutex::default(),
+            latency,
             over: AtomicBool::new(false),
         });
         let ours = shared.clone();
@@ -141,7 +148,13 @@ impl Shared {
             stream.set_nodelay(true).expect("it is a socket");
             stream.set_read_timeout(Some(LOOK)).expect("it is no zero");
         }
-        let connection = Connection { client, server, harm: Mutex::default(), closed: AtomicBool::default() };
+        let connection = Connection {
+            client,
+            server,
+            latency: self.latency,
+            harm: Mutex::default(),
+            closed: AtomicBool::default(),
+        };
         let connection = Arc::new(connection);
         lock(&self.connections).push(connection.clone());
         let other = connection.clone();
@@ -207,11 +220,19 @@ impl Connection {
         let mut bytes = vec![0; 64 << 10];
         let mut held: Vec<u8> = Vec::new();
         let mut ended = false;
+        let (mut random, mut busy) = (Random::new(from.as_raw_fd() as u64), Instant::now());
         loop {
             if !ended && held.len() < HELD {
                 match from.read(&mut bytes) {
                     Ok(0) => ended = true,
-                    Ok(size) => held.extend_from_slice(&bytes[..size]),
+                    Ok(size) => {
+                        // What follows at once belongs to it.
+                        if busy.elapsed() > GAP && !self.latency.is_zero() {
+                            thread::sleep(self.latency.mul_f64(random.below(100) as f64 / 100.0));
+                        }
+                        busy = Instant::now();
+                        held.extend_from_slice(&bytes[..size]);
+                    }
                     Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                     Err(_) => ended = true,
                 }

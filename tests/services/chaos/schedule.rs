@@ -95,14 +95,16 @@ impl fmt::Debug for Act {
 /// The acts of a seed, each with the time that passes before it.
 pub struct Schedule {
     random: Random,
+    pace: u32,
 }
 
 /// The most members at a time.
 pub const MEMBERS: usize = 4;
 
 impl Schedule {
-    pub fn new(random: Random) -> Self {
-        Schedule { random }
+    /// `pace`: how many times faster than usually things happen.
+    pub fn new(random: Random, pace: u32) -> Self {
+        Schedule { random, pace }
     }
 
     fn act(&mut self) -> Act {
@@ -118,6 +120,8 @@ impl Schedule {
             53..59 => Act::Members(1 + random.below(MEMBERS as u64) as usize),
             59..78 => Act::Net(Net::Kafka, harm(random), random.pick(&[20, 20, 50, 100])),
             78..97 => Act::Net(Net::S3, harm(random), random.pick(&[20, 20, 50, 100])),
+            // They take long: there is no room for them in a short round.
+            97.. if self.pace > 1 => Act::Kill(slot),
             97..99 => Act::FreezeBroker(random.millis(500, 6_000)),
             _ => Act::RestartBroker,
         }
@@ -152,12 +156,12 @@ impl Iterator for Schedule {
             // Long enough for the group to come to rest.
             _ => self.random.millis(3_000, 8_000),
         };
-        Some((pause, self.act()))
+        Some((pause / self.pace, self.act()))
     }
 }
 
 #[test]
 fn a_seed_makes_one_schedule() {
-    let acts = |seed| Schedule::new(Random::new(seed)).take(50).collect::<Vec<_>>();
+    let acts = |seed| Schedule::new(Random::new(seed), 1).take(50).collect::<Vec<_>>();
     assert!(acts(1) == acts(1) && acts(1) != acts(2));
 }
