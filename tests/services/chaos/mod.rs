@@ -167,10 +167,13 @@ impl<'a> Round<'a> {
         let inspector = Inspector::new(self.on.server.endpoint(), &self.store.bucket, PREFIX);
         match inspector.compare(&topic, &written, &evidence) {
             Ok(found) => println!(
-                "seed {}: {found}; {} starts of members, {} failed by themselves, {:.0} s",
+                "seed {}: {found}; {} starts of members, {} failed by themselves; connections so far and harmed: \
+                 Kafka {:?}, S3 {:?}; {:.0} s",
                 self.seed,
                 self.slots.iter().map(Slot::started).sum::<usize>(),
                 self.failures,
+                self.on.proxies[Net::Kafka as usize].counts(),
+                self.on.proxies[Net::S3 as usize].counts(),
                 self.begun.elapsed().as_secs_f64()
             ),
             Err(wrong) => self.fail(&wrong),
@@ -199,8 +202,8 @@ impl<'a> Round<'a> {
             Act::Stop(slot) => self.running(*slot).stop(),
             Act::Freeze(slot, time) => self.running(*slot).freeze(*time),
             Act::Members(count) => self.members(*count),
-            Act::Net(net, harm, share) => {
-                let count = self.on.proxies[*net as usize].harm(*harm, *share, &mut random);
+            Act::Net(net, harm, share, time) => {
+                let count = self.on.proxies[*net as usize].harm(*harm, *share, *time, &mut random);
                 let _ = write!(harmed, " ({count})");
             }
             Act::FreezeBroker(time) => {

@@ -6,7 +6,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,8 +39,8 @@ pub enum Harm {
     HoldAndCut(Direction, Duration),
     /// Each piece waits for the first time, as long as the second.
     Delay(Duration, Duration),
-    /// All connections are closed, and new ones at once, for so long.
-    Refuse(Duration),
+    /// Both ends are closed, of new connections at once.
+    Refuse,
 }
 
 /// Listens on a free port and passes on to one server. Dropping it cuts all connections.
@@ -52,7 +52,10 @@ pub struct Proxy {
 struct Shared {
     server: Mutex<SocketAddr>,
     connections: Mutex<Vec<Arc<Connection>>>,
-    refused_until: Mutex<Option<Instant>>,
+    /// What is done to this share of new connections, until when.
+    now: Mutex<Option<(Harmed, u64, Random)>>,
+    harmed: AtomicUsize,
+    accepted: AtomicUsize,
     /// How far the server is: each request and each answer takes up to so long.
     latency: Duration,
     over: AtomicBool,
@@ -84,7 +87,9 @@ impl Proxy {
         let shared = Arc::new(Shared {
             server: Mutex::new(address),
             connections: Mutex::default(),
-            refused_until: Mutex::default(),
+            now: Mutex::default(),
+            harmed: AtomicUsize::default(),
+            accepted: AtomicUsize::default(),
             latency,
             over: AtomicBool::new(false),
         });
@@ -109,20 +114,27 @@ impl Proxy {
         *lock(&self.shared.server) = SocketAddr::from(([127, 0, 0, 1], port));
     }
 
-    /// Harms this share of the connections, in percent; returns how many.
-    pub fn harm(&self, harm: Harm, share: u64, random: &mut Random) -> usize {
-        if let Harm::Refuse(time) = harm {
-            *lock(&self.shared.refused_until) = Some(Instant::now() + time);
-        }
+    /// Harms this share of the connections, in percent, and of those that are opened within `time`. Returns how many
+    /// there were.
+    pub fn harm(&self, harm: Harm, share: u64, time: Duration, random: &mut Random) -> usize {
+        let until = Instant::now() + time;
+        *lock(&self.shared.now) = Some((Harmed { harm, until }, share, random.fork(1)));
         let mut connections = lock(&self.shared.connections);
         connections.retain(|connection| !connection.closed.load(Ordering::Relaxed));
-        let chosen = connections.iter().filter(|_| random.chance(share) || matches!(harm, Harm::Refuse(_)));
-        chosen.map(|connection| connection.take(harm)).count()
+        let chosen = connections.iter().filter(|_| random.chance(share));
+        let count = chosen.map(|connection| connection.take(harm)).count();
+        self.shared.harmed.fetch_add(count, Ordering::Relaxed);
+        count
+    }
+
+    /// How many connections there were, and how many of them were harmed.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.shared.accepted.load(Ordering::Relaxed), self.shared.harmed.load(Ordering::Relaxed))
     }
 
     /// Ends everything that is still being done to connections.
     pub fn heal(&self) {
-        *lock(&self.shared.refused_until) = None;
+        *lock(&self.shared.now) = None;
         lock(&self.shared.connections).iter().for_each(|connection| *lock(&connection.harm) = None);
     }
 }
@@ -137,8 +149,20 @@ impl Drop for Proxy {
 }
 
 impl Shared {
+    fn harm_of_new(&self) -> Option<Harm> {
+        let mut now = lock(&self.now);
+        let (Harmed { harm, until }, share, random) = now.as_mut()?;
+        let meets = Instant::now() < *until && random.chance(*share);
+        // It was not there when it was to be cut.
+        let meets = meets && *harm != Harm::Cut;
+        self.harmed.fetch_add(usize::from(meets), Ordering::Relaxed);
+        meets.then_some(*harm)
+    }
+
     fn accept(&self, client: TcpStream) {
-        if lock(&self.refused_until).is_some_and(|until| Instant::now() < until) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        let harm = self.harm_of_new();
+        if matches!(harm, Some(Harm::Refuse)) {
             return;
         }
         // A server that is down: the client's connection is closed, as it would be.
@@ -156,6 +180,9 @@ impl Shared {
             closed: AtomicBool::default(),
         };
         let connection = Arc::new(connection);
+        if let Some(harm) = harm {
+            connection.take(harm);
+        }
         lock(&self.connections).push(connection.clone());
         let other = connection.clone();
         start(move || other.pass(Direction::ToServer));
@@ -176,7 +203,7 @@ impl Connection {
     fn take(&self, harm: Harm) {
         let now = Instant::now();
         let (until, at_once) = match harm {
-            Harm::Cut | Harm::Refuse(_) => (now, true),
+            Harm::Cut | Harm::Refuse => (now, true),
             Harm::CutAfter(..) => (now + Duration::from_secs(3600), false),
             Harm::Hold(_, time) | Harm::HoldAndCut(_, time) | Harm::Delay(_, time) => (now + time, false),
         };
@@ -197,7 +224,7 @@ impl Connection {
         let Some(harmed) = *harm else { return Passage::All };
         let over = Instant::now() >= harmed.until;
         match harmed.harm {
-            Harm::Cut | Harm::Refuse(_) => Passage::Some(0),
+            Harm::Cut | Harm::Refuse => Passage::Some(0),
             Harm::HoldAndCut(..) if over => Passage::Some(0),
             Harm::CutAfter(which, bytes) if which == way => Passage::Some(bytes),
             Harm::Hold(which, _) | Harm::HoldAndCut(which, _) if which == way && !over => Passage::Nothing,

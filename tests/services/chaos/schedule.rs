@@ -69,8 +69,8 @@ pub enum Act {
     Freeze(usize, Duration),
     /// So many members from now on.
     Members(usize),
-    /// Something is done to this share of connections, in percent.
-    Net(Net, Harm, u64),
+    /// Something is done to this share of connections, in percent, and of those that are opened in the time after it.
+    Net(Net, Harm, u64, Duration),
     /// The broker is frozen for so long.
     FreezeBroker(Duration),
     /// The broker is killed and started again.
@@ -85,7 +85,9 @@ impl fmt::Debug for Act {
             Act::Stop(slot) => write!(f, "stop member {slot}"),
             Act::Freeze(slot, time) => write!(f, "freeze member {slot} for {time:?}"),
             Act::Members(count) => write!(f, "{count} members"),
-            Act::Net(net, harm, share) => write!(f, "{net:?}, {share} % of connections: {harm:?}"),
+            Act::Net(net, harm, share, time) => {
+                write!(f, "{net:?}, {share} % of connections for {time:?}: {harm:?}")
+            }
             Act::FreezeBroker(time) => write!(f, "freeze the broker for {time:?}"),
             Act::RestartBroker => write!(f, "kill the broker and start it again"),
         }
@@ -118,14 +120,18 @@ impl Schedule {
             // Longer than a session: it wakes up as nobody.
             43..53 => Act::Freeze(slot, random.millis(3_500, 9_000)),
             53..59 => Act::Members(1 + random.below(MEMBERS as u64) as usize),
-            59..78 => Act::Net(Net::Kafka, harm(random), random.pick(&[20, 20, 50, 100])),
-            78..97 => Act::Net(Net::S3, harm(random), random.pick(&[20, 20, 50, 100])),
+            59..78 => net(Net::Kafka, random),
+            78..97 => net(Net::S3, random),
             // They take long: there is no room for them in a short round.
             97.. if self.pace > 1 => Act::Kill(slot),
             97..99 => Act::FreezeBroker(random.millis(500, 6_000)),
             _ => Act::RestartBroker,
         }
     }
+}
+
+fn net(net: Net, random: &mut Random) -> Act {
+    Act::Net(net, harm(random), random.pick(&[20, 20, 50, 100]), random.millis(1, 3_000))
 }
 
 fn harm(random: &mut Random) -> Harm {
@@ -142,7 +148,7 @@ fn harm(random: &mut Random) -> Harm {
         6 => Harm::Hold(Direction::ToServer, long),
         7 => Harm::Hold(way, short),
         8 => Harm::Delay(random.millis(20, 300), long),
-        _ => Harm::Refuse(short),
+        _ => Harm::Refuse,
     }
 }
 
