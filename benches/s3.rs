@@ -110,7 +110,7 @@ impl Bench {
     /// Many partitions in little memory.
     fn memory(&self) {
         const PARTITIONS: usize = 500;
-        let records = self.broker.records / 4;
+        let records = self.broker.records;
         self.broker.create("many", PARTITIONS);
         self.broker.produce("many", records);
         println!("\n| peak memory | MiB | limit |\n|---|---|---|");

@@ -97,8 +97,8 @@ impl Work {
 /// JSON and so become dead letters.
 fn row(partition: usize, n: u64, random: &mut Random) -> Row {
     let length = match random.below(1000) {
-        0..4 => 50_000 + random.below(250_000),
-        4..300 => random.below(800),
+        0..12 => 50_000 + random.below(250_000),
+        12..300 => random.below(800),
         _ => random.below(60),
     };
     let filler = "pack my box with five dozen liquor jugs ".repeat(length as usize / 40 + 1);

@@ -3,7 +3,7 @@
 //! A round writes numbered records to a topic (`feeder.rs`) while one to four members of a group store them in a
 //! bucket (`member.rs`). What is done to them is drawn from a seed (`schedule.rs`): they are killed, frozen for longer
 //! than their session, stopped and started again, each time with other sizes of batches; connections to the broker and
-//! to the store are cut, held, delayed and refused (`proxy.rs`); the broker is frozen and killed. Then everything heals,
+//! to the store are cut, held, delayed and refused (`proxy.rs`); the broker is frozen and killed; records that are stored leave the topic before they are committed. Then everything heals,
 //! the group has to come to the end by itself, and every object is read with a client that is not ours and compared
 //! (`bucket.rs`): each record once, in order.
 //!
@@ -25,8 +25,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
-use kafka_protocol::messages::{GroupId, OffsetFetchRequest, TopicName};
+use kafka_protocol::messages::{DeleteRecordsRequest, GroupId, OffsetFetchRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
 use self::bucket::Inspector;
@@ -34,7 +35,7 @@ use self::feeder::Feeder;
 use self::member::{Ended, Slot};
 use self::proxy::Proxy;
 use self::schedule::{Act, MEMBERS, Net, Random, Schedule};
-use crate::kafka::{Kafka, is_possible};
+use crate::kafka::{Kafka, Listener, is_possible, options};
 use crate::runs::Running;
 use crate::s3::{Server, Store};
 
@@ -109,6 +110,8 @@ impl<'a> Round<'a> {
         let store = on.server.bucket("chaos").by(endpoint);
         let topic = on.kafka.topic("chaos", PARTITIONS);
         let common = vec![
+            // Retention only takes what is stored.
+            "kafka.source.on_out_of_range=earliest".to_owned(),
             format!("output.compress={}", random.pick(&["none", "none", "gzip", "zstd"])),
             format!("kafka.source.assignor={}", random.pick(&["cooperative-sticky", "range"])),
         ];
@@ -164,8 +167,7 @@ impl<'a> Round<'a> {
         self.say(&format!("written: {written:?}"));
         self.settle(&written);
         let (topic, evidence) = (self.topic.clone(), self.evidence.clone());
-        let inspector = Inspector::new(self.on.server.endpoint(), &self.store.bucket, PREFIX);
-        match inspector.compare(&topic, &written, &evidence) {
+        match self.inspector().compare(&topic, &written, &evidence) {
             Ok(found) => println!(
                 "seed {}: {found}; {} starts of members, {} failed by themselves; connections so far and harmed: \
                  Kafka {:?}, S3 {:?}; {:.0} s",
@@ -206,6 +208,9 @@ impl<'a> Round<'a> {
                 let count = self.on.proxies[*net as usize].harm(*harm, *share, *time, &mut random);
                 let _ = write!(harmed, " ({count})");
             }
+            Act::Retention(rest) => {
+                let _ = write!(harmed, " ({:?})", self.retention(*rest));
+            }
             Act::FreezeBroker(time) => {
                 self.on.kafka.nodes.order("freeze", 1);
                 self.thaw_broker = Some(Instant::now() + *time);
@@ -217,6 +222,32 @@ impl<'a> Round<'a> {
             }
         }
         self.say(&format!("{act:?}{harmed}"));
+    }
+
+    fn inspector(&self) -> Inspector {
+        Inspector::new(self.on.server.endpoint(), &self.store.bucket, PREFIX)
+    }
+
+    /// Deletes records that are stored; returns where each partition begins then. A frozen broker keeps all.
+    fn retention(&mut self, rest: u64) -> Option<Vec<u64>> {
+        if self.thaw_broker.is_some() {
+            return None;
+        }
+        let stored = self.inspector().stored(&self.topic, PARTITIONS as usize);
+        let begins: Vec<u64> = match stored {
+            Ok(stored) => stored.into_iter().map(|end| end.saturating_sub(rest)).collect(),
+            Err(wrong) => self.fail(&wrong),
+        };
+        let partition = |(index, begin): (usize, &u64)| {
+            DeleteRecordsPartition::default().with_partition_index(index as i32).with_offset(*begin as i64)
+        };
+        let topic = DeleteRecordsTopic::default()
+            .with_name(TopicName(StrBytes::from_string(self.topic.clone())))
+            .with_partitions(begins.iter().enumerate().map(partition).collect());
+        let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(5_000);
+        // A broker that was killed a moment ago keeps all.
+        let connect = self.on.kafka.connect(Listener::Plaintext, options());
+        connect.and_then(|mut connection| connection.call(&request)).ok().map(|_| begins)
     }
 
     /// The slot of this number or the next one after it that has a member.

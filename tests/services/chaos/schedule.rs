@@ -71,6 +71,9 @@ pub enum Act {
     Members(usize),
     /// Something is done to this share of connections, in percent, and of those that are opened in the time after it.
     Net(Net, Harm, u64, Duration),
+    /// Records that are stored already leave the topic, up to so many before the last of them. Members may not have
+    /// committed them yet.
+    Retention(u64),
     /// The broker is frozen for so long.
     FreezeBroker(Duration),
     /// The broker is killed and started again.
@@ -88,6 +91,7 @@ impl fmt::Debug for Act {
             Act::Net(net, harm, share, time) => {
                 write!(f, "{net:?}, {share} % of connections for {time:?}: {harm:?}")
             }
+            Act::Retention(rest) => write!(f, "retention up to {rest} records before what is stored"),
             Act::FreezeBroker(time) => write!(f, "freeze the broker for {time:?}"),
             Act::RestartBroker => write!(f, "kill the broker and start it again"),
         }
@@ -121,9 +125,10 @@ impl Schedule {
             43..53 => Act::Freeze(slot, random.millis(3_500, 9_000)),
             53..59 => Act::Members(1 + random.below(MEMBERS as u64) as usize),
             59..78 => net(Net::Kafka, random),
-            78..97 => net(Net::S3, random),
+            78..93 => net(Net::S3, random),
             // They take long: there is no room for them in a short round.
-            97.. if self.pace > 1 => Act::Kill(slot),
+            93.. if self.pace > 1 => Act::Kill(slot),
+            93..97 => Act::Retention(random.pick(&[0, 1, 100, 1000])),
             97..99 => Act::FreezeBroker(random.millis(500, 6_000)),
             _ => Act::RestartBroker,
         }
