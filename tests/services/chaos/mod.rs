@@ -3,9 +3,10 @@
 //! A round writes numbered records to a topic (`feeder.rs`) while one to four members of a group store them in a
 //! bucket (`member.rs`). What is done to them is drawn from a seed (`schedule.rs`): they are killed, frozen for longer
 //! than their session, stopped and started again, each time with other sizes of batches; connections to the broker and
-//! to the store are cut, held, delayed and refused (`proxy.rs`); the broker is frozen and killed; records that are stored leave the topic before they are committed. Then everything heals,
-//! the group has to come to the end by itself, and every object is read with a client that is not ours and compared
-//! (`bucket.rs`): each record once, in order.
+//! to the store are cut, held, delayed and refused (`proxy.rs`); the broker is frozen and killed; records that are
+//! stored leave the topic before they are committed. Then everything heals, the group has to come to the end by
+//! itself, and every object is read with a client that is not ours and compared (`bucket.rs`): each record once, in
+//! order.
 //!
 //! `make chaos MINUTES=10 SEED=7` runs rounds of a minute with the seeds 7, 8, …; in the suite there is one short
 //! round. The same seed does the same at the same times with the same settings; what the processes are at just then
