@@ -123,15 +123,23 @@ impl Broker {
 
     /// Kafka's producer: all replicas acknowledge, lz4, all else as it is by default.
     pub fn produce(&self, topic: &str, records: usize) -> Measured {
-        let (records, payload) = (records.to_string(), text(&self.path("different")));
-        let args = ["--topic", topic, "--num-records", &records, "--payload-file", &payload];
+        let (number, payload) = (records.to_string(), text(&self.path("different")));
+        let args = ["--topic", topic, "--num-records", &number, "--payload-file", &payload];
         let settings = ["--throughput", "-1", "--command-property", "acks=all", "compression.type=lz4"];
         let said = self.tool("ProducerPerformance", &[&args[..], &settings].concat());
-        // "2000000 records sent, 512345.6 records/sec (146.5 MB/sec), ..." stands last.
+        // "2000000 records sent, 512345.6 records/sec (146.5 MB/sec), ..." stands last. What failed is not in the
+        // number, and the program ends well all the same.
         let last =
             said.lines().rfind(|line| line.contains(" records sent, ")).expect("it says how fast it was");
+        assert!(last.starts_with(&format!("{number} ")), "{last}; in the topic: {}", self.held(topic));
         let rate = last.split(", ").nth(1).and_then(|rate| rate.split(' ').next());
         Measured { rate: rate.and_then(|rate| rate.parse().ok()).expect("a number"), ours: None }
+    }
+
+    /// How many records a topic has, as Kafka's tool says.
+    fn held(&self, topic: &str) -> u64 {
+        let said = self.tool("GetOffsetShell", &["--topic", topic]);
+        said.lines().filter_map(|line| line.rsplit(':').next()?.parse::<u64>().ok()).sum()
     }
 
     /// Kafka's consumer. Its last column is the rate without the rebalance.
@@ -166,7 +174,13 @@ impl Broker {
         assert!(child.wait().expect("it is a child").success(), "{args:?}");
         let summary: serde_json::Value =
             serde_json::from_slice(&fs::read(summary).expect("it is there")).expect("it is JSON");
-        assert_eq!(summary["records_stored"].as_u64(), Some(records as u64), "{args:?}");
+        if summary["records_stored"].as_u64() != Some(records as u64) {
+            let kept = self.dir.path().with_extension("kept");
+            fs::rename(self.dir.path(), &kept).expect("it can be renamed");
+            let topic = args.iter().skip_while(|arg| **arg != "-t").nth(1);
+            let held = topic.map(|topic| self.held(topic));
+            panic!("not all are stored: {args:?}: {summary}\nin {topic:?}: {held:?}; see {}", kept.display());
+        }
         let peak = summary["peak_memory_bytes"].as_f64().unwrap_or(f64::NAN) / MIB;
         let ours = Some((processor / records as f64 * 1e6, peak));
         Measured { rate: records as f64 / seconds, ours }
