@@ -3,7 +3,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/pipeline
 
-.PHONY: build run services test kafka-up kafka-down s3-up s3-down lint bench bench-kafka install
+.PHONY: build run services test kafka-up kafka-down s3-up s3-down lint bench bench-kafka bench-s3 chaos install
 
 build:            ## The release binary, target/release/pipeline
 	$(CARGO) build --release --locked
@@ -41,6 +41,12 @@ bench:            ## The table of the README (BENCH_MB, BENCH_ROUNDS)
 
 bench-kafka: services ## Kafka in and out against Kafka's own tools (BENCH_RECORDS, BENCH_ROUNDS)
 	KAFKA_JIT=4 KAFKA_HEAP=1g $(CARGO) bench --locked --bench kafka
+
+bench-s3: services ## Kafka to S3 against Kafka's own consumer, and uploads against a loop of PUT (BENCH_RECORDS, BENCH_ROUNDS)
+	KAFKA_JIT=4 KAFKA_HEAP=1g $(CARGO) bench --locked --bench s3
+
+chaos: services   ## Kafka to S3 while everything breaks: rounds of a minute with the seeds SEED, SEED + 1, ... (MINUTES=10)
+	CHAOS_MINUTES=$(or $(MINUTES),10) CHAOS_SEED=$(SEED) $(CARGO) test --locked --test services whatever_breaks -- --nocapture
 
 install: build    ## Binary, man page, completions and the configuration's template under PREFIX (and DESTDIR)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/doc/pipeline \

@@ -8,6 +8,7 @@
 mod access;
 mod admin;
 mod batches;
+mod chaos;
 mod client;
 mod cluster;
 mod directory;

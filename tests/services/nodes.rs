@@ -34,7 +34,8 @@ struct Control {
 }
 
 impl Nodes {
-    /// Nothing is started yet. `settings` are lines of the brokers' configuration.
+    /// Nothing is started yet. `settings` are lines of the brokers' configuration; in them `{2}` is
+    /// the port of the first node's third listener.
     pub fn new(count: u16, settings: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("pipeline-kafka-").tempdir().expect("a directory").keep();
         let port = free_ports(count * PORTS);
@@ -42,7 +43,7 @@ impl Nodes {
             .arg("serve")
             .arg(&dir)
             .args([count.to_string(), port.to_string()])
-            .args(settings)
+            .args(settings.iter().map(|setting| with_ports(setting, port)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
@@ -95,6 +96,14 @@ impl Drop for Nodes {
         let script = self.script.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         let _ = script.wait();
     }
+}
+
+/// A setting with the ports of the first node in it: `{2}` stands for that of its third listener.
+fn with_ports(setting: &str, first: u16) -> String {
+    let port = |setting: String, listener: u16| {
+        setting.replace(&format!("{{{listener}}}"), &(first + listener).to_string())
+    };
+    (0..PORTS).fold(setting.to_owned(), port)
 }
 
 /// The first of `count` consecutive ports that nobody has. They are below those that the kernel gives to outgoing

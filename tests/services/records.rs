@@ -49,7 +49,7 @@ fn name(topic: &str) -> TopicName {
 }
 
 /// A connection to the leader of a partition, if there is one now.
-fn leader(kafka: &Kafka, topic: &str, partition: i32) -> Option<Connection> {
+pub fn leader(kafka: &Kafka, topic: &str, partition: i32) -> Option<Connection> {
     let connect = |node| kafka.connect_to(node, Listener::Plaintext, options()).ok();
     let topic = admin::try_describe(&mut (1..=kafka.nodes.count()).find_map(connect)?, topic)?;
     let partition = topic.partitions.iter().find(|known| known.partition_index == partition)?;
@@ -59,7 +59,7 @@ fn leader(kafka: &Kafka, topic: &str, partition: i32) -> Option<Connection> {
 
 /// Tries until it is done.
 #[track_caller]
-fn patiently<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+pub fn patiently<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(done) = attempt() {
@@ -71,7 +71,7 @@ fn patiently<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Sends one batch; the offset of its first record, or `None` if it may not be there.
-fn send(connection: &mut Connection, topic: &str, partition: i32, batch: &[u8]) -> Option<i64> {
+pub fn send(connection: &mut Connection, topic: &str, partition: i32, batch: &[u8]) -> Option<i64> {
     let data =
         PartitionProduceData::default().with_index(partition).with_records(Some(batch.to_vec().into()));
     let topic = TopicProduceData::default().with_name(name(topic)).with_partition_data(vec![data]);
@@ -84,7 +84,7 @@ fn send(connection: &mut Connection, topic: &str, partition: i32, batch: &[u8]) 
     (answer.error_code == 0).then_some(answer.base_offset)
 }
 
-fn batch(compression: Compression, rows: &[Row]) -> Vec<u8> {
+pub fn batch(compression: Compression, rows: &[Row]) -> Vec<u8> {
     let mut writer = BatchWriter::new(compression, None);
     for row in rows {
         let headers = row.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_deref()));
@@ -124,7 +124,7 @@ impl Kafka {
         (0..count as i32).map(end).collect()
     }
 
-    fn end(&self, topic: &str, partition: i32) -> Option<i64> {
+    pub fn end(&self, topic: &str, partition: i32) -> Option<i64> {
         let asked = ListOffsetsPartition::default()
             .with_partition_index(partition)
             .with_current_leader_epoch(-1)

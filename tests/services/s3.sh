@@ -45,7 +45,7 @@ fetch_locked() {
 gateway() { # DIR PORT: becomes the server
   mkdir -p "$1/data" "$1/iam" "$1/versions"
   cd /
-  ROOT_ACCESS_KEY=$KEY ROOT_SECRET_KEY=$SECRET exec "$BIN/versitygw" --quiet --port "127.0.0.1:$2" --health /health \
+  ROOT_ACCESS_KEY=$KEY ROOT_SECRET_KEY=$SECRET exec "$BIN/versitygw" --quiet --keep-alive --port "127.0.0.1:$2" --health /health \
     --iam-dir "$1/iam" posix --versioning-dir "$1/versions" "$1/data" >> "$1/log" 2>&1 < /dev/null
 }
 

@@ -5,8 +5,11 @@ use std::net::TcpStream;
 
 use super::fault::{Act, Asked, Faulty};
 use super::session::request;
-use super::{Server, Store, USER};
+use super::{Server, Store};
 use crate::runs::{Ran, Running, lines};
+
+/// Whom the server knows beside its owner.
+const USER: &str = "somebody";
 
 impl Store<'_> {
     /// Lets the user do this in the bucket, and nothing else.

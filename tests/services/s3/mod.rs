@@ -11,78 +11,27 @@ mod kafka;
 mod lend;
 mod providers;
 mod refused;
+mod server;
 mod session;
 mod state;
 mod stored;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::sync::OnceLock;
+
+pub use server::{KEY, SECRET, Server};
 
 use crate::kafka::unique;
 use crate::runs::{Bench, Ran, Running, Tree};
-
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/s3.sh");
-const KEY: &str = "test-key";
-const SECRET: &str = "test-secret";
-/// Somebody who may do only what policies say.
-const USER: &str = "somebody";
-const USERS: &str =
-    r#"{"accessAccounts":{"somebody":{"access":"somebody","secret":"somebody-secret","role":"user"}}}"#;
-
-/// How long a server may take to start.
-const START: Duration = Duration::from_secs(30);
-
-/// A running server.
-pub struct Server {
-    dir: PathBuf,
-    port: u16,
-    /// Its stdin keeps the server alive.
-    script: Mutex<Child>,
-}
 
 impl Server {
     /// The server that all tests of this process share, or `None` where tests with services are skipped.
     pub fn shared() -> Option<&'static Server> {
         static SHARED: OnceLock<Option<Server>> = OnceLock::new();
-        SHARED.get_or_init(|| is_possible().then(Server::start)).as_ref()
-    }
-
-    fn start() -> Self {
-        let dir = tempfile::Builder::new().prefix("pipeline-s3-").tempdir().expect("a directory").keep();
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let port = free.local_addr().expect("it is bound").port();
-        drop(free);
-        std::fs::create_dir(dir.join("iam")).expect("it can be made");
-        std::fs::write(dir.join("iam/users.json"), USERS).expect("it can be written");
-        let script = Command::new(SCRIPT)
-            .arg("serve")
-            .arg(&dir)
-            .arg(port.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .expect("the script starts");
-        let server = Server { dir, port, script: Mutex::new(script) };
-        let end = Instant::now() + START;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            let log = || std::fs::read_to_string(server.dir.join("log")).unwrap_or_default();
-            assert!(Instant::now() < end, "the S3 server did not start: {}", log());
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        server
-    }
-
-    /// What `s3.endpoint` takes.
-    pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        SHARED.get_or_init(|| server::is_possible().then(Server::start)).as_ref()
     }
 
     /// A bucket that no other test has.
@@ -90,14 +39,6 @@ impl Server {
         let bucket = unique(name);
         std::fs::create_dir(self.dir.join("data").join(&bucket)).expect("it can be made");
         Store { server: self, bucket, endpoint: self.endpoint(), bench: Bench::new() }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let script = self.script.get_mut().unwrap_or_else(PoisonError::into_inner);
-        drop(script.stdin.take());
-        let _ = script.wait();
     }
 }
 
@@ -205,18 +146,4 @@ pub fn sorted(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     lines.sort();
     lines
-}
-
-/// Whether a server can be started here. If not, it says so once; with `CI=true` it fails.
-fn is_possible() -> bool {
-    let asked = Command::new(SCRIPT).arg("missing").output().expect("bash is there");
-    let missing = String::from_utf8_lossy(&asked.stdout).trim().to_string();
-    if missing.is_empty() && asked.status.success() {
-        return true;
-    }
-    let said = format!("tests with a real S3 server need {missing}");
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{said}");
-    // Not by a macro: what tests print is shown only when they fail.
-    let _ = writeln!(std::io::stderr(), "\nSKIPPED: {said}");
-    false
 }
