@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pipeline::s3::{Bucket, Condition, Content, Credentials, Endpoint, Keys, Object, Options};
 
+use super::fault::{Act, Asked, Faulty};
 use super::{KEY, SECRET, Server, Store};
 
 impl Store<'_> {
@@ -120,4 +121,33 @@ fn a_check_tells_what_a_bucket_can() {
     assert!(ran.stdout.contains("refused") && ran.stdout.contains("NoSuchBucket"), "{}", ran.stdout);
     let ran = store.by("localhost:1".into()).run(&["a.json", "-o", &url, "--check"]);
     assert_eq!(ran.code, Some(2), "{}", ran.stdout);
+}
+
+/// The probe is deleted whatever the store makes of it.
+#[test]
+fn a_check_tells_how_conditions_are_taken() {
+    let Some(server) = Server::shared() else { return };
+    let lacks = "<Error><Code>NotImplemented</Code><Message>A header is not implemented.</Message></Error>";
+    let ignored = ("the store does not honour conditions", 200, "", 1);
+    let refused = ("the store refuses conditions", 501, lacks, 0);
+    let broken = ("403 AccessDenied", 403, "<Error><Code>AccessDenied</Code></Error>", 1);
+    for ((said, status, body, passed), code) in [(ignored, 0), (refused, 0), (broken, 4)] {
+        let mut seen = 0;
+        let faulty = Faulty::new(server, move |asked: &Asked| {
+            let is_probe = asked.method == "PUT" && asked.header("if-none-match") == Some("*");
+            seen += usize::from(is_probe);
+            match is_probe && seen > passed {
+                true => Act::Answer(status, "ETag: \"e\"\r\n", body.into()),
+                false => Act::Pass,
+            }
+        });
+        let store = server.bucket("conditions").by(faulty.endpoint());
+        store.bench.write("a.json", "1\n");
+        let ran = store.run(&["a.json", "-o", &store.url("p"), "--check"]);
+        assert_eq!(ran.code, Some(code), "{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stdout.contains(said), "{said}: {}", ran.stdout);
+        assert!(store.all().is_empty(), "the probe is gone");
+        let stored = faulty.seen().iter().filter(|asked| asked.target.contains("check-")).count();
+        assert!(stored >= 3, "it was stored, tried again and deleted: {stored}");
+    }
 }

@@ -1,10 +1,7 @@
 //! Rights that lack something, told by the real server's policies; and refusals that only other stores have.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
 use super::fault::{Act, Asked, Faulty};
-use super::session::request;
+use super::session::ask;
 use super::{Server, Store};
 use crate::runs::{Ran, Running, lines};
 
@@ -19,13 +16,7 @@ impl Store<'_> {
             "{{\"Version\":\"2012-10-17\",\"Statement\":[{{\"Effect\":\"Allow\",\"Principal\":{{\"AWS\":[\"{USER}\"]}},\
              \"Action\":[{actions}],\"Resource\":[\"arn:aws:s3:::{name}\",\"arn:aws:s3:::{name}/*\"]}}]}}"
         );
-        let host = format!("127.0.0.1:{}", self.server.port);
-        let mut server = TcpStream::connect(&host).expect("it is up");
-        let request = request("PUT", &format!("/{name}?policy="), &host, &policy);
-        server.write_all(request.as_bytes()).expect("it is sent");
-        let mut answer = String::new();
-        server.read_to_string(&mut answer).expect("it is answered");
-        assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
+        ask(self.server, "PUT", &format!("/{name}?policy="), &policy);
     }
 
     /// As the user.

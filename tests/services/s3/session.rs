@@ -3,10 +3,12 @@
 //! written, and then signs the request anew without it.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use sha2::{Digest, Sha256};
 
-use super::{KEY, SECRET};
+use super::{KEY, SECRET, Server};
 
 const TOKEN: &str = "x-amz-security-token";
 
@@ -38,8 +40,20 @@ pub fn without_token(head: &str) -> Option<String> {
     Some(head.replace(names, &others.join(";")))
 }
 
+/// What the server answers to its owner.
+#[track_caller]
+pub fn ask(server: &Server, method: &str, target: &str, body: &str) -> String {
+    let host = format!("127.0.0.1:{}", server.port);
+    let mut stream = TcpStream::connect(&host).expect("it is up");
+    stream.write_all(request(method, target, &host, body).as_bytes()).expect("it is sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it is answered");
+    assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
+    answer
+}
+
 /// A whole request of the owner, signed.
-pub fn request(method: &str, target: &str, host: &str, body: &str) -> String {
+fn request(method: &str, target: &str, host: &str, body: &str) -> String {
     let date = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let payload = hex(&Sha256::digest(body));
     let names = "host;x-amz-content-sha256;x-amz-date";

@@ -1,6 +1,7 @@
 //! What configured headers leave on the wire: they stand, signed, in what makes an object, and nowhere else.
 
 use super::fault::{Act, Asked, Faulty};
+use super::session::ask;
 use super::{Server, Store};
 use crate::runs::lines;
 
@@ -92,16 +93,25 @@ fn an_upload_in_parts_carries_it_once() {
     }
 }
 
-/// And what the real server keeps of it, asked for with the library's client.
+/// And what the real server keeps of it, asked for with other code than the library's.
 #[test]
 fn the_server_takes_encryption_and_tags() {
     let Some(server) = Server::shared() else { return };
-    let store = server.bucket("wire-kept");
+    let faulty = Faulty::new(server, |_| Act::Pass);
+    let store = server.bucket("wire-kept").by(faulty.endpoint());
     store.bench.write("a.json", lines(0..10));
     let url = store.url("");
     let set = ["--set", "s3.tags=team=a b", "--set", "s3.metadata=origin=nightly", "--set", "s3.sse=AES256"];
     store.run(&[&["a.json", "-o", &url][..], &set].concat()).expect(0, &[]);
     let key = store.objects().into_keys().next().expect("one");
-    let found = store.client().head(&key).expect("answered").expect("there");
-    assert_eq!(found.metadata("origin"), Some("nightly"));
+    let target = format!("/{}/{key}", store.bucket);
+    let tags = ask(server, "GET", &format!("{target}?tagging="), "");
+    assert!(tags.contains("<Key>team</Key><Value>a b</Value>"), "{tags}");
+    let head = ask(server, "HEAD", &target, "").to_ascii_lowercase();
+    assert!(head.contains("x-amz-meta-origin: nightly"), "{head}");
+    // It does not say how it encrypts.
+    let seen = faulty.seen();
+    let put = seen.iter().find(|asked| asked.is_put()).expect("it was stored");
+    assert_eq!(put.header("x-amz-server-side-encryption"), Some("AES256"));
+    assert_eq!(put.header("x-amz-server-side-encryption-aws-kms-key-id"), None);
 }
