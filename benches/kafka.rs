@@ -110,9 +110,8 @@ impl Bench {
     /// Many partitions in little memory.
     fn memory(&self) {
         const PARTITIONS: usize = 500;
-        let records = self.0.records / 4;
         self.0.create("many", PARTITIONS);
-        self.0.produce("many", records);
+        let records = self.0.fill("many", self.0.records / 4);
         println!("\n| peak memory | MiB | limit |\n|---|---|---|");
         let peak = |name: &str, partitions: &[&str]| {
             let own =

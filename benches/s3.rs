@@ -110,9 +110,8 @@ impl Bench {
     /// Many partitions in little memory.
     fn memory(&self) {
         const PARTITIONS: usize = 500;
-        let records = self.broker.records;
         self.broker.create("many", PARTITIONS);
-        self.broker.produce("many", records);
+        let records = self.broker.fill("many", self.broker.records);
         println!("\n| peak memory | MiB | limit |\n|---|---|---|");
         for limit in [128, 256] {
             let (group, memory) = (format!("m{limit}"), format!("processing.memory_limit={limit}MiB"));
