@@ -138,8 +138,8 @@ impl Member<'_> {
             }
             Remembered::Ours(ours) if ours.location != settings.location && !ours.plan.is_empty() => {
                 let what = format!(
-                    "group {} has begun batches of {} for another output; finish with that output, or use another \
-                     group",
+                    "group {} has begun batches of {} for another output or with other names (output.key, \
+                     compress); finish with those, or use another group",
                     settings.group, row.of
                 );
                 return Err(Fault::Fatal(Error::Usage(what)));
