@@ -156,6 +156,17 @@ impl Error {
         }
     }
 
+    /// The service that failed or refused, where that is known: as metrics and logs call it.
+    pub fn service(&self) -> Option<&'static str> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Error::Other { source, .. } if source.is::<crate::kafka::Error>() => Some("kafka"),
+            #[cfg(feature = "s3")]
+            Error::Other { source, .. } if source.is::<crate::s3::Error>() => Some("s3"),
+            _ => None,
+        }
+    }
+
     /// How long whoever refused wants to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

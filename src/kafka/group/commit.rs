@@ -20,7 +20,7 @@ use super::metadata::Metadata;
 use super::state::{Phase, Stored, Summons};
 use super::{Group, fault};
 use crate::error::{Error, Result, Retry};
-use crate::kafka::cluster::{Coordinates, TopicPartition, topic_name};
+use crate::kafka::cluster::{Coordinates, SERVICE, TopicPartition, topic_name};
 use crate::kafka::code::Code;
 use crate::kafka::connection::Connection;
 use crate::kafka::error::{Error as KafkaError, Result as KafkaResult};
@@ -136,6 +136,8 @@ struct Round<'a> {
     /// A generation that the coordinator refused while a rebalance was under way.
     refused_in: Option<i32>,
     begun: Instant,
+    /// How often something went wrong that may pass.
+    tries: u32,
 }
 
 impl Group {
@@ -160,18 +162,22 @@ impl Group {
             short: Vec::new(),
             refused_in: None,
             begun: Instant::now(),
+            tries: 0,
         };
         while let Some(attempt) = round.next(refused)? {
             match round.attempt(&mut path, &attempt) {
                 Ok(()) => {}
                 Err(error) if error.is_ambiguous() => {
                     path.connection = None;
+                    self.cluster.options().services.retry(SERVICE, error.kind());
                     self.doubt(&error.to_string());
                 }
                 Err(KafkaError::HungUp) => return Err(Error::Stopped),
                 Err(error) if error.retry() == Retry::Transient => {
-                    log::debug!("group {}: commit: {error}", self.settings.group);
                     path.connection = None;
+                    round.tries += 1;
+                    let what = format_args!("group {}: committing", self.settings.group);
+                    self.cluster.again(&what, &error, round.tries, PAUSE);
                     self.cluster.stop().sleep(PAUSE)?;
                 }
                 Err(error) => return Err(round.fatal(error)),
@@ -333,6 +339,7 @@ impl Round<'_> {
                     pause = true;
                     if code != Code::REBALANCE_IN_PROGRESS {
                         path.connection = None;
+                        self.retried(commit, code);
                     }
                 }
                 Verdict::Wait => self.fenced(attempt, code),
@@ -343,7 +350,10 @@ impl Round<'_> {
                 Verdict::Gone if self.begun.elapsed() > self.group.cluster.options().request_timeout => {
                     self.gone(commit);
                 }
-                Verdict::Gone => pause = true,
+                Verdict::Gone => {
+                    pause = true;
+                    self.retried(commit, code);
+                }
                 Verdict::TooLarge | Verdict::Fatal => {
                     trouble =
                         Some(KafkaError::Partition { of: commit.of.clone(), api: "OffsetCommit", code });
@@ -357,6 +367,14 @@ impl Round<'_> {
             return Err(KafkaError::HungUp);
         }
         trouble.map_or(Ok(()), Err)
+    }
+
+    /// The coordinator refused a commit for now.
+    fn retried(&mut self, commit: &Commit, code: Code) {
+        self.tries += 1;
+        let what = format_args!("group {}: committing", self.group.settings.group);
+        let error = KafkaError::Partition { of: commit.of.clone(), api: "OffsetCommit", code };
+        self.group.cluster.again(&what, &error, self.tries, PAUSE);
     }
 
     /// The topic was deleted, as it seems. Another join shows what there is.
