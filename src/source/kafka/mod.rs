@@ -36,6 +36,9 @@ use crate::kafka::group::{Group, GroupSettings};
 use crate::record::Payload;
 use crate::source::{Marks, Reader, Source, Start, Task};
 
+#[cfg(test)]
+pub(crate) use {desk::*, marks::*, start::*};
+
 use desk::Desk;
 use marks::GroupMarks;
 use reader::KafkaReader;
@@ -75,11 +78,11 @@ pub struct KafkaSource {
 }
 
 /// What readers, group and commit thread share.
-struct Shared {
+pub(crate) struct Shared {
     cluster: Cluster,
     options: KafkaOptions,
-    group: Option<Arc<Group>>,
-    desk: Desk,
+    pub(crate) group: Option<Arc<Group>>,
+    pub(crate) desk: Desk,
     /// Bytes of record batches that were fetched, as they are stored in the brokers.
     consumed: Arc<AtomicU64>,
 }
@@ -119,6 +122,13 @@ impl KafkaSource {
     /// The group it is a member of, for a sink that commits offsets in its transactions.
     pub fn group(&self) -> Option<Arc<Group>> {
         self.shared.group.clone()
+    }
+}
+
+#[cfg(test)]
+impl KafkaSource {
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
     }
 }
 
