@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use crate::batch::{Kinds, Receipt};
 use crate::budget::Budget;
 use crate::cut::Close;
+use crate::error::Error;
 use crate::record::{Chunk, Partition};
 use crate::transform::Sample;
 use age::Ages;
@@ -318,6 +319,13 @@ impl Metrics {
     pub fn lags(&self) -> BTreeMap<String, u64> {
         let reaches = self.reaches.lock();
         reaches.open.iter().map(|(of, extent)| (of.name().to_owned(), extent.reach().lag())).collect()
+    }
+
+    /// A service failed for good, outside of the calls that are tried again.
+    pub(crate) fn failed(&self, error: &Error) {
+        if let Some(service) = error.service() {
+            self.services.error(service, error.kind());
+        }
     }
 
     /// Readers tell: a partition, where they stand in it, and where it ends for now.

@@ -255,7 +255,7 @@ impl<'a> Run<'a> {
     fn run(self) -> Result<End> {
         let (pipe, plan) = (self.pipe, &self.plan);
         let start = Start { marks: self.marks, readers: plan.readers, stop: &pipe.stop };
-        let readers = pipe.source.open(&start)?;
+        let readers = pipe.source.open(&start).inspect_err(|error| pipe.metrics.failed(error))?;
         let chunks = Chunks::new(plan.permits + readers.len(), plan.largest);
         let shop = self.shop(&chunks);
         let assembly = self.assembly();
@@ -288,7 +288,9 @@ impl<'a> Run<'a> {
                 stages.spawn("commit", move || this.commit(&noted, reading, over));
                 for task in pipe.source.tasks() {
                     let ended = ended.clone();
-                    stages.spawn(task.name, move || (task.run)(&ended));
+                    stages.spawn(task.name, move || {
+                        (task.run)(&ended).inspect_err(|error| pipe.metrics.failed(error))
+                    });
                 }
                 this.spawn_observer(&stages, ended);
             });
@@ -366,6 +368,7 @@ impl<'a> Run<'a> {
             metrics: &pipe.metrics,
             ledgers: &self.ledgers,
             plans: self.marks.plans(),
+            rereads: self.marks.rereads(),
             shape: pipe.sink.shape(),
             pending: &self.pending,
         }

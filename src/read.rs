@@ -82,7 +82,7 @@ impl<'scope> Readers<'scope> {
             chunk.cutters = cutters;
             chunk.cutters.set_now(now());
             let fetching = Instant::now();
-            let read = reader.read(&mut chunk)?;
+            let read = reader.read(&mut chunk).inspect_err(|error| self.metrics.failed(error))?;
             if matches!(read, Read::Chunk) {
                 self.metrics.latencies.fetch.since(fetching);
             }

@@ -62,8 +62,9 @@ impl Job<'_> {
     /// The cluster of the configuration, not connected yet.
     pub(super) fn cluster(&self) -> Result<Cluster> {
         let (kafka, processing) = (&self.config.kafka, &self.config.processing);
-        let options = Arc::new(kafka.options(processing.timeout)?);
-        Ok(Cluster::new(kafka.addresses()?, options, self.stop, processing.retry))
+        let mut options = kafka.options(processing.timeout)?;
+        options.services = self.metrics.services.clone();
+        Ok(Cluster::new(kafka.addresses()?, Arc::new(options), self.stop, processing.retry))
     }
 
     fn kafka_options(&self) -> Result<KafkaOptions> {
