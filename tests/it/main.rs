@@ -14,4 +14,5 @@ mod signals;
 mod state;
 mod status;
 mod readme;
+mod recipes;
 mod support;
