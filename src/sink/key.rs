@@ -1,8 +1,10 @@
 //! Names of stored batches. Pure: no IO, no clock; a name comes from the partition and the start alone.
 //!
 //! Default names are `{prefix}processed/{partition}/{start, 20 digits}.ndjson[.gz|.zst]`, dead letters stand
-//! under `failed/` with the same name. `{partition}` is the path as given for files, and `{source}/{name}` for
-//! every other kind of source, so that a program's own source never meets a file's names.
+//! under `failed/` with the same name. `{partition}` is the path as given for files, `{host and path}/{cycle}` for
+//! endpoints, and `{source}/{name}` for every other kind of source, so that a program's own source never meets their
+//! names. A file may be called like an endpoint: the state refuses a second source in an output, and a run whose state
+//! knows nothing of the objects that are there refuses those.
 //!
 //! Partitions with a [stem](crate::record::Identity::stem) are those of topics, which have no end: their batches
 //! stand by the hour of the first record (UTC; its own time, so that it is the same the second time), as
@@ -75,7 +77,7 @@ impl Namer {
     /// What all names of one stream of a partition begin with, without a slash at the end.
     pub fn directory(&self, stream: Stream, source: &str, name: &str) -> String {
         let mut text = format!("{}{}/", self.prefix, top(stream));
-        if source != "file" {
+        if !matches!(source, "file" | "http") {
             push_segment(&mut text, source);
             text.push('/');
         }
@@ -108,6 +110,9 @@ impl Namer {
             return self.dated(stream, stem, id);
         }
         let mut text = self.directory(stream, partition.source(), partition.name());
+        if let Some(cycle) = partition.identity().cycle {
+            text.push_str(&format!("/{cycle}"));
+        }
         text.push_str(&format!("/{:020}.ndjson{}", id.start, self.codec.extension()));
         text
     }
@@ -133,6 +138,11 @@ pub fn is_object(segment: &str) -> bool {
     let Some((start, extension)) = segment.split_at_checked(20) else { return false };
     start.bytes().all(|byte| byte.is_ascii_digit())
         && matches!(extension, ".ndjson" | ".ndjson.gz" | ".ndjson.zst")
+}
+
+/// Whether this segment can be that of a pass over an endpoint.
+pub fn is_cycle(segment: &str) -> bool {
+    segment.parse::<u64>().is_ok_and(|cycle| cycle.to_string() == segment)
 }
 
 /// The first segment behind the prefix.
@@ -252,6 +262,18 @@ mod tests {
         let namer = Namer::new("", Codec::None);
         assert_eq!(namer.clash("file", ["/a", "b", "a"]), Some(("/a", "a")));
         assert_eq!(namer.clash("file", ["/a", "b", "c"]), None);
+    }
+
+    #[test]
+    fn each_pass_over_an_endpoint_has_a_place_of_its_own() {
+        let name = "api.example.com/v1/items".to_owned();
+        let identity = Identity { source: "http", name, cycle: Some(3), ..Identity::default() };
+        let partition = Partition::new(identity);
+        let id = BatchId { partition, start: 7 << 32 | 5, first_time: 0, opened_at: 0 };
+        let stored = Namer::new("p", Codec::None).stored(&id);
+        assert_eq!(stored, "p/processed/api.example.com/v1/items/3/00000000030064771077.ndjson");
+        let port = Namer::new("", Codec::None).directory(Stream::Stored, "http", "127.0.0.1:80/a");
+        assert!(port.starts_with("processed/127.0.0.1_80--") && port.ends_with("/a"), "{port}");
     }
 
     fn topic(stem: &str, start: u64, first_time: i64) -> BatchId {

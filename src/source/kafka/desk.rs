@@ -173,5 +173,6 @@ fn partition(tenancy: &Tenancy) -> Partition {
         opened_at: None,
         epoch: tenancy.epoch,
         stem: Some(format!("{topic}-{partition}-{:08x}", tenancy.topic_id.as_fields().0)),
+        cycle: None,
     })
 }
