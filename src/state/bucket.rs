@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::retry::Policy;
 use crate::s3::{self, Bucket, Condition, Content, Found, Object};
 use crate::sink::Stream;
-use crate::sink::key::{Namer, is_object, top};
+use crate::sink::key::{Namer, is_cycle, is_object, top};
 use crate::stop::Stop;
 
 /// A lease that was not renewed for so long is over.
@@ -397,10 +397,17 @@ impl BucketLeftovers {
             return Ok(Vec::new());
         }
         let dir = format!("{}/", self.namer.directory(stream, &self.source, name));
+        // Of an endpoint, each pass over it has a place of its own below that.
+        let is_paged = self.source == "http";
+        let delimiter = (!is_paged).then_some("/");
+        let is_ours = |rest: &str| match rest.split_once('/') {
+            Some((cycle, object)) => is_paged && is_cycle(cycle) && is_object(object),
+            None => !is_paged && is_object(rest),
+        };
         let (mut keys, mut from) = (Vec::new(), None);
         loop {
-            let page = self.tries.patiently(|| self.bucket.list(&dir, Some("/"), PAGE, from.as_deref()))?;
-            keys.extend(page.keys.into_iter().filter(|key| key.strip_prefix(&dir).is_some_and(is_object)));
+            let page = self.tries.patiently(|| self.bucket.list(&dir, delimiter, PAGE, from.as_deref()))?;
+            keys.extend(page.keys.into_iter().filter(|key| key.strip_prefix(&dir).is_some_and(is_ours)));
             from = page.next;
             if from.is_none() {
                 return Ok(keys);

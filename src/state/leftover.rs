@@ -11,7 +11,7 @@ use super::BucketLeftovers;
 use crate::error::{Error, Result};
 use crate::sink::Stream;
 use crate::sink::dir::place::{is_absent, sync_dir};
-use crate::sink::key::{Namer, is_object};
+use crate::sink::key::{Namer, is_cycle, is_object};
 
 /// Where the objects of an output are.
 #[derive(Clone, Debug)]
@@ -86,8 +86,10 @@ impl DirLeftovers {
     /// If a directory cannot be read.
     pub fn existing<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
-        for (_, dir) in names.into_iter().flat_map(|name| self.directories(name)) {
-            found.extend(objects(&dir)?.into_iter().min());
+        for name in names {
+            for (_, dir) in self.directories(name)? {
+                found.extend(objects(&dir)?.into_iter().min());
+            }
         }
         Ok(found)
     }
@@ -99,8 +101,10 @@ impl DirLeftovers {
     /// If something cannot be deleted, or a symbolic link is in the way.
     pub fn remove<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<u64> {
         let mut count = 0;
-        for (root, dir) in names.into_iter().flat_map(|name| self.directories(name)) {
-            count += remove_objects(root, &dir)?;
+        for name in names {
+            for (root, dir) in self.directories(name)? {
+                count += remove_objects(root, &dir)?;
+            }
         }
         Ok(count)
     }
@@ -111,7 +115,7 @@ impl DirLeftovers {
     /// If one cannot be deleted.
     pub fn remove_from(&self, name: &str, watermark: u64) -> Result<u64> {
         let mut count = 0;
-        for (_, dir) in self.directories(name) {
+        for (_, dir) in self.directories(name)? {
             let behind: Vec<PathBuf> =
                 objects(&dir)?.into_iter().filter(|path| start(path) >= Some(watermark)).collect();
             for object in &behind {
@@ -125,10 +129,17 @@ impl DirLeftovers {
         Ok(count)
     }
 
-    fn directories(&self, name: &str) -> [(&Path, PathBuf); 2] {
-        [(Stream::Stored, &self.stored), (Stream::Failed, &self.failed)].map(|(stream, root)| {
-            (root.as_path(), root.join(self.namer.directory(stream, &self.source, name)))
-        })
+    /// The directories in which objects of a partition may be: of an endpoint, one for each pass over it.
+    fn directories(&self, name: &str) -> Result<Vec<(&Path, PathBuf)>> {
+        let mut found = Vec::new();
+        for (stream, root) in [(Stream::Stored, &self.stored), (Stream::Failed, &self.failed)] {
+            let dir = root.join(self.namer.directory(stream, &self.source, name));
+            match self.source == "http" {
+                true => found.extend(cycles(&dir)?.into_iter().map(|dir| (root.as_path(), dir))),
+                false => found.push((root.as_path(), dir)),
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -167,6 +178,24 @@ fn remove_if_empty(dir: &Path) -> Result<bool> {
         Err(error) if is_absent(&error) || error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
         Err(error) => Err(Error::io("remove the directory", dir, error)),
     }
+}
+
+/// Directories directly in `dir` that are named like passes; none if there is no such directory.
+fn cycles(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if is_absent(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("list", dir, error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::io("list", dir, error))?;
+        if entry.file_name().to_str().is_some_and(is_cycle) {
+            found.push(entry.path());
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// Files directly in `dir` that are named like objects; none if there is no such directory.
