@@ -241,6 +241,7 @@ impl<'a> Assembler<'a> {
         };
         let mut out = Closed::default();
         let (end, resume) = (processed.end, processed.resume);
+        lot.enter(processed.within);
         for section in processed.sections {
             self.section(&mut lot, section, &mut out)?;
         }
