@@ -371,6 +371,7 @@ impl<'a> Run<'a> {
             metrics: &pipe.metrics,
             ledgers: &self.ledgers,
             plans: self.marks.plans(),
+            rereads: self.marks.rereads(),
             shape: pipe.sink.shape(),
             pending: &self.pending,
         }

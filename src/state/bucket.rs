@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::retry::Policy;
 use crate::s3::{self, Bucket, Condition, Content, Found, Object};
 use crate::sink::Stream;
-use crate::sink::key::{Namer, is_object, top};
+use crate::sink::key::{Namer, top};
 use crate::stop::Stop;
 
 /// A lease that was not renewed for so long is over.
@@ -368,11 +368,15 @@ impl BucketLeftovers {
         self.bucket.url(self.namer.prefix())
     }
 
+    pub(super) fn namer(&mut self) -> &mut Namer {
+        &mut self.namer
+    }
+
     pub(super) fn existing<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<String>> {
         let mut found = Vec::new();
         for name in names {
             for stream in [Stream::Stored, Stream::Failed] {
-                let first = self.objects(stream, name)?.into_iter().min();
+                let first = self.objects(stream, name)?.into_iter().map(|(_, key)| key).min();
                 found.extend(first.map(|key| self.bucket.url(&key)));
             }
         }
@@ -386,8 +390,8 @@ impl BucketLeftovers {
     pub(super) fn remove_from(&self, name: &str, watermark: u64) -> Result<u64> {
         let mut count = 0;
         for stream in [Stream::Stored, Stream::Failed] {
-            for key in self.objects(stream, name)? {
-                if start(&key) >= Some(watermark) {
+            for (start, key) in self.objects(stream, name)? {
+                if start >= watermark {
                     self.tries.patiently(&self.bucket, || self.bucket.delete(&key))?;
                     count += 1;
                 }
@@ -396,8 +400,8 @@ impl BucketLeftovers {
         Ok(count)
     }
 
-    /// Keys of the batches of a partition.
-    fn objects(&self, stream: Stream, name: &str) -> Result<Vec<String>> {
+    /// Where the batches of a partition begin, and their keys.
+    fn objects(&self, stream: Stream, name: &str) -> Result<Vec<(u64, String)>> {
         if !self.any(stream)? {
             return Ok(Vec::new());
         }
@@ -407,7 +411,8 @@ impl BucketLeftovers {
             let page = self
                 .tries
                 .patiently(&self.bucket, || self.bucket.list(&dir, Some("/"), PAGE, from.as_deref()))?;
-            keys.extend(page.keys.into_iter().filter(|key| key.strip_prefix(&dir).is_some_and(is_object)));
+            let start = |key: &str| self.namer.start(&self.source, key.strip_prefix(&dir)?);
+            keys.extend(page.keys.into_iter().filter_map(|key| Some((start(&key)?, key))));
             from = page.next;
             if from.is_none() {
                 return Ok(keys);
@@ -424,11 +429,6 @@ impl BucketLeftovers {
         let listed = self.tries.patiently(&self.bucket, || self.bucket.list(&prefix, None, 1, None))?;
         Ok(*known.get_or_init(|| !listed.keys.is_empty()))
     }
-}
-
-/// Where the batch of an object begins, as its name says.
-fn start(key: &str) -> Option<u64> {
-    key.rsplit('/').next()?.get(..20)?.parse().ok()
 }
 
 #[cfg(test)]

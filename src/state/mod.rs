@@ -32,6 +32,7 @@ pub use home::{DirHome, Held, Home};
 pub use leftover::{DirLeftovers, Leftovers};
 pub use options::{Fresh, Identify, StateOptions};
 pub use outcome::{Outcome, Resume};
+pub use record::KEY;
 
 use crate::error::{Error, Result, Retry};
 use crate::record::Partition;
@@ -221,7 +222,10 @@ impl State {
                 let why = format!("{what}; {name} was left unfinished with the old value: name it too");
                 return Err(Error::Changed { what: why });
             }
-            _ => record.settings = self.options.settings.clone(),
+            _ => {
+                record.remember_key(&self.options.settings);
+                record.settings = self.options.settings.clone();
+            }
         }
         let mut clearing: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         clearing.append(&mut record.clearing);
@@ -238,7 +242,11 @@ impl State {
             return Ok(());
         }
         if let Some(leftovers) = &self.options.leftovers {
-            let count = leftovers.remove(record.clearing.iter().map(String::as_str))?;
+            let names = || record.clearing.iter().map(String::as_str);
+            let mut count = leftovers.remove(names())?;
+            for key in &record.earlier_keys {
+                count += leftovers.named(key)?.remove(names())?;
+            }
             log::info!("{count} files of earlier runs deleted");
         }
         record.clearing.clear();

@@ -41,6 +41,9 @@ use crate::error::Retry;
 use crate::retry::{Delays, Policy};
 use crate::stop::Stop;
 
+/// How long a run looks for its cluster before it begins: long enough for a broker that is being restarted, short
+/// enough for whoever waits at a terminal and has mistyped an address.
+pub const REACH: Duration = Duration::from_secs(20);
 /// What metrics and logs call the brokers.
 pub(crate) const SERVICE: &str = "kafka";
 /// From this version on a request can say that topics are not to be created.

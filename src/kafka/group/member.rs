@@ -421,7 +421,7 @@ impl<'a> Member<'a> {
     }
 
     /// Tells the coordinator, so that it need not wait for the session to expire. Static members stay.
-    fn leave(&mut self, reason: &'static str) {
+    pub fn leave(&mut self, reason: &'static str) {
         let settings = &self.group.settings;
         let member = self.group.state.lock().member().to_string();
         self.joined = -1;

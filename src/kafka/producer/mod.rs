@@ -28,7 +28,7 @@ pub use super::group::Identity;
 pub use partition::partition_for;
 pub use transaction::{Ended, GroupOffset, Revived, Transactional, Whose};
 
-use super::cluster::{Cluster, TopicPartition};
+use super::cluster::{Cluster, REACH, TopicPartition};
 use super::code::Code;
 use super::connection::Connection;
 use super::error::{Error, Result};
@@ -156,17 +156,17 @@ impl Producer {
     /// A topic to write to, by name. Blocks until the cluster has told of it.
     ///
     /// # Errors
-    /// [`Error::NoTopic`] if nobody knows it for the topic timeout; [`Error::Topic`] if it is not allowed.
+    /// [`Error::GaveUp`] if no broker answers within [`REACH`]; [`Error::NoTopic`] if nobody knows it for the topic timeout; [`Error::Topic`] if it is not allowed.
     pub fn output(&mut self, topic: &str) -> Result<Output> {
         if let Some(known) = self.outputs.iter().position(|out| &*out.name == topic) {
             return Ok(Output(known));
         }
         let name: Arc<str> = topic.into();
-        let deadline = self.deadline();
-        let settled = deadline.min(Instant::now() + self.settings.topic_timeout);
+        let reached = self.deadline().min(Instant::now() + REACH);
+        let settled = self.deadline().min(Instant::now() + self.settings.topic_timeout);
         let (mut delays, mut tries) = (self.delays(), 0);
         let partitions = loop {
-            self.cluster.refresh(std::slice::from_ref(&name), deadline)?;
+            self.cluster.refresh(std::slice::from_ref(&name), reached)?;
             let known = self.cluster.topic(topic);
             let (code, partitions) =
                 known.map_or((Code(3), 0), |known| (known.error, known.partitions.len()));

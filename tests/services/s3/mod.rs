@@ -9,6 +9,7 @@ mod denied;
 mod faults;
 mod kafka;
 mod lend;
+mod names;
 mod providers;
 mod refused;
 mod server;
