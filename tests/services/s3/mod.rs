@@ -16,6 +16,7 @@ mod server;
 mod session;
 mod state;
 mod stored;
+mod ways;
 mod wire;
 
 use std::collections::BTreeMap;
