@@ -40,6 +40,8 @@ pub(crate) struct Lot {
     end: u64,
     line: u64,
     resume: Option<Arc<[u8]>>,
+    /// What the source needs to go on from where the chunk under way is cut.
+    within: Option<Arc<[u8]>>,
     first_time: Option<i64>,
     opened_at: Option<i64>,
     counts: Counts,
@@ -74,6 +76,7 @@ impl Lot {
             end: start,
             line: 0,
             resume: None,
+            within: None,
             first_time: None,
             opened_at: None,
             counts: Counts::default(),
@@ -105,10 +108,18 @@ impl Lot {
         self.since.map(|since| since.elapsed())
     }
 
+    /// A chunk begins: this is what the source needs to go on from any position in it.
+    pub fn enter(&mut self, within: Option<Arc<[u8]>>) {
+        self.within = within;
+    }
+
     /// Takes the output of one section.
     pub fn add(&mut self, section: SectionOut, tools: &mut Tools) {
         self.end = section.cut.end.max(self.end);
         self.line = section.cut.line;
+        if self.within.is_some() {
+            self.resume = self.within.clone();
+        }
         self.counts += section.counts;
         if section.counts.read > 0 {
             self.since.get_or_insert_with(Instant::now);
@@ -167,6 +178,7 @@ impl Lot {
         let (id, upload) = (self.id(), self.upload.take());
         let mut next = Lot::new(&self.partition, self.end, self.planned.drain(..));
         next.line = self.line;
+        next.within = self.within.clone();
         let mut this = std::mem::replace(self, next);
         this.stored.finish(tools);
         this.failed.finish(tools);

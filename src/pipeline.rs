@@ -205,6 +205,11 @@ fn fits(made: Forms, shape: &Shape) -> Result<()> {
     )))
 }
 
+/// How many threads write to a sink of this shape.
+fn writer_threads(shape: &Shape) -> usize {
+    if shape.order == Order::Any { shape.writers.max(1) } else { 1 }
+}
+
 fn own_pool(workers: usize) -> Result<ThreadPool> {
     let builder =
         ThreadPoolBuilder::new().num_threads(workers.max(1)).thread_name(|index| format!("work-{index}"));
@@ -235,7 +240,7 @@ impl<'a> Run<'a> {
         let budget = Budget::new(plan.flow);
         let freed = budget.clone();
         pipe.stop.on_change(move || freed.notify());
-        pipe.metrics.begin(&budget, plan.permits, plan.queue);
+        pipe.metrics.begin(&budget, plan.permits, plan.queue + writer_threads(&pipe.sink.shape()));
         let flows = (0..plan.readers).map(|_| Mutex::default()).collect();
         Ok(Run {
             pipe,
@@ -353,9 +358,7 @@ impl<'a> Run<'a> {
     }
 
     fn spawn_writers<'s>(&'s self, stages: &Stages<'s, '_>, todo: &Receiver<Job>, notes: &Sender<Note>) {
-        let shape = self.pipe.sink.shape();
-        let count = if shape.order == Order::Any { shape.writers.max(1) } else { 1 };
-        for index in 0..count {
+        for index in 0..writer_threads(&self.pipe.sink.shape()) {
             let (todo, notes) = (todo.clone(), notes.clone());
             stages.spawn(format!("write-{index}"), move || self.writers().run(&todo, &notes));
         }
