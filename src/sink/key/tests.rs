@@ -189,6 +189,16 @@ fn a_template_names_batches_of_files_and_knows_them_again() {
     assert_eq!(named, "jobs/processed/m/00000000000000000000.ndjson");
 }
 
+/// An input may be called like an object of another one.
+#[test]
+fn no_object_of_a_template_is_a_directory() {
+    let namer = templated("{path}/x-{start}", Codec::None);
+    let object = namer.stored(&file("a", 0));
+    assert_eq!(object, "jobs/processed/a/x-00000000000000000000.ndjson");
+    let inside = namer.stored(&file("a/x-00000000000000000000.ndjson", 0));
+    assert!(!inside.starts_with(&object) || inside.starts_with(&format!("{object}--")), "{inside}");
+}
+
 /// Each pass over an endpoint has a directory of its own, whatever the template is.
 #[test]
 fn a_template_names_batches_of_endpoints() {
