@@ -514,7 +514,9 @@ fn polling_outlives_a_server_that_is_down() {
     assert!(done.error.is_none(), "{:?}", done.error);
     assert_eq!(ids(dir.path()), [1]);
     let denied = Server::new(|_| Answer::status(401));
-    config.http.urls = vec![denied.url("/x")];
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = self::config(&denied, dir.path(), Style::None);
+    config.http.poll = Some(Duration::from_millis(20));
     assert_eq!(run(&config).error.unwrap().exit_code(), 4);
 }
 
@@ -562,8 +564,13 @@ fn other_settings_are_refused_in_the_middle_of_a_pass() {
     config.http.query = vec![("token".into(), "another".into())];
     let error = run(&config).error.unwrap();
     assert_eq!(error.exit_code(), 2, "{error}");
-    assert!(
-        error.to_string().contains("urls, query and body") && !error.to_string().contains("another"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("is asked with another query"), "{error}");
+    assert!(!error.to_string().contains("token"), "{error}");
+    config.http.query.clear();
+    config.http.pagination.first_page = 0;
+    assert!(run(&config).error.unwrap().to_string().contains("first_page was 1"));
+    config.http.pagination.first_page = 1;
+    config.http.urls.push(server.url("/more"));
+    finished(&config);
+    assert_eq!(lines(dir.path(), "processed").len() as u64, 2 * 3 * SIZE);
 }
