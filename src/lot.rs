@@ -24,6 +24,9 @@ pub(crate) struct Tools {
     /// Of output and dead letters.
     pub codecs: [Codec; 2],
     pub framing: Framing,
+    /// Size of a part, and whether it has no more.
+    pub part: Option<usize>,
+    pub even_parts: bool,
     pub budget: Arc<Budget>,
     pub checksums: bool,
     pub buffers: Arc<Recycler>,
@@ -140,12 +143,13 @@ impl Lot {
         self.resume = resume;
     }
 
-    /// The next part, if `size` bytes of a stream are there.
-    pub fn part(&mut self, size: usize) -> Option<Part> {
-        if self.stored.body.len() >= size as u64 {
-            return Some(self.stored.part(Stream::Stored));
+    /// The next part, if a stream has so much.
+    pub fn part(&mut self, tools: &Tools) -> Option<Part> {
+        let size = tools.part? as u64;
+        if self.stored.body.len() >= size {
+            return Some(self.stored.part(Stream::Stored, tools));
         }
-        (self.failed.body.len() >= size as u64).then(|| self.failed.part(Stream::Failed))
+        (self.failed.body.len() >= size).then(|| self.failed.part(Stream::Failed, tools))
     }
 
     /// The upload that parts of this batch go to.
@@ -178,7 +182,7 @@ impl Lot {
         let mut this = std::mem::replace(self, next);
         this.stored.finish(tools);
         this.failed.finish(tools);
-        let upload = upload.map(|upload| (upload, last_parts(&mut this.stored, &mut this.failed)));
+        let upload = upload.map(|upload| (upload, last_parts(&mut this.stored, &mut this.failed, tools)));
         let batch = Batch {
             id,
             end: this.end,
@@ -207,11 +211,12 @@ pub(crate) struct Rest {
     pub totals: Totals,
 }
 
-fn last_parts(stored: &mut Strand, failed: &mut Strand) -> (Vec<Part>, Totals) {
+fn last_parts(stored: &mut Strand, failed: &mut Strand, tools: &Tools) -> (Vec<Part>, Totals) {
     let mut parts = Vec::new();
     for (strand, stream) in [(&mut *failed, Stream::Failed), (&mut *stored, Stream::Stored)] {
-        if !strand.body.is_empty() {
-            parts.push(Part { last: true, ..strand.part(stream) });
+        while !strand.body.is_empty() {
+            let part = strand.part(stream, tools);
+            parts.push(Part { last: strand.body.is_empty(), ..part });
         }
     }
     (parts, Totals { stored: stored.offset, stored_crc32c: stored.crc, failed: failed.offset })
@@ -266,9 +271,15 @@ impl Strand {
         }
     }
 
-    fn part(&mut self, stream: Stream) -> Part {
-        let body = std::mem::take(&mut self.body);
-        self.held = 0;
+    fn part(&mut self, stream: Stream, tools: &Tools) -> Part {
+        let body = match tools.part.filter(|_| tools.even_parts) {
+            Some(size) => self.body.take_front(size as u64),
+            None => std::mem::take(&mut self.body),
+        };
+        if let Some(first) = self.body.first_mut() {
+            *first = tools.compact(first.clone());
+        }
+        self.held = self.body.pieces().iter().map(Piece::pinned).sum();
         let (index, offset) = (self.index, self.offset);
         self.index += 1;
         self.offset += body.len();
@@ -282,6 +293,16 @@ impl Strand {
 }
 
 impl Tools {
+    /// Copies a small piece out of a large buffer.
+    fn compact(&self, piece: Piece) -> Piece {
+        if piece.len() * 4 >= piece.pinned() {
+            return piece;
+        }
+        let mut copy = self.piece(piece.bytes().to_vec());
+        (copy.raw_len, copy.raw_crc) = (piece.raw_len, piece.raw_crc);
+        copy
+    }
+
     /// A piece with a buffer of its own, charged to the budget.
     fn piece(&self, bytes: Vec<u8>) -> Piece {
         let (len, lease) = (bytes.len(), self.budget.charge(bytes.capacity()));
@@ -298,12 +319,8 @@ impl Block {
     /// Copies a small piece out of a large buffer.
     fn compact(self, tools: &Tools) -> Block {
         match self {
-            Block::Encoded(piece) if piece.len() * 4 < piece.pinned() => {
-                let mut copy = tools.piece(piece.bytes().to_vec());
-                (copy.raw_len, copy.raw_crc) = (piece.raw_len, piece.raw_crc);
-                Block::Encoded(copy)
-            }
-            other => other,
+            Block::Encoded(piece) => Block::Encoded(tools.compact(piece)),
+            raw @ Block::Raw(_) => raw,
         }
     }
 }

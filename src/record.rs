@@ -40,13 +40,30 @@ pub struct Identity {
     /// Which tenancy of the partition this is: greater than every earlier one in this run; 0 where partitions never
     /// change hands.
     pub epoch: u64,
-    /// What names of batches are made of besides the time of the first record and the start, instead of the name:
-    /// `{topic}-{partition}-{topic id, 8 hex digits}`. `None`: the name.
-    pub stem: Option<String>,
+    /// The partition of a topic that it is, if it is one. Names of its batches then have this and the time of their
+    /// first record in them instead of the name.
+    pub topic: Option<TopicPart>,
     /// Which pass over its source this is, counted from 0, for partitions that are read in pages again and again. A
     /// position is then `page << 32 | index`, envelopes tell all three, and each pass has a place of its own in the
     /// output. `None`: a position is one number.
     pub cycle: Option<u64>,
+}
+
+/// A partition of a topic as names of batches have it: `{topic}-{partition}-{topic id, 8 hex digits}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicPart {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: i32,
+    /// The beginning of the topic's id: one that is created again under the same name has another.
+    pub id: u32,
+}
+
+impl fmt::Display for TopicPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{:08x}", self.topic, self.partition, self.id)
+    }
 }
 
 impl Partition {

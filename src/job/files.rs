@@ -13,10 +13,10 @@ use crate::read::now;
 use crate::sink::Stream;
 use crate::sink::dir::temporary::HIDDEN;
 use crate::sink::key::Namer;
-use crate::source::file::{FileOptions, FileSource, input_name};
+use crate::source::file::{FileInput, FileOptions, FileSource, input_name};
 #[cfg(feature = "s3")]
 use crate::state::{BucketHome, BucketLeftovers};
-use crate::state::{DirHome, DirLeftovers, Home, Leftovers};
+use crate::state::{DirHome, DirLeftovers, Home, KEY, Leftovers};
 use crate::summary::{Outcome, Summary};
 
 /// The largest zstd window that needs no larger `memory_limit`.
@@ -26,7 +26,7 @@ impl Job<'_> {
     /// Files in: their state is beside the output, or where `--state` says.
     pub(super) fn run_files(&self) -> Result<Done> {
         let mut source = self.source()?;
-        let namer = Namer::new(self.prefix(), self.config.output.codec);
+        let namer = self.config.namer();
         let inputs = source.inputs();
         if self.config.output.to == Place::Stdout && self.mode == Mode::Store {
             loops::refuse(&inputs)?;
@@ -35,6 +35,7 @@ impl Job<'_> {
         if let Some((one, other)) = clash {
             return Err(Error::Usage(format!("inputs {one} and {other} would be stored under one name")));
         }
+        self.check_lengths(&inputs)?;
         let sink = self.sink(&namer)?;
         let remember = Remember {
             state: self.state_home()?,
@@ -65,6 +66,16 @@ impl Job<'_> {
             extent: Extent::Open,
             tend: &|| memory.tend(),
         }))
+    }
+
+    /// Names must be possible before anything is stored under the first of them.
+    fn check_lengths(&self, inputs: &[FileInput]) -> Result<()> {
+        let named = matches!(self.config.output.to, Place::Dir(_) | Place::S3 { .. });
+        let too_long = |input: &FileInput| self.config.too_long(&input.partition);
+        match inputs.iter().filter(|_| named).find_map(too_long) {
+            Some(why) => Err(Error::Usage(why)),
+            None => Ok(()),
+        }
     }
 
     fn source(&self) -> Result<FileSource> {
@@ -101,7 +112,8 @@ impl Job<'_> {
     /// Dead letters are fed back from where the run writes: there, only what it rejects again is passed over.
     fn but_for_replay(&self, places: Vec<PathBuf>) -> Vec<PathBuf> {
         let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let namer = Namer::new("", self.config.output.codec);
+        let output = &self.config.output;
+        let namer = Namer::new("", output.codec).with_template(output.key.clone());
         let again = |root: &Path, file: &String| {
             root.join(namer.directory(Stream::Failed, "file", &input_name(file)))
         };
@@ -140,7 +152,7 @@ impl Job<'_> {
         };
         // Whether a rejected record ends the run changes no byte of what is stored before it.
         let rejects = if processing.on_reject == OnReject::Drop { "drop" } else { "dead-letter" };
-        vec![
+        let mut settings = vec![
             ("batch_size", processing.batch_size.to_string()),
             ("batch_bytes", processing.batch_bytes.to_string()),
             ("format", format.into()),
@@ -148,7 +160,9 @@ impl Job<'_> {
             ("compress", output.codec.to_string()),
             ("envelope", envelope.into()),
             ("on_reject", rejects.into()),
-        ]
+        ];
+        settings.extend(output.key.as_ref().map(|key| (KEY, key.to_string())));
+        settings
     }
 
     /// Where the state is kept, if anywhere.

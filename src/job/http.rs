@@ -107,7 +107,7 @@ impl Job<'_> {
     /// Endpoints in.
     pub(super) fn run_http(&self) -> Result<Done> {
         let endpoints = endpoints(self.config)?;
-        let namer = Namer::new(self.prefix(), self.config.output.codec);
+        let namer = self.config.namer();
         let names: Vec<String> = endpoints.iter().map(|(name, _)| name.clone()).collect();
         if let Some((one, other)) = namer.clash("http", names.iter().map(String::as_str)) {
             return Err(Error::Usage(format!("endpoints {one} and {other} would be stored under one name")));

@@ -32,7 +32,7 @@ impl Job<'_> {
         if let Some(group) = source.group() {
             log::info!("group {}", group.settings().group);
         }
-        let namer = Namer::new(self.prefix(), self.config.output.codec);
+        let namer = self.config.namer();
         let sink = match self.mode {
             Mode::Store => self.sink_with_kafka(&namer, source.cluster(), source.group())?,
             Mode::Rehearse => self.local_sink(&namer)?,
@@ -56,8 +56,9 @@ impl Job<'_> {
     /// The cluster of the configuration, not connected yet.
     pub(super) fn cluster(&self) -> Result<Cluster> {
         let (kafka, processing) = (&self.config.kafka, &self.config.processing);
-        let options = Arc::new(kafka.options(processing.timeout)?);
-        Ok(Cluster::new(kafka.addresses()?, options, self.stop, processing.retry))
+        let mut options = kafka.options(processing.timeout)?;
+        options.services = self.metrics.services.clone();
+        Ok(Cluster::new(kafka.addresses()?, Arc::new(options), self.stop, processing.retry))
     }
 
     fn kafka_options(&self) -> Result<KafkaOptions> {
@@ -104,7 +105,7 @@ impl Job<'_> {
                 config::Assignor::CooperativeSticky => Assignor::CooperativeSticky,
                 config::Assignor::Range => Assignor::Range,
             },
-            location: config::fingerprint(&self.config.output.to, self.config.output.codec.extension(), &cwd),
+            location: config::fingerprint(&self.config.output, &cwd),
             transactional_id: self.own_id(&name),
             ..GroupSettings::new(name, topics.to_vec())
         };

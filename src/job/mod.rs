@@ -129,7 +129,10 @@ pub fn run_observed(
         #[cfg(feature = "s3")]
         bucket: Default::default(),
     };
-    job.run().unwrap_or_else(|error| Done { summary: None, error: Some(error) })
+    job.run().unwrap_or_else(|error| {
+        job.metrics.failed(&error);
+        Done { summary: None, error: Some(error) }
+    })
 }
 
 struct Job<'a> {

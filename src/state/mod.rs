@@ -32,6 +32,7 @@ pub use home::{DirHome, Held, Home};
 pub use leftover::{DirLeftovers, Leftovers};
 pub use options::{Fresh, Identify, StateOptions};
 pub use outcome::{Outcome, Resume};
+pub use record::KEY;
 
 use crate::error::{Error, Result, Retry};
 use crate::record::Partition;
@@ -85,9 +86,11 @@ impl State {
             Some(mut record) if options.fresh == Fresh::No => {
                 check_place(&record, &options)?;
                 // What is planned is done again at the same ends; the next pass is another one.
-                match options.cuts == Cuts::Early && record.run.finished {
-                    true => record.settings = options.settings.clone(),
-                    false => check_settings(&record, &options)?,
+                if options.cuts == Cuts::Early && record.run.finished {
+                    record.remember_key(&options.settings);
+                    record.settings = options.settings.clone();
+                } else {
+                    check_settings(&record, &options)?;
                 }
                 record
             }
@@ -249,7 +252,10 @@ impl State {
                 let why = format!("{what}; {name} was left unfinished with the old value: name it too");
                 return Err(Error::Changed { what: why });
             }
-            _ => record.settings = self.options.settings.clone(),
+            _ => {
+                record.remember_key(&self.options.settings);
+                record.settings = self.options.settings.clone();
+            }
         }
         let mut clearing: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         clearing.append(&mut record.clearing);
@@ -266,7 +272,11 @@ impl State {
             return Ok(());
         }
         if let Some(leftovers) = &self.options.leftovers {
-            let count = leftovers.remove(record.clearing.iter().map(String::as_str))?;
+            let names = || record.clearing.iter().map(String::as_str);
+            let mut count = leftovers.remove(names())?;
+            for key in &record.earlier_keys {
+                count += leftovers.named(key)?.remove(names())?;
+            }
             log::info!("{count} files of earlier runs deleted");
         }
         record.clearing.clear();

@@ -2,14 +2,17 @@
 //! real executable.
 
 mod badinput;
+mod browser;
 mod cli;
 mod engine;
 mod exposition;
 mod formats;
 mod golden;
 mod output;
+mod page;
 mod resume;
 mod runs;
+mod serving;
 mod signals;
 mod state;
 mod status;
