@@ -18,3 +18,4 @@ mod state;
 mod status;
 mod readme;
 mod support;
+mod told;
