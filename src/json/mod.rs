@@ -13,8 +13,10 @@
 pub mod validate;
 mod array;
 mod detect;
+mod label;
 mod lines;
 mod nesting;
+mod sixteen;
 mod values;
 
 pub use detect::{Syntax, detect};
