@@ -3,7 +3,9 @@
 //! The state beside the output remembers which page comes next; for objects, where their batches end before they are
 //! published. A run that came to its end is followed by the next pass, one that did not is gone on with.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -116,7 +118,7 @@ impl Job<'_> {
         }
         let client = client(self.config, self.stop, &self.metrics.services)?;
         let sink = self.sink(&namer)?;
-        let past = self.past(&namer, &names)?;
+        let past = self.past(&namer, &endpoints)?;
         let options = self.http_options(endpoints, &past)?;
         let memory: Arc<dyn Marks> = match &past.state {
             Some(state) => state.clone(),
@@ -167,7 +169,9 @@ impl Job<'_> {
 
     /// What earlier runs did of these endpoints. The run's beginning is durable on return, and what a fresh run replaces
     /// is gone.
-    fn past(&self, namer: &Namer, names: &[String]) -> Result<Past> {
+    fn past(&self, namer: &Namer, endpoints: &[(String, Url)]) -> Result<Past> {
+        let names: Vec<String> = endpoints.iter().map(|(name, _)| name.clone()).collect();
+        let names = &names;
         let leftovers = self.leftovers(namer, "http")?;
         let (fresh, now) = (self.config.processing.fresh, now());
         let all = || names.iter().map(String::as_str);
@@ -175,6 +179,7 @@ impl Job<'_> {
             check_stateless(leftovers.as_ref(), names, fresh)?;
             return Ok(Past { state: None, started_at: now, unfinished: false });
         };
+        let queries = Arc::new(Queries::new(&self.config.http, endpoints));
         let state = State::open(StateOptions {
             output: output_of(&*home, leftovers.as_ref())?,
             home,
@@ -183,10 +188,11 @@ impl Job<'_> {
             processed_by: self.processed_by(),
             now_ms: now,
             fresh: if fresh { Fresh::Yes } else { Fresh::No },
-            identify: Arc::new(Unchanging),
+            identify: queries.clone(),
             cuts: Cuts::Early,
             leftovers,
         })?;
+        queries.finished.store(state.is_finished(), Ordering::Relaxed);
         let outcome = state.outcome(all())?;
         let (again, unfinished) = self.passes(&state, names, fresh, now)?;
         state.begin_again(all(), &outcome, &again)?;
@@ -224,10 +230,6 @@ impl Job<'_> {
         let http = &self.config.http;
         let Http { records, id, since, method, pagination, .. } = http;
         let shown = |pointer: &Option<String>| pointer.clone().unwrap_or_else(|| "none".into());
-        // It may hold what is secret: only whether it is the same matters.
-        let asked = format!("{:?}{:?}{:?}", http.urls, http.query, http.body);
-        let hash = Sha256::digest(asked.as_bytes());
-        let hash: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         let own = [
             ("records", shown(records)),
             ("id", shown(id)),
@@ -236,7 +238,6 @@ impl Job<'_> {
             ("pagination", pagination.style.name().to_owned()),
             ("first_page", pagination.first_page.to_string()),
             ("page_size", pagination.page_size.map_or_else(|| "none".into(), |size| size.to_string())),
-            ("urls, query and body", hash),
         ];
         let settings = self.settings_text().into_iter().chain(own);
         settings.map(|(name, value)| (name.to_owned(), value)).collect()
@@ -277,15 +278,41 @@ fn check_stateless(leftovers: Option<&Leftovers>, names: &[String], fresh: bool)
     }
 }
 
-/// An endpoint is known by its name alone.
-struct Unchanging;
+/// What each endpoint is asked with: another query gives other pages. Only a hash of it is kept, since it may hold what
+/// is secret.
+struct Queries {
+    hashes: HashMap<String, String>,
+    /// Whether the last run came to its end: then another pass begins, with whatever query.
+    finished: AtomicBool,
+}
 
-impl Identify for Unchanging {
-    fn identify(&self, _partition: &str, _watermark: u64) -> Result<Option<Value>> {
-        Ok(None)
+impl Queries {
+    fn new(http: &Http, endpoints: &[(String, Url)]) -> Self {
+        let hash = |url: &Url| {
+            let asked = format!("{:?} {:?} {:?}", url.as_str(), http.query, http.body);
+            let hash = Sha256::digest(asked.as_bytes());
+            hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        let hashes = endpoints.iter().map(|(name, url)| (name.clone(), hash(url))).collect();
+        Queries { hashes, finished: AtomicBool::new(false) }
+    }
+}
+
+impl Identify for Queries {
+    fn identify(&self, partition: &str, _watermark: u64) -> Result<Option<Value>> {
+        Ok(self.hashes.get(partition).map(|hash| Value::from(hash.as_str())))
     }
 
-    fn compare(&self, _partition: &str, _watermark: u64, _old: &Value) -> Result<Same> {
-        Ok(Same::Unchanged)
+    fn compare(&self, partition: &str, _watermark: u64, old: &Value) -> Result<Same> {
+        let now = self.hashes.get(partition).map(String::as_str);
+        let same = self.finished.load(Ordering::Relaxed) || now.is_none() || old.as_str() == now;
+        Ok(match same {
+            true => Same::Unchanged,
+            false => Same::Changed {
+                what: format!(
+                    "{partition} is asked with another query or body than the run that was not finished"
+                ),
+            },
+        })
     }
 }

@@ -506,7 +506,7 @@ mod tests {
 
     #[test]
     fn broken_elements_are_records_and_broken_structure_is_a_fault() {
-        check(r#"{"items":[{"a":],2],"b":1}"#, &["/items"], &[r#"{"a":],2],"b":1}!"#], &[]);
+        check(r#"{"items":[{"a":],2],"b":1}"#, &["/items"], &[r#"{"a":]"#, "2"], &[]);
         check(r#"{"items":[nul,2,],"b":1}"#, &["/items"], &["nul", "2", ""], &[]);
         check(r#"{"items":[1] "next":2}"#, &["/items", "/next"], &["1", "!!"], &["-"]);
         check(r#"{"items":[1]}x"#, &["/items"], &["1", "!!"], &[]);

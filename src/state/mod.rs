@@ -182,7 +182,8 @@ impl State {
             }
         }
         for (name, resume) in again {
-            let entry = Entry { resume: Some(STANDARD.encode(resume)), ..Entry::default() };
+            let (resume, identity) = (Some(STANDARD.encode(resume)), self.identity(name, 0)?);
+            let entry = Entry { resume, identity, ..Entry::default() };
             record.partitions.insert(name.clone(), entry);
         }
         record.run.finished = false;

@@ -19,3 +19,4 @@ mod status;
 mod readme;
 mod recipes;
 mod support;
+mod told;

@@ -34,6 +34,8 @@ pub(super) struct Page {
     payload: Payload,
     window: Vec<u8>,
     over: bool,
+    /// Why the rest does not come, until what came before it is taken.
+    failed: Option<Error>,
     /// How many bytes of the record under way were dropped.
     dropped: u64,
     /// Where the rest begins that makes no sense, and what is wrong with it.
@@ -102,6 +104,7 @@ impl Page {
             payload,
             window: Vec::new(),
             over,
+            failed: None,
             dropped: 0,
             broken: None,
             index: 0,
@@ -131,6 +134,9 @@ impl Page {
                 Ok(Room::More) => {}
                 Err(filled) => return filled,
             }
+            if let Some(error) = self.failed.take() {
+                return Filled::Failed(error);
+            }
             if self.over {
                 return self.end(chunk, taking);
             }
@@ -138,9 +144,7 @@ impl Page {
             if began.elapsed() > PATIENCE {
                 return if chunk.is_empty() { Filled::Idle } else { Filled::Chunk };
             }
-            if let Err(error) = self.more() {
-                return Filled::Failed(error);
-            }
+            self.failed = self.more().err();
         }
     }
 
@@ -207,7 +211,7 @@ impl Page {
         }
         let by_name =
             matches!(options.format, Format::Ndjson | Format::Text) || self.is_lines(options.format);
-        if !by_name && !self.over && self.window.len() < HEAD {
+        if !by_name && !self.over && self.failed.is_none() && self.window.len() < HEAD {
             return false;
         }
         let tail = if self.over { Tail::Last } else { Tail::Open };
