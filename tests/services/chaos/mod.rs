@@ -110,12 +110,16 @@ impl<'a> Round<'a> {
         let endpoint = format!("http://127.0.0.1:{}", on.proxies[Net::S3 as usize].port());
         let store = on.server.bucket("chaos").by(endpoint);
         let topic = on.kafka.topic("chaos", PARTITIONS);
-        let common = vec![
+        let mut common = vec![
             // Retention only takes what is stored.
             "kafka.source.on_out_of_range=earliest".to_owned(),
             format!("output.compress={}", random.pick(&["none", "none", "gzip", "zstd"])),
             format!("kafka.source.assignor={}", random.pick(&["cooperative-sticky", "range"])),
         ];
+        // Not drawn: what was drawn for a seed stays as it was.
+        if seed % 2 == 1 {
+            common.push("output.key=hive".into());
+        }
         // A static member that is started again within its session has its partitions again at once.
         let known = random.chance(if pace > 1 { 100 } else { 40 });
         let slot = |number| Slot::new(number, &evidence, random.fork(100 + number as u64), pace);
