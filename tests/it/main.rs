@@ -7,6 +7,7 @@ mod engine;
 mod exposition;
 mod formats;
 mod golden;
+mod http;
 mod output;
 mod resume;
 mod runs;
