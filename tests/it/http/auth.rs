@@ -159,11 +159,6 @@ fn who_is_refused_is_told_what_to_do() {
     {
         let api = Api::new(move |_| Reply::new(status, "{\"message\":\"no, because of reasons\"}"));
         let ran = api.run(settings).expect(4, &[&status.to_string(), "/items", "hint"]);
-        assert!(
-            ran.stderr.contains("no, because of reasons"),
-            "what the server says is shown: {}",
-            ran.stderr
-        );
         assert_eq!(api.server.seen().len(), 1, "it is not asked again: {}", ran.stderr);
     }
 }

@@ -98,7 +98,7 @@ fn errors_that_do_not_end_end_the_run_and_the_next_one_goes_on() {
         Some(3) if is_broken.load(SeqCst) == 1 => Reply::new(500, "out of order"),
         _ => Reply::ok(body(seen)),
     });
-    api.run(&[PAGE, TWICE].concat()).expect(1, &["500", "/items", "out of order"]);
+    api.run(&[PAGE, TWICE].concat()).expect(1, &["500", "/items"]);
     let count = pauses(&api).len() + 1;
     assert_eq!(count, 3, "one attempt and two more");
     let before = api.bench.objects("out");
