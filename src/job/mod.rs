@@ -152,6 +152,7 @@ impl Job<'_> {
             SourceKind::Kafka => self.run_kafka(),
             #[cfg(not(feature = "kafka"))]
             SourceKind::Kafka => Err(Error::Usage("this build has no Kafka (feature kafka)".into())),
+            SourceKind::Http => Err(Error::Usage("this build has no HTTP client (feature http)".into())),
         }
     }
 
