@@ -68,7 +68,7 @@ fn a_redirect_to_another_host_is_refused() {
                 ),
             ),
         });
-        let ran = api.run(AUTH).expect(4, &["redirect", "allow_hosts"]);
+        let ran = api.run(AUTH).expect(4, &["leads to", "allow_hosts"]);
         assert!(!ran.stderr.contains(TOKEN));
         assert_eq!(foreign.seen().len(), 0, "nobody asks there");
         assert_eq!(api.server.seen().len(), 1);
