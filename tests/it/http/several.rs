@@ -123,7 +123,7 @@ fn wrong_configuration_is_told_before_anything_is_asked() {
         (&["--url", "OWN", "--set", "http.headers=A b=c"], "http.headers"),
         (&["--url", "OWN", "--set", "http.rate_limit=0"], "http.rate_limit"),
         (&["--url", "OWN", "--set", "http.poll=soon"], "http.poll"),
-        (&["--url", "OWN", "--set", "http.since=/a"], "http.since"),
+        (&["--url", "OWN", "--set", "http.since_param=a"], "http.since"),
         (&["--url", "OWN", "--set", "http.pagination.max_pages=0"], "max_pages"),
         (&["--url", "OWN", "--timeout", "0s"], "timeout"),
         (&["--url", "OWN", "x.json"], "x.json"),
