@@ -107,7 +107,7 @@ fn addresses_of_next_pages_are_not_told() {
             let body = match style {
                 "next-url" if at < 20 => format!("{{\"items\":{items},\"next\":\"{next}\"}}"),
                 "cursor" if at < 20 => {
-                    format!("{{\"items\":{items},\"next_cursor\":\"hush-hush-{}\"}}", at + 5)
+                    format!("{{\"items\":{items},\"next_cursor\":\"at-{}\"}}", at + 5)
                 }
                 _ => format!("{{\"items\":{items}}}"),
             };
