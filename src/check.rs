@@ -1,5 +1,7 @@
 //! `--check`: tries what a run needs and runs nothing. Every finding is a line; nothing is created or changed.
 
+#[cfg(feature = "http")]
+mod http;
 #[cfg(feature = "kafka")]
 mod kafka;
 #[cfg(feature = "s3")]
@@ -8,7 +10,7 @@ mod s3;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-#[cfg(any(feature = "kafka", feature = "s3"))]
+#[cfg(any(feature = "kafka", feature = "s3", feature = "http"))]
 use std::time::Duration;
 
 use pipeline::config::nearest::did_you_mean;
@@ -16,7 +18,7 @@ use pipeline::config::{Config, Place, StateAt};
 use rustix::fs::{Access, access};
 
 /// Somebody waits for the answers of services: no longer than this, where `--timeout` is not shorter.
-#[cfg(any(feature = "kafka", feature = "s3"))]
+#[cfg(any(feature = "kafka", feature = "s3", feature = "http"))]
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What was found out about one thing that a run needs.
@@ -39,7 +41,7 @@ pub enum Verdict {
     Refused(String),
     /// It does not answer, which may be otherwise later.
     #[cfg_attr(
-        not(any(feature = "kafka", feature = "s3")),
+        not(any(feature = "kafka", feature = "s3", feature = "http")),
         expect(dead_code, reason = "only services do not answer")
     )]
     Failed(String),
@@ -83,6 +85,8 @@ pub fn run(config: &Config) -> Vec<Finding> {
     findings.extend(kafka::findings(config));
     #[cfg(feature = "s3")]
     findings.extend(s3::findings(config));
+    #[cfg(feature = "http")]
+    findings.extend(http::findings(config));
     findings
 }
 

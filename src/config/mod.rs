@@ -43,6 +43,7 @@ use std::time::Duration;
 
 use crate::codec::Codec;
 use crate::retry::Policy;
+use crate::sink::key::{Namer, Template};
 pub use check::Intent;
 pub use http::Http;
 pub use kafka::Kafka;
@@ -122,6 +123,8 @@ pub struct Output {
     pub codec: Codec,
     /// What is put around a record.
     pub envelope: EnvelopeKind,
+    /// How batches are named; `None`: the default names.
+    pub key: Option<Template>,
     /// Where rejected records go; `None`: the sink's own place, if it has one.
     pub dead_letter: Option<LettersTo>,
     /// Whether files and directories are synced before they count as stored.
@@ -199,6 +202,16 @@ impl Config {
             let default = || kafka::default_group(&source.topics, &self.output.to, cwd);
             source.group.clone().unwrap_or_else(default)
         })
+    }
+
+    /// Gives batches their names. Those of files and directories begin at the output, those of buckets with the
+    /// prefix.
+    pub fn namer(&self) -> Namer {
+        let prefix = match &self.output.to {
+            Place::S3 { prefix, .. } => prefix,
+            _ => "",
+        };
+        Namer::new(prefix, self.output.codec).with_template(self.output.key.clone())
     }
 
     /// Whether the group, or the state of a run that reads endpoints, remembers where batches end before they are
@@ -289,6 +302,7 @@ impl Default for Output {
             to: Place::Dir(PathBuf::from("out")),
             codec: Codec::None,
             envelope: EnvelopeKind::default(),
+            key: None,
             dead_letter: None,
             fsync: true,
         }

@@ -2,6 +2,7 @@
 //! real executable.
 
 mod badinput;
+mod browser;
 mod cli;
 mod engine;
 mod exposition;
@@ -9,8 +10,10 @@ mod formats;
 mod golden;
 mod http;
 mod output;
+mod page;
 mod resume;
 mod runs;
+mod serving;
 mod signals;
 mod state;
 mod status;

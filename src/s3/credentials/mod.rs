@@ -17,7 +17,7 @@ mod web_identity;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, SystemTime};
 
@@ -31,6 +31,7 @@ use self::web_identity::WebIdentity;
 use super::error::{Error, Result};
 use crate::config::secret::Lookup;
 use crate::error::Retry;
+use crate::metrics::Services;
 
 /// How long before they expire keys are renewed; those that live shortly, after three quarters of their life.
 const EARLY: Duration = Duration::from_secs(5 * 60);
@@ -123,6 +124,7 @@ struct Shared {
     current: Mutex<Option<Lent>>,
     /// Held while the provider is asked.
     asking: Mutex<()>,
+    services: OnceLock<Services>,
 }
 
 impl Credentials {
@@ -133,7 +135,8 @@ impl Credentials {
 
     fn made(provider: Option<Box<dyn Provider>>, place: String, tried: String, first: Option<Lent>) -> Self {
         let (current, asking) = (Mutex::new(first), Mutex::default());
-        let shared = Arc::new(Shared { provider, place, tried, current, asking });
+        let shared = Shared { provider, place, tried, current, asking, services: OnceLock::new() };
+        let shared = Arc::new(shared);
         Credentials(Arc::new(Owner { shared, thread: Mutex::default() }))
     }
 
@@ -195,6 +198,11 @@ impl Credentials {
         shared.ask()
     }
 
+    /// Counts into these from now on that keys could not be renewed. The first who says so counts.
+    pub(super) fn count_into(&self, services: &Services) {
+        let _ = self.0.shared.services.set(services.clone());
+    }
+
     /// Where they were found.
     pub fn place(&self) -> &str {
         &self.0.shared.place
@@ -254,7 +262,14 @@ impl Shared {
                 *self.current.lock() = Some(lent);
             }
             Err(error) => {
-                log::warn!("{error}; going on with keys that are still valid");
+                if let Some(services) = self.services.get() {
+                    services.retry(super::SERVICE, error.kind());
+                }
+                let wait = PAUSE.as_millis() as u64;
+                log::warn!(
+                    service = super::SERVICE, wait_ms = wait;
+                    "{error}; going on with keys that are still valid, next in {wait} ms"
+                );
                 if let Some(lent) = self.current.lock().as_mut() {
                     lent.renew = Some(SystemTime::now() + PAUSE);
                 }

@@ -44,7 +44,7 @@ fn a_topic_goes_to_a_bucket() {
 }
 
 /// A run of one group into the bucket, whose killed members are missed soon.
-fn start(store: &Store<'_>, kafka: &Kafka, topic: &str, args: &[&str]) -> Running {
+pub fn start(store: &Store<'_>, kafka: &Kafka, topic: &str, args: &[&str]) -> Running {
     let (brokers, url) = (kafka.brokers(), store.url("p"));
     let member = ["-s", "kafka", "--brokers", &brokers, "-t", topic, "-g", topic, "-o", &url, "-b", "7"];
     let quick = ["--set", "kafka.source.session_timeout=3s", "--set", "processing.batch_wait=200ms"];
@@ -52,7 +52,7 @@ fn start(store: &Store<'_>, kafka: &Kafka, topic: &str, args: &[&str]) -> Runnin
 }
 
 /// The ids of everything that is stored.
-fn stored_ids(store: &Store<'_>, topic: &str) -> Vec<Id> {
+pub fn stored_ids(store: &Store<'_>, topic: &str) -> Vec<Id> {
     let envelope = |line: &str| id(&serde_json::from_str(line).expect("JSON"), topic);
     let objects = store.objects();
     let texts = objects.iter().map(|(key, bytes)| text(key, bytes));

@@ -9,12 +9,14 @@ mod denied;
 mod faults;
 mod kafka;
 mod lend;
+mod names;
 mod providers;
 mod refused;
 mod server;
 mod session;
 mod state;
 mod stored;
+mod ways;
 mod wire;
 
 use std::collections::BTreeMap;
