@@ -41,11 +41,11 @@ fn whitespace_is_read_in_bounded_memory() {
     let api = Api::new(|_| {
         chunked(|wire| {
             let spaces = [b' '; 256 << 10];
-            wire.chunk(b"{\"x\":1,\"items\":[{\"n\":0}")?;
-            flood(wire, &spaces, 200 * MIB)?;
-            wire.chunk(b",{\"n\":1}]")?;
-            flood(wire, &spaces, 50 * MIB)?;
-            wire.chunk(b"}")?;
+            for piece in ["{\"x\":", "1,\"items\"", ":[", "{\"n\":0},", "{\"n\":1}]", "}"] {
+                flood(wire, &spaces, 40 * MIB)?;
+                wire.chunk(piece.as_bytes())?;
+            }
+            flood(wire, &spaces, 40 * MIB)?;
             wire.chunk(b"")
         })
     });
@@ -64,7 +64,9 @@ fn a_body_without_end_is_ended() {
         let api = Api::new(move |_| {
             let piece = filler.repeat(256 << 10);
             chunked(move |wire| {
-                wire.chunk(head)?;
+                if !head.is_empty() {
+                    wire.chunk(head)?;
+                }
                 // As long as the client takes it.
                 loop {
                     wire.chunk(&piece)?;
@@ -127,11 +129,11 @@ fn a_length_above_the_limit_is_refused_before_it_is_read() {
 /// Small on the wire, huge behind it: the limit is of what comes out.
 #[test]
 fn what_decompresses_to_too_much_is_ended() {
-    let bombs: [(&str, Vec<u8>); 2] = [("gzip", gzip_of_spaces(600)), ("zstd", zstd_of_spaces(600))];
+    let bombs: [(&str, Vec<u8>); 2] = [("gzip", gzip_of_spaces(100)), ("zstd", zstd_of_spaces(100))];
     for (encoding, bomb) in bombs {
         assert!(bomb.len() < MIB, "it is small: {}", bomb.len());
         let api = Api::new(move |_| Reply::ok(bomb.clone()).with("Content-Encoding", encoding));
-        let size = ["--set", "http.max_body_bytes=64MiB", "--set", "processing.max_retries=1"];
+        let size = ["--set", "http.max_body_bytes=16MiB", "--set", "processing.max_retries=1"];
         let ran = api.run(&[LIMITED, &size].concat());
         assert!(matches!(ran.code, Some(1 | 4)), "{encoding}: {}", explain(&ran));
         assert!(ran.stderr.contains("max_body_bytes"), "{encoding}: {}", explain(&ran));
@@ -144,7 +146,7 @@ fn explain(ran: &Ran) -> String {
 }
 
 fn gzip_of_spaces(mib: usize) -> Vec<u8> {
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(b"[").expect("it is memory");
     (0..mib).for_each(|_| gzip.write_all(&[b' '; MIB]).expect("it is memory"));
     gzip.finish().expect("it is memory")

@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::process::Command;
 
 use crate::runs::{self, Bench, Ran, Running};
+use crate::support;
 use server::{Reply, Seen, Server};
 
 /// A server, and a directory for runs that read from it.
@@ -49,6 +50,12 @@ impl Api {
         let mut numbers = runs::numbers(&self.bench.objects("out"));
         numbers.sort_unstable();
         numbers
+    }
+
+    /// How many records in `out` can be seen, while a run may go on there.
+    fn seen(&self) -> u64 {
+        let objects = support::tree(&self.bench.path("out/processed"));
+        support::lines(&objects, "")
     }
 
     /// Fails unless exactly the records of these numbers are stored, each once.

@@ -134,9 +134,9 @@ fn a_poll_goes_on_until_it_is_drained() {
     let api = serving(&records);
     let poll = ["--set", "http.poll=50ms", "--set", "processing.batch_wait=50ms"];
     let running = api.start(&[SINCE, &poll].concat());
-    until("all are stored", || api.numbers().len() == 25);
+    until("all are stored", || api.seen() == 25);
     records.lock().expect("unpoisoned").extend(some(25, 13, 30));
-    until("new ones are stored", || api.numbers().len() == 38);
+    until("new ones are stored", || api.seen() == 38);
     let asked = api.server.seen().len();
     until("it still asks", || api.server.seen().len() > asked + 3);
     running.signal(Signal::TERM);
@@ -147,7 +147,7 @@ fn a_poll_goes_on_until_it_is_drained() {
     records.lock().expect("unpoisoned").extend(some(38, 5, 50));
     let asked = api.server.seen().len();
     let running = api.start(&[SINCE, &poll].concat());
-    until("new ones are stored", || api.numbers().len() == 43);
+    until("new ones are stored", || api.seen() == 43);
     running.signal(Signal::INT);
     running.ended_within(SOON).expect(0, &[]);
     api.stored(0..43);
@@ -159,7 +159,7 @@ fn a_poll_that_waits_for_long_is_drained_at_once() {
     let records: Records = Arc::new(Mutex::new(some(0, 5, 0)));
     let api = serving(&records);
     let running = api.start(&[SINCE, &["--set", "http.poll=1h"]].concat());
-    until("all are stored", || api.numbers().len() == 5);
+    until("all are stored", || api.seen() == 5);
     running.signal(Signal::TERM);
     running.ended_within(SOON).expect(0, &[]);
 }
@@ -182,13 +182,13 @@ fn a_poll_outlives_a_server_that_is_away_for_a_while() {
         "processing.batch_wait=50ms",
     ];
     let running = api.start(&[SINCE, &retries].concat());
-    until("all are stored", || api.numbers().len() == 25);
+    until("all are stored", || api.seen() == 25);
     away.store(true, SeqCst);
     let asked = api.server.seen().len();
     until("it asks in vain", || api.server.seen().len() > asked + 5);
     records.lock().expect("unpoisoned").extend(some(25, 5, 30));
     away.store(false, SeqCst);
-    until("new ones are stored", || api.numbers().len() == 30);
+    until("new ones are stored", || api.seen() == 30);
     running.signal(Signal::TERM);
     running.ended_within(SOON).expect(0, &[]);
     api.stored(0..30);

@@ -126,7 +126,7 @@ fn wrong_configuration_is_told_before_anything_is_asked() {
         (&["--url", "OWN", "--set", "http.since_param=a"], "http.since"),
         (&["--url", "OWN", "--set", "http.pagination.max_pages=0"], "max_pages"),
         (&["--url", "OWN", "--timeout", "0s"], "timeout"),
-        (&["--url", "OWN", "x.json"], "x.json"),
+        (&["--url", "OWN", "x.json"], "no files"),
     ];
     let own = server.url("/0");
     for (args, expected) in wrong {

@@ -128,7 +128,7 @@ fn a_wrong_scheme_is_an_error() {
     let args = ["--url", &url, "--timeout", "2s", "--set", "processing.max_retries=1"];
     let ran = Running::start(command(&bench, &args)).ended();
     assert!(matches!(ran.code, Some(1 | 4)), "{:?} {}", ran.code, ran.stderr);
-    let tls = server("server.pem", Clients::Any);
+    let (bench, tls) = (Bench::new(), server("server.pem", Clients::Any));
     let url = tls.named("/items").replace("https:", "http:");
     let args = ["--url", &url, "--timeout", "2s", "--set", "processing.max_retries=1"];
     let ran = Running::start(command(&bench, &args)).ended();
