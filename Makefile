@@ -11,10 +11,11 @@ build:            ## The release binary, target/release/pipeline
 run: build        ## Two small files into ./out, in batches of 50
 	$(BINARY) -s file -b 50 testdata/data1.json testdata/data2.json
 
-services:         ## For the tests, once: Apache Kafka, from Maven (Java 17 or newer), an S3 server (Go), a JSON server (Node.js)
+services:         ## For the tests, once: Apache Kafka, from Maven (Java 17 or newer), an S3 server (Go), a JSON server (Node.js), in CI a browser
 	tests/services/kafka.sh fetch
 	tests/services/s3.sh fetch
 	tests/services/json.sh fetch
+	tests/browser.sh
 
 test: services    ## All tests; those with a real Kafka, S3 or JSON server are skipped aloud where Java, Maven, Go or Node.js is missing, unless CI=true
 	$(CARGO) test --locked

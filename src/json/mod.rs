@@ -13,9 +13,11 @@
 pub mod validate;
 mod array;
 mod detect;
+mod label;
 mod lines;
 mod nesting;
 mod page;
+mod sixteen;
 mod values;
 
 pub use detect::{Syntax, detect};

@@ -327,6 +327,27 @@ fn sample(out: &mut String, labels: &[(&str, &str)], value: impl std::fmt::Displ
 mod tests {
     use super::*;
 
+    /// However many partitions there are, a scrape is bounded, and its sums are of all.
+    #[test]
+    fn a_scrape_of_ten_thousand_partitions_is_bounded() {
+        let board = Board::new(&crate::config::Config::default(), &crate::stop::Stop::new());
+        let metrics = std::sync::Arc::new(Metrics::default());
+        crate::job::Observer::begin(&board, &metrics);
+        for index in 0..10_000 {
+            let partition = crate::record::Partition::named("test", format!("orders:{index}"));
+            metrics.begun(&partition, 0);
+            metrics.readable(&mut vec![(partition, 0, 3)]);
+        }
+        let text = board.text();
+        let listed = |name: &str| text.lines().filter(|line| line.starts_with(name)).count();
+        for name in ["pipeline_partition_watermark{", "pipeline_partition_lag{"] {
+            assert_eq!(listed(name), LISTED, "{name}");
+        }
+        assert!(text.contains("\npipeline_partitions 10000\n") && text.contains("\npipeline_lag 30000\n"));
+        assert!(text.len() < 500_000, "{} bytes", text.len());
+        assert!(board.json().len() < 50_000);
+    }
+
     #[test]
     fn labels_are_escaped() {
         let mut text = Text::default();

@@ -18,4 +18,6 @@ mod signals;
 mod state;
 mod status;
 mod readme;
+mod recipes;
 mod support;
+mod told;

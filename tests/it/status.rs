@@ -4,7 +4,6 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -323,34 +322,6 @@ fn a_signal_asks_for_the_status_and_logs_are_objects() {
     }
     assert!(log.contains("200 stored"), "{log}");
     watched.end().1.expect(3, &[]);
-}
-
-#[test]
-fn systemd_hears_of_the_run() {
-    let bench = Bench::new();
-    let socket = UnixDatagram::bind(bench.path("notify")).expect("it can be bound");
-    socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
-    make_fifo(&bench.path("more"));
-    let more = File::options().read(true).write(true).open(bench.path("more")).expect("it is there");
-    let mut command = bench.command(&["more"]);
-    command.env("NOTIFY_SOCKET", bench.path("notify")).env("WATCHDOG_USEC", "100000");
-    let running = Running::start(command);
-    let mut heard = String::new();
-    let mut hear = |what: &str| {
-        while !heard.contains(what) {
-            let mut message = [0; 4096];
-            let count =
-                socket.recv(&mut message).unwrap_or_else(|error| panic!("no {what} ({error}): {heard}"));
-            heard.push_str(&String::from_utf8_lossy(&message[..count]));
-            heard.push('\n');
-        }
-    };
-    hear("READY=1\n");
-    hear("STATUS=running: ");
-    hear("WATCHDOG=1\n");
-    drop(more);
-    hear("STOPPING=1\nSTATUS=finished: ");
-    running.ended().expect(0, &[]);
 }
 
 #[test]

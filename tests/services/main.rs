@@ -27,6 +27,9 @@ mod s3;
 mod tool;
 
 #[allow(dead_code, reason = "tests/it needs more of it")]
+#[path = "../it/exposition.rs"]
+mod exposition;
+#[allow(dead_code, reason = "tests/it needs more of it")]
 #[path = "../it/runs.rs"]
 mod runs;
 #[allow(dead_code, reason = "tests/it needs more of it")]

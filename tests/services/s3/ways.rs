@@ -119,6 +119,63 @@ fn a_bucket_may_stand_in_the_host() {
     assert!(proxy.asked.load(Ordering::Relaxed) > 0);
 }
 
+/// Parts are sent side by side while the batch is still open, and nothing is seen of it before its end.
+#[test]
+fn parts_do_not_wait_for_the_end_of_their_batch() {
+    let Some(server) = Server::shared() else { return };
+    let mut held = false;
+    let faulty = Faulty::new(server, move |asked| {
+        let first = !held && asked.is_part();
+        held |= first;
+        if first { Act::Silence } else { Act::Pass }
+    });
+    let store = server.bucket("open").by(faulty.endpoint());
+    let url = store.url("");
+    let args = ["-", "-f", "ndjson", "-o", &url, "--set", "s3.part_size=5MiB", "--timeout", "5s"];
+    let mut command = store.command(&args);
+    command.stdin(std::process::Stdio::piped());
+    let mut run = Running::start(command);
+    let mut input = run.child().stdin.take().expect("it is piped");
+    let text = lines(0..120_000);
+    input.write_all(text.as_bytes()).expect("it is read");
+    // The first is not answered yet, and nobody has given it up.
+    let parts = || -> Vec<String> {
+        faulty.seen().into_iter().filter(|asked| asked.is_part()).map(|asked| asked.target).collect()
+    };
+    until("a second part is sent beside the first", || parts().len() > 1);
+    assert_ne!(parts()[0], parts()[1]);
+    assert!(store.objects().is_empty());
+    drop(input);
+    run.ended().expect(0, &["in 1 batch"]);
+    assert!(store.data("processed/") == sorted(&text));
+}
+
+/// What was rejected is kept before anything of its batch counts as stored.
+#[test]
+fn dead_letters_are_there_first() {
+    let Some(server) = Server::shared() else { return };
+    let denied = "<Error><Code>AccessDenied</Code></Error>";
+    for refused in [false, true] {
+        let faulty = Faulty::new(server, move |asked| {
+            match refused && asked.target.contains("/failed/") && asked.is_put() {
+                true => Act::Answer(403, "", denied.into()),
+                false => Act::Pass,
+            }
+        });
+        let store = server.bucket("first").by(faulty.endpoint());
+        store.bench.write("a.json", "{\"a\":1}\nbroken\n{\"a\":2}\n");
+        let url = store.url("");
+        let code = if refused { 4 } else { 3 };
+        store.run(&["a.json", "-f", "ndjson", "-o", &url]).expect(code, &[]);
+        let puts: Vec<String> =
+            faulty.seen().into_iter().filter(|asked| asked.is_put()).map(|asked| asked.target).collect();
+        assert!(puts[0].contains("/failed/"), "{puts:?}");
+        assert_eq!(store.objects().len(), if refused { 0 } else { 2 });
+        let state = String::from_utf8_lossy(&store.all()[".pipeline/state.json"]).into_owned();
+        assert_eq!(state.contains("\"finished\":false"), refused, "{state}");
+    }
+}
+
 /// R2 takes no others.
 #[test]
 fn parts_are_of_one_size() {
