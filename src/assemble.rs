@@ -241,6 +241,7 @@ impl<'a> Assembler<'a> {
         };
         let mut out = Closed::default();
         let (end, resume) = (processed.end, processed.resume);
+        lot.enter(processed.within);
         for section in processed.sections {
             self.section(&mut lot, section, &mut out)?;
         }
@@ -263,8 +264,7 @@ impl<'a> Assembler<'a> {
 
     /// Queues what an open batch has beyond a part.
     fn parts(&mut self, lot: &mut Lot) -> Result<()> {
-        let Some(size) = self.at.shape.part else { return Ok(()) };
-        while let Some(part) = lot.part(size) {
+        while let Some(part) = lot.part(&self.tools) {
             let upload = lot.upload();
             upload.expect_part();
             self.job(Job::Part(upload, part))?;

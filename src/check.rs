@@ -1,5 +1,7 @@
 //! `--check`: tries what a run needs and runs nothing. Every finding is a line; nothing is created or changed.
 
+#[cfg(feature = "http")]
+mod http;
 #[cfg(feature = "kafka")]
 mod kafka;
 #[cfg(feature = "s3")]
@@ -9,7 +11,7 @@ use std::fs;
 use std::io;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-#[cfg(any(feature = "kafka", feature = "s3"))]
+#[cfg(any(feature = "kafka", feature = "s3", feature = "http"))]
 use std::time::Duration;
 
 use pipeline::Error;
@@ -22,7 +24,7 @@ use crate::cli::SummaryTo;
 use crate::watch;
 
 /// Somebody waits for the answers of services: no longer than this, where `--timeout` is not shorter.
-#[cfg(any(feature = "kafka", feature = "s3"))]
+#[cfg(any(feature = "kafka", feature = "s3", feature = "http"))]
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What was found out about one thing that a run needs.
@@ -95,6 +97,8 @@ const SERVICES: &[Ask] = &[
     kafka::findings,
     #[cfg(feature = "s3")]
     s3::findings,
+    #[cfg(feature = "http")]
+    http::findings,
 ];
 
 /// Asks all services at once: where several do not answer, nobody waits for one after the other.

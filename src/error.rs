@@ -235,6 +235,8 @@ impl Error {
                 }
                 _ => None,
             },
+            #[cfg(feature = "http")]
+            Error::Other { source, .. } => source.downcast_ref::<crate::http::Error>()?.hint(),
             _ => None,
         }
     }
@@ -264,6 +266,10 @@ fn other_kind(error: &(dyn std::error::Error + 'static)) -> &'static str {
     }
     #[cfg(feature = "s3")]
     if let Some(error) = error.downcast_ref::<crate::s3::Error>() {
+        return error.kind();
+    }
+    #[cfg(feature = "http")]
+    if let Some(error) = error.downcast_ref::<crate::http::Error>() {
         return error.kind();
     }
     match (error.downcast_ref::<io::Error>(), error.source()) {

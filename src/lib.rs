@@ -318,6 +318,10 @@ pub mod job;
 pub mod kafka;
 #[cfg(feature = "s3")]
 pub mod s3;
+#[cfg(feature = "http")]
+pub mod http;
+#[cfg(any(feature = "s3", feature = "http"))]
+mod tls;
 pub mod summary;
 pub mod progress;
 #[cfg(feature = "status")]

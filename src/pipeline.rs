@@ -348,6 +348,8 @@ impl<'a> Run<'a> {
         Tools {
             codecs,
             framing: shape.framing,
+            part: shape.part,
+            even_parts: shape.even_parts,
             budget: self.budget.clone(),
             checksums: shape.checksums,
             buffers: self.buffers.clone(),

@@ -43,6 +43,10 @@ pub struct Identity {
     /// The partition of a topic that it is, if it is one. Names of its batches then have this and the time of their
     /// first record in them instead of the name.
     pub topic: Option<TopicPart>,
+    /// Which pass over its source this is, counted from 0, for partitions that are read in pages again and again. A
+    /// position is then `page << 32 | index`, envelopes tell all three, and each pass has a place of its own in the
+    /// output. `None`: a position is one number.
+    pub cycle: Option<u64>,
 }
 
 /// A partition of a topic as names of batches have it: `{topic}-{partition}-{topic id, 8 hex digits}`.
@@ -274,6 +278,8 @@ pub struct Chunk {
     pub(crate) block_end: bool,
     /// What the source needs to go on from `end`, for sources whose positions alone do not tell.
     pub(crate) resume: Option<Arc<[u8]>>,
+    /// The same for every position before `end`, where batches may end, too.
+    pub(crate) within: Option<Arc<[u8]>>,
     /// What the reader knows of partitions, not only of this one: where it stands, and where they end for now.
     pub(crate) readable: Vec<(Partition, u64, u64)>,
     pub(crate) lease: Lease,
@@ -405,6 +411,12 @@ impl Chunk {
         self.resume = Some(resume);
     }
 
+    /// What the source needs to go on from any position in this chunk, its end included: batches may end there. A
+    /// source that cannot tell that for all of them ends the chunk.
+    pub fn set_resume_within(&mut self, resume: Arc<[u8]>) {
+        (self.resume, self.within) = (Some(resume.clone()), Some(resume));
+    }
+
     /// What the records are meant to be; JSON unless told otherwise.
     pub fn set_payload(&mut self, payload: Payload) {
         self.payload = payload;
@@ -441,7 +453,7 @@ impl Chunk {
         self.faults.clear();
         (self.start, self.end, self.line, self.end_line) = (0, 0, 0, 0);
         self.block_end = false;
-        self.resume = None;
+        (self.resume, self.within) = (None, None);
     }
 
     /// The parts of this chunk that belong to different batches, in order.

@@ -27,6 +27,7 @@ impl Config {
         match self.input.source {
             SourceKind::File => self.check_files(&mut problems),
             SourceKind::Kafka => self.check_topics(intent, &mut problems),
+            SourceKind::Http => self.check_endpoints(&mut problems),
         }
         self.check_key(&mut problems);
         if self.uses_kafka() {
@@ -73,6 +74,7 @@ impl Config {
         let source = match self.input.source {
             SourceKind::File => "file",
             SourceKind::Kafka => "kafka",
+            SourceKind::Http => "http",
         };
         if let Some(why) = self.output.key.as_ref().and_then(|key| key.check(source).err()) {
             return problems.say(format!("output.key: {why}"));
@@ -103,6 +105,28 @@ impl Config {
             self.input.format == Format::Binary,
             "-f binary is for the values of Kafka; expected auto, ndjson, json or text for files",
         );
+    }
+
+    fn check_endpoints(&self, problems: &mut Problems) {
+        problems.0.extend(self.http.problems());
+        problems.when(
+            self.input.format == Format::Binary,
+            "-f binary is for the values of Kafka; expected auto, ndjson, json or text for pages",
+        );
+        problems.when(
+            self.input.format != Format::Auto && self.http.records.is_some(),
+            "-f with http.records: what stands at a pointer is JSON; expected one of them",
+        );
+        problems.when(
+            self.input.replay,
+            "--replay is for files; dead letters of endpoints are fed back as files, too: -s file --replay",
+        );
+        if let Place::File(path) = &self.output.to {
+            problems.when(
+                self.http.poll.is_some() && !is_device(path),
+                "one file appears when the run ends, and one that polls does not; expected no http.poll, or a directory",
+            );
+        }
     }
 
     fn check_topics(&self, intent: Intent, problems: &mut Problems) {

@@ -14,6 +14,7 @@
 
 pub mod kafka;
 pub mod s3;
+pub mod http;
 pub mod secret;
 pub mod check;
 #[cfg(feature = "cli")]
@@ -44,6 +45,7 @@ use crate::codec::Codec;
 use crate::retry::Policy;
 use crate::sink::key::{Namer, Template};
 pub use check::Intent;
+pub use http::Http;
 pub use kafka::Kafka;
 pub use s3::S3;
 
@@ -60,6 +62,8 @@ pub struct Config {
     pub kafka: Kafka,
     /// `[s3]`: buckets and what is stored there.
     pub s3: S3,
+    /// `[http]`: endpoints, and how they are read.
+    pub http: Http,
 }
 
 /// How a run is done.
@@ -136,6 +140,7 @@ impl Config {
             output: Output { to, ..Output::default() },
             kafka: Kafka::default(),
             s3: S3::default(),
+            http: Http::default(),
         }
         .with_memory()
     }
@@ -145,6 +150,14 @@ impl Config {
         let mut config = Config::new(Vec::new(), to);
         config.input.source = SourceKind::Kafka;
         (config.kafka.brokers, config.kafka.source.topics) = (brokers, topics);
+        config.with_memory()
+    }
+
+    /// These endpoints to this place, everything else as it is by default.
+    pub fn from_http(urls: Vec<String>, to: Place) -> Self {
+        let mut config = Config::new(Vec::new(), to);
+        config.input.source = SourceKind::Http;
+        config.http.urls = urls;
         config.with_memory()
     }
 
@@ -159,7 +172,7 @@ impl Config {
         let workers = self.processing.workers;
         let own = match self.input.source {
             SourceKind::File => memory_for_files(workers),
-            SourceKind::Kafka => memory_for_streams(workers),
+            SourceKind::Kafka | SourceKind::Http => memory_for_streams(workers),
         };
         match &self.output.to {
             Place::S3 { .. } => own.saturating_add(self.s3.parts()),
@@ -201,10 +214,15 @@ impl Config {
         Namer::new(prefix, self.output.codec).with_template(self.output.key.clone())
     }
 
-    /// Whether the group remembers where batches end before they are published, so that whoever redoes one makes
-    /// the same file or object of it.
+    /// Whether the group, or the state of a run that reads endpoints, remembers where batches end before they are
+    /// published, so that whoever redoes one makes the same file or object of it.
     pub(crate) fn plans(&self) -> bool {
-        self.joins(Intent::Store) && matches!(self.output.to, Place::Dir(_) | Place::S3 { .. })
+        let remembers = match self.input.source {
+            SourceKind::File => false,
+            SourceKind::Kafka => self.joins(Intent::Store),
+            SourceKind::Http => self.processing.state != StateAt::None && self.processing.limit.is_none(),
+        };
+        remembers && matches!(self.output.to, Place::Dir(_) | Place::S3 { .. })
     }
 
     /// Whether a run with this intent joins a group.
@@ -340,6 +358,8 @@ pub enum SourceKind {
     File,
     /// Topics.
     Kafka,
+    /// HTTP endpoints.
+    Http,
 }
 
 /// What is in an input.

@@ -39,8 +39,8 @@ impl Job<'_> {
         let sink = self.sink(&namer)?;
         let remember = Remember {
             state: self.state_home()?,
-            leftovers: self.leftovers(&namer)?,
-            settings: self.settings_text(),
+            leftovers: self.leftovers(&namer, "file")?,
+            settings: self.settings_of_files(),
             processed_by: self.processed_by(),
             now: now(),
             fresh: self.config.processing.fresh,
@@ -129,7 +129,14 @@ impl Job<'_> {
     }
 
     /// Everything that decides which bytes a batch has and where it ends, for the state.
-    fn settings_text(&self) -> Vec<(&'static str, String)> {
+    fn settings_of_files(&self) -> Vec<(&'static str, String)> {
+        let mut settings = self.settings_text();
+        settings.push(("replay", self.config.input.replay.to_string()));
+        settings
+    }
+
+    /// The part of it that is the same whatever is read.
+    pub(super) fn settings_text(&self) -> Vec<(&'static str, String)> {
         let Config { processing, input, output, .. } = self.config;
         let format = match input.format {
             Format::Auto => "auto",
@@ -150,7 +157,6 @@ impl Job<'_> {
             ("batch_bytes", processing.batch_bytes.to_string()),
             ("format", format.into()),
             ("max_record_bytes", input.max_record_bytes.to_string()),
-            ("replay", input.replay.to_string()),
             ("compress", output.codec.to_string()),
             ("envelope", envelope.into()),
             ("on_reject", rejects.into()),
@@ -160,7 +166,7 @@ impl Job<'_> {
     }
 
     /// Where the state is kept, if anywhere.
-    fn state_home(&self) -> Result<Option<Arc<dyn Home>>> {
+    pub(super) fn state_home(&self) -> Result<Option<Arc<dyn Home>>> {
         let processing = &self.config.processing;
         if self.mode == Mode::Rehearse || processing.limit.is_some() {
             return Ok(None);
@@ -189,19 +195,19 @@ impl Job<'_> {
     }
 
     /// Where objects of earlier runs may stand, if the output has objects.
-    fn leftovers(&self, namer: &Namer) -> Result<Option<Leftovers>> {
+    pub(super) fn leftovers(&self, namer: &Namer, source: &str) -> Result<Option<Leftovers>> {
         let output = &self.config.output;
         Ok(match &output.to {
             Place::Dir(root) if self.mode == Mode::Store => Some(Leftovers::Dir(DirLeftovers {
                 stored: root.clone(),
                 failed: output.dead_letter_dir().unwrap_or(root).clone(),
                 namer: namer.clone(),
-                source: "file".into(),
+                source: source.into(),
             })),
             #[cfg(feature = "s3")]
             Place::S3 { bucket, .. } if self.mode == Mode::Store => {
                 let (bucket, tries) = (self.bucket(bucket)?, self.tries());
-                Some(Leftovers::Bucket(BucketLeftovers::new(bucket, namer.clone(), "file".into(), tries)))
+                Some(Leftovers::Bucket(BucketLeftovers::new(bucket, namer.clone(), source.into(), tries)))
             }
             _ => None,
         })

@@ -19,7 +19,6 @@ use crate::sink::Sink;
 use crate::sink::kafka::{KafkaSink, Notifying, WithLetterTopic};
 use crate::sink::key::Namer;
 use crate::source::kafka::{KafkaOptions, KafkaSource};
-use crate::summary::Outcome;
 
 /// A transaction that a dead process left open is aborted by the cluster after this time, if the leader of the group
 /// has not ended it before. Longer than brokers are usually away: what is open for longer is done again.
@@ -42,7 +41,7 @@ impl Job<'_> {
         let endless = matches!(self.config.kafka.source.until, config::Until::Forever);
         let extent = if endless { Extent::Open } else { Extent::Bounded };
         let (marks, consumed) = (None, source.consumed());
-        let mut done = self.engine(&Parts {
+        let done = self.engine(&Parts {
             source: &source,
             recipe: &recipe,
             sink: &*sink,
@@ -51,12 +50,7 @@ impl Job<'_> {
             extent,
             tend: &|| {},
         });
-        if let (Some(summary), None, true) = (&mut done.summary, &done.error, endless)
-            && summary.outcome == Outcome::Drained
-        {
-            summary.outcome = Outcome::Ended;
-        }
-        Ok(done)
+        Ok(if endless { done.endless() } else { done })
     }
 
     /// The cluster of the configuration, not connected yet.

@@ -1,8 +1,10 @@
 //! Names of stored batches. Pure: no IO, no clock; a name comes from the partition and the start alone.
 //!
 //! Default names are `{prefix}processed/{partition}/{start, 20 digits}.ndjson[.gz|.zst]`, dead letters stand
-//! under `failed/` with the same name. `{partition}` is the path as given for files, and `{source}/{name}` for
-//! every other kind of source, so that a program's own source never meets a file's names.
+//! under `failed/` with the same name. `{partition}` is the path as given for files, `{host and path}/{cycle}` for
+//! endpoints, and `{source}/{name}` for every other kind of source, so that a program's own source never meets their
+//! names. A file may be called like an endpoint: the state refuses a second source in an output, and a run whose state
+//! knows nothing of the objects that are there refuses those.
 //!
 //! Partitions [of topics](crate::record::Identity::topic) have no end: their batches
 //! stand by the hour of the first record (UTC; its own time, so that it is the same the second time), as
@@ -109,7 +111,7 @@ impl Namer {
             return text;
         }
         text.push('/');
-        if source != "file" {
+        if !matches!(source, "file" | "http") {
             self.push_segment(&mut text, source, source);
             text.push('/');
         }
@@ -175,6 +177,9 @@ impl Namer {
             Some(topic) => self.of_topic(stream, topic, id),
             None => {
                 let mut text = self.directory(stream, partition.source(), partition.name());
+                if let Some(cycle) = partition.identity().cycle {
+                    text.push_str(&format!("/{cycle}"));
+                }
                 text.push('/');
                 for piece in self.last() {
                     match piece {
@@ -267,6 +272,11 @@ fn is_object(segment: &str) -> bool {
     let Some((start, extension)) = segment.split_at_checked(20) else { return false };
     start.bytes().all(|byte| byte.is_ascii_digit())
         && matches!(extension, ".ndjson" | ".ndjson.gz" | ".ndjson.zst")
+}
+
+/// Whether this segment can be that of a pass over an endpoint.
+pub fn is_cycle(segment: &str) -> bool {
+    segment.parse::<u64>().is_ok_and(|cycle| cycle.to_string() == segment)
 }
 
 /// The first segment behind the prefix.

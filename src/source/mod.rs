@@ -7,6 +7,8 @@
 pub mod file;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "http")]
+pub mod http;
 
 use std::sync::Arc;
 

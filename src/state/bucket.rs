@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::retry::Policy;
 use crate::s3::{self, Bucket, Condition, Content, Found, Object};
 use crate::sink::Stream;
-use crate::sink::key::{Namer, top};
+use crate::sink::key::{Namer, is_cycle, top};
 use crate::stop::Stop;
 
 /// A lease that was not renewed for so long is over.
@@ -406,18 +406,30 @@ impl BucketLeftovers {
             return Ok(Vec::new());
         }
         let dir = format!("{}/", self.namer.directory(stream, &self.source, name));
+        // Of an endpoint, each pass over it has a place of its own below that.
+        let delimiter = (self.source != "http").then_some("/");
         let (mut keys, mut from) = (Vec::new(), None);
         loop {
             let page = self
                 .tries
-                .patiently(&self.bucket, || self.bucket.list(&dir, Some("/"), PAGE, from.as_deref()))?;
-            let start = |key: &str| self.namer.start(&self.source, key.strip_prefix(&dir)?);
+                .patiently(&self.bucket, || self.bucket.list(&dir, delimiter, PAGE, from.as_deref()))?;
+            let start = |key: &str| self.start(key.strip_prefix(&dir)?);
             keys.extend(page.keys.into_iter().filter_map(|key| Some((start(&key)?, key))));
             from = page.next;
             if from.is_none() {
                 return Ok(keys);
             }
         }
+    }
+
+    /// Where a batch begins, from what stands behind the partition's directory in its key.
+    fn start(&self, rest: &str) -> Option<u64> {
+        let object = match rest.split_once('/') {
+            Some((cycle, object)) if self.source == "http" && is_cycle(cycle) => object,
+            None if self.source != "http" => rest,
+            _ => return None,
+        };
+        self.namer.start(&self.source, object)
     }
 
     fn any(&self, stream: Stream) -> Result<bool> {

@@ -11,7 +11,7 @@ use super::BucketLeftovers;
 use crate::error::{Error, Result};
 use crate::sink::Stream;
 use crate::sink::dir::place::{is_absent, sync_dir};
-use crate::sink::key::{Namer, Template};
+use crate::sink::key::{Namer, Template, is_cycle};
 
 /// Where the objects of an output are.
 #[derive(Clone, Debug)]
@@ -104,8 +104,10 @@ impl DirLeftovers {
     /// If a directory cannot be read.
     pub fn existing<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
-        for (_, dir) in names.into_iter().flat_map(|name| self.directories(name)) {
-            found.extend(self.objects(&dir)?.into_iter().map(|(_, path)| path).min());
+        for name in names {
+            for (_, dir) in self.directories(name)? {
+                found.extend(self.objects(&dir)?.into_iter().map(|(_, path)| path).min());
+            }
         }
         Ok(found)
     }
@@ -117,8 +119,10 @@ impl DirLeftovers {
     /// If something cannot be deleted, or a symbolic link is in the way.
     pub fn remove<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<u64> {
         let mut count = 0;
-        for (root, dir) in names.into_iter().flat_map(|name| self.directories(name)) {
-            count += self.remove_objects(root, &dir)?;
+        for name in names {
+            for (root, dir) in self.directories(name)? {
+                count += self.remove_objects(root, &dir)?;
+            }
         }
         Ok(count)
     }
@@ -129,7 +133,7 @@ impl DirLeftovers {
     /// If one cannot be deleted.
     pub fn remove_from(&self, name: &str, watermark: u64) -> Result<u64> {
         let mut count = 0;
-        for (_, dir) in self.directories(name) {
+        for (_, dir) in self.directories(name)? {
             let mut behind = self.objects(&dir)?;
             behind.retain(|(start, _)| *start >= watermark);
             for (_, object) in &behind {
@@ -143,10 +147,17 @@ impl DirLeftovers {
         Ok(count)
     }
 
-    fn directories(&self, name: &str) -> [(&Path, PathBuf); 2] {
-        [(Stream::Stored, &self.stored), (Stream::Failed, &self.failed)].map(|(stream, root)| {
-            (root.as_path(), root.join(self.namer.directory(stream, &self.source, name)))
-        })
+    /// The directories in which objects of a partition may be: of an endpoint, one for each pass over it.
+    fn directories(&self, name: &str) -> Result<Vec<(&Path, PathBuf)>> {
+        let mut found = Vec::new();
+        for (stream, root) in [(Stream::Stored, &self.stored), (Stream::Failed, &self.failed)] {
+            let dir = root.join(self.namer.directory(stream, &self.source, name));
+            match self.source == "http" {
+                true => found.extend(cycles(&dir)?.into_iter().map(|dir| (root.as_path(), dir))),
+                false => found.push((root.as_path(), dir)),
+            }
+        }
+        Ok(found)
     }
 
     fn remove_objects(&self, root: &Path, dir: &Path) -> Result<u64> {
@@ -199,6 +210,24 @@ fn remove_if_empty(dir: &Path) -> Result<bool> {
         Err(error) if is_absent(&error) || error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
         Err(error) => Err(Error::io("remove the directory", dir, error)),
     }
+}
+
+/// Directories directly in `dir` that are named like passes; none if there is no such directory.
+fn cycles(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if is_absent(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("list", dir, error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::io("list", dir, error))?;
+        if entry.file_name().to_str().is_some_and(is_cycle) {
+            found.push(entry.path());
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// The first symbolic link below `root` on the way to `dir`.

@@ -69,9 +69,9 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether the partition only began: no mark of it was stored.
+    /// Whether the partition only began: no mark of it was stored. One that is planned, or in a later pass, did more.
     pub fn is_untouched(&self) -> bool {
-        self.watermark == 0 && !self.ended
+        self.watermark == 0 && !self.ended && self.resume.is_none() && self.plan.is_empty()
     }
 }
 

@@ -108,6 +108,7 @@ impl Board {
         let source = match config.input.source {
             SourceKind::File => "file",
             SourceKind::Kafka => "kafka",
+            SourceKind::Http => "http",
         };
         let output = config.output.to.to_string();
         let made_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |it| it.as_secs_f64());

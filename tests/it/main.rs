@@ -17,5 +17,6 @@ mod signals;
 mod state;
 mod status;
 mod readme;
+mod recipes;
 mod support;
 mod told;

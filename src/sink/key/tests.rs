@@ -64,6 +64,18 @@ fn what_looks_marked_or_like_an_object_is_marked() {
 }
 
 #[test]
+fn each_pass_over_an_endpoint_has_a_place_of_its_own() {
+    let name = "api.example.com/v1/items".to_owned();
+    let identity = Identity { source: "http", name, cycle: Some(3), ..Identity::default() };
+    let partition = Partition::new(identity);
+    let id = BatchId { partition, start: 7 << 32 | 5, first_time: 0, opened_at: 0 };
+    let stored = Namer::new("p", Codec::None).stored(&id);
+    assert_eq!(stored, "p/processed/api.example.com/v1/items/3/00000000030064771077.ndjson");
+    let port = Namer::new("", Codec::None).directory(Stream::Stored, "http", "127.0.0.1:80/a");
+    assert!(port.starts_with("processed/127.0.0.1_80--") && port.ends_with("/a"), "{port}");
+}
+
+#[test]
 fn a_clash_is_found() {
     let namer = Namer::new("", Codec::None);
     assert_eq!(namer.clash("file", ["/a", "b", "a"]), Some(("/a", "a")));

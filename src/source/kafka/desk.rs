@@ -177,5 +177,6 @@ fn partition(tenancy: &Tenancy) -> Partition {
             partition: *partition,
             id: tenancy.topic_id.as_fields().0,
         }),
+        cycle: None,
     })
 }
