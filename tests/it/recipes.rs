@@ -42,20 +42,27 @@ fn taken(args: &[String], env: &BTreeMap<String, String>, said: &[&str]) {
 
 #[test]
 fn manifests_run_what_the_executable_takes() {
-    let mut seen = Vec::new();
+    let (dir, mut seen) = (TempDir::new(), Vec::new());
+    // Stands for what is mounted.
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "AKIDEXAMPLE\n").expect("it can be written");
     for block in blocks("yaml") {
-        let kind = between(block, "kind: ", "\n").first().copied().unwrap_or("a part of one");
+        let name = between(block, "metadata: {name: ", "}").first().copied().unwrap_or("a part of one");
         for args in between(block, "args: ", "]") {
             let args = args.replace("$(JOB_COMPLETION_INDEX)", "3") + "]";
             let args: Vec<String> = serde_json::from_str(&args).expect("arguments are a list of texts");
             let pairs = between(block, "- {name: ", "}").into_iter();
             let pairs = pairs.filter_map(|pair| pair.split_once(", value: "));
-            let env = pairs.map(|(name, value)| (name.into(), value.trim_matches('"').into())).collect();
-            let said: &[&str] = match kind {
-                "Job" => {
+            let value = |name: &str, text: &str| match name.ends_with("_FILE") {
+                true => secret.display().to_string(),
+                false => text.trim_matches('"').to_owned(),
+            };
+            let env = pairs.map(|(name, text)| (name.to_owned(), value(name, text))).collect();
+            let said: &[&str] = match name {
+                "logs-to-s3" => {
                     &["shard = \"3/8\"", "output = \"s3://my-bucket/logs\"", "region = \"eu-central-1\""]
                 }
-                "Deployment" => &[
+                "orders-to-s3" => &[
                     "group = \"orders-to-s3\"",
                     "key = \"hive\"",
                     "brokers = [\"kafka-0:9093,kafka-1:9093\"]",
@@ -63,10 +70,10 @@ fn manifests_run_what_the_executable_takes() {
                 _ => &[],
             };
             taken(&args, &env, said);
-            seen.push(kind);
+            seen.push(name);
         }
     }
-    assert!(seen.contains(&"Job") && seen.contains(&"Deployment"), "{seen:?}");
+    assert!(seen.contains(&"logs-to-s3") && seen.contains(&"orders-to-s3"), "{seen:?}");
 }
 
 #[test]
