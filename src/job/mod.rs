@@ -288,14 +288,6 @@ impl Job<'_> {
         self.config.processing.processed_by.clone().unwrap_or_else(host)
     }
 
-    /// What every name begins with.
-    fn prefix(&self) -> &str {
-        match &self.config.output.to {
-            Place::S3 { prefix, .. } => prefix,
-            _ => "",
-        }
-    }
-
     /// The output as a user would name it.
     fn place(&self) -> String {
         self.config.output.to.to_string()

@@ -52,7 +52,8 @@ impl Job<'_> {
             return Ok(bucket.clone());
         }
         let bucket = Arc::new(bucket(self.config, name, &self.metrics.services)?);
-        let prefix = self.prefix();
+        let namer = self.config.namer();
+        let prefix = namer.prefix();
         // Wrong keys, a wrong name and a wrong region are told before anything is read.
         let tried = bucket.patiently(self.config.processing.retry, self.stop, || {
             match bucket.list(prefix, None, 1, None) {
