@@ -73,6 +73,9 @@ fn agree(store: &Store<'_>, good: usize) {
     assert_eq!((count("/processed/"), count("/failed/")), (good, 1));
 }
 
+/// How long a run may take for all that is left: small batches, one by one.
+pub const REST: Duration = Duration::from_secs(240);
+
 /// A run of one group into the bucket, whose killed members are missed soon.
 pub fn start(store: &Store<'_>, kafka: &Kafka, topic: &str, args: &[&str]) -> Running {
     let (brokers, url) = (kafka.brokers(), store.url("p"));
@@ -109,7 +112,7 @@ fn sigkill_and_lost_answers_store_nothing_twice() {
         run.kill();
     }
     feeder.stop();
-    start(&store, kafka, &topic, &["--until", "end"]).ended().expect(0, &[]);
+    start(&store, kafka, &topic, &["--until", "end"]).ended_within(REST).expect(0, &[]);
     same_ids(stored_ids(&store, &topic), &kafka.ids(&topic), Times::Once);
     assert!(faulty.seen().iter().any(|asked| asked.method == "HEAD"), "something was looked for");
 }

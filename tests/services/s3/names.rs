@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pipeline::kafka::wire::Compression;
 
-use super::kafka::{start, stored_ids};
+use super::kafka::{REST, start, stored_ids};
 use super::{Server, Store, sorted};
 use crate::flow::{Times, same_ids};
 use crate::kafka::Kafka;
@@ -69,7 +69,9 @@ fn sigkill_stores_nothing_twice_under_a_template() {
         run.kill();
     }
     feeder.stop();
-    start(&store, kafka, &topic, &["--until", "end", "--set", "output.key=hive"]).ended().expect(0, &[]);
+    start(&store, kafka, &topic, &["--until", "end", "--set", "output.key=hive"])
+        .ended_within(REST)
+        .expect(0, &[]);
     same_ids(stored_ids(&store, &topic), &kafka.ids(&topic), Times::Once);
     assert!(names(&store).iter().all(|name| name.starts_with("p/processed/dt=")), "{:?}", names(&store));
 }
