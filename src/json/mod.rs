@@ -105,6 +105,11 @@ impl Scanner {
         Scanner { cursor: Cursor { first: true, ..Cursor::default() }, kind }
     }
 
+    /// Whether each record is a line.
+    pub fn finds_lines(&self) -> bool {
+        matches!(self.kind, Kind::Lines(_))
+    }
+
     /// Goes on where a record ended in an earlier run, which was at the byte `before`.
     pub fn resume(&mut self, before: u8) {
         self.cursor.first = false;
