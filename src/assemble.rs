@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, never, select, tick};
 use parking_lot::Mutex;
@@ -173,7 +173,7 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    fn event(&mut self, lane: usize, event: Event) -> Result<()> {
+    pub(crate) fn event(&mut self, lane: usize, event: Event) -> Result<()> {
         match event {
             Event::Chunk(processed) => self.chunk(processed?),
             Event::Assigned(partition, mark) => self.assigned(lane, partition, mark),
@@ -241,6 +241,7 @@ impl<'a> Assembler<'a> {
         };
         let mut out = Closed::default();
         let (end, resume) = (processed.end, processed.resume);
+        lot.enter(processed.within);
         for section in processed.sections {
             self.section(&mut lot, section, &mut out)?;
         }
@@ -263,8 +264,7 @@ impl<'a> Assembler<'a> {
 
     /// Queues what an open batch has beyond a part.
     fn parts(&mut self, lot: &mut Lot) -> Result<()> {
-        let Some(size) = self.at.shape.part else { return Ok(()) };
-        while let Some(part) = lot.part(size) {
+        while let Some(part) = lot.part(&self.tools) {
             let upload = lot.upload();
             upload.expect_part();
             self.job(Job::Part(upload, part))?;
@@ -361,7 +361,7 @@ impl<'a> Assembler<'a> {
         aged.iter().try_for_each(|partition| self.close_early(partition, Close::Wait))
     }
 
-    fn close_early(&mut self, partition: &Partition, reason: Close) -> Result<()> {
+    pub(crate) fn close_early(&mut self, partition: &Partition, reason: Close) -> Result<()> {
         let Some(mut lot) = self.lots.remove(partition) else { return Ok(()) };
         let mut out = Closed::default();
         self.close(&mut lot, reason, &mut out)?;
@@ -425,8 +425,9 @@ impl<'a> Assembler<'a> {
         Ok(())
     }
 
-    /// All readers are gone: closes open batches of streams, drops those of files that are not at their end.
-    fn end(mut self) -> Result<Reading> {
+    /// All readers are gone: closes open batches of streams and gives their partitions up, drops those of files that
+    /// are not at their end.
+    pub(crate) fn end(mut self) -> Result<Reading> {
         if self.at.stop.is_aborted() {
             return Err(Error::Stopped);
         }
@@ -438,6 +439,11 @@ impl<'a> Assembler<'a> {
             let closable: Vec<Partition> = closable.map(|(partition, _)| partition.clone()).collect();
             closable.iter().try_for_each(|partition| self.close_early(partition, reason))?;
         }
+        if !complete && self.at.cuts == Cuts::Early {
+            // Nobody reads them any more: whoever wants them has them as soon as what is cut is committed.
+            let all: Vec<Partition> = self.lots.keys().cloned().collect();
+            all.iter().try_for_each(|partition| self.give_up(partition, Note::Revoked))?;
+        }
         if complete && let Some(error) = too_many(self.at.max_rejected, self.seen, Certainty::Final) {
             self.at.faults.lock().push(error);
         }
@@ -445,12 +451,11 @@ impl<'a> Assembler<'a> {
     }
 
     fn job(&self, job: Job) -> Result<()> {
-        let waits = Instant::now();
+        let _waiting = self.at.metrics.writer_waits.begin();
         self.at.pending.fetch_add(1, Ordering::AcqRel);
+        self.ports.jobs.send(job).map_err(|_| Error::Stopped)?;
         self.at.metrics.flow.jobs_queued.fetch_add(1, Ordering::Relaxed);
-        let sent = self.ports.jobs.send(job).map_err(|_| Error::Stopped);
-        Metrics::waited(&self.at.metrics.writer_waits, waits);
-        sent
+        Ok(())
     }
 
     fn note(&self, note: Note) -> Result<()> {

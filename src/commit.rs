@@ -5,8 +5,8 @@
 //! ([`Ledgers::wait_planned`]). A mark is stored only for what is published. Where the sink commits, receipts alone
 //! move the ledgers.
 //!
-//! A partition is lost when its reader says so, when its mark is refused, or when a sink that commits gives no
-//! receipt for it: its ledger is dropped, and with it everything that was not committed.
+//! A partition is lost when its reader says so, when its mark is refused, when a batch of it is in doubt, or when a
+//! sink that commits gives no receipt for it: its ledger is dropped, and with it everything that was not committed.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::{Condvar, Mutex};
 
-use crate::batch::Receipt;
+use crate::batch::{BatchId, Receipt};
 use crate::cut::Close;
 use crate::error::{Error, Result, Retry};
 use crate::ledger::{CutBatch, Gap, Ledger, Request};
@@ -40,6 +40,8 @@ pub(crate) enum Note {
     Revoked(Partition),
     /// The partition is gone: nothing more of it is committed.
     Lost(Partition),
+    /// The same, but it is to be assigned anew: what became of a batch of it is not known.
+    Doubted(Partition),
 }
 
 /// The ledgers of all partitions, shared with the writers.
@@ -53,6 +55,8 @@ pub(crate) struct Ledgers {
 struct Table {
     open: HashMap<Partition, Ledger>,
     lost: Gone,
+    /// The last batch of a partition that was in doubt, and how often it was.
+    doubts: HashMap<String, (u64, u32)>,
 }
 
 impl Table {
@@ -122,6 +126,15 @@ impl Ledgers {
         self.table.lock().lost.contains(partition)
     }
 
+    /// A batch is in doubt: says for which time, whatever the tenancy.
+    pub fn doubts(&self, id: &BatchId) -> u32 {
+        let mut table = self.table.lock();
+        let doubts = table.doubts.entry(id.partition.name().to_owned()).or_default();
+        let times = if doubts.0 == id.start { doubts.1 + 1 } else { 1 };
+        *doubts = (id.start, times);
+        times
+    }
+
     /// The partition is lost: drops its ledger. Says whether that is news.
     pub fn lose(&self, partition: &Partition) -> bool {
         let mut table = self.table.lock();
@@ -130,6 +143,13 @@ impl Ledgers {
         self.changed.notify_all();
         news
     }
+}
+
+/// Marks that are being stored, and the requests that they stand for, in the same order.
+pub(crate) struct Flush {
+    pub requests: Vec<(Partition, Request)>,
+    pub marks: Vec<Mark>,
+    begun: Instant,
 }
 
 /// What ends a partition.
@@ -207,7 +227,7 @@ impl<'a> Commit<'a> {
         self.marks.plans() && self.commits == Commits::Engine
     }
 
-    fn apply(&mut self, note: Note) -> Result<()> {
+    pub(crate) fn apply(&mut self, note: Note) -> Result<()> {
         match note {
             Note::Assigned(partition, start, mark) => self.assigned(partition, start, mark),
             Note::Cut(partition, cuts) => self.cut(&partition, cuts)?,
@@ -215,6 +235,10 @@ impl<'a> Commit<'a> {
             Note::Ended(partition) => self.ending(partition, Ending::Ended),
             Note::Revoked(partition) => self.ending(partition, Ending::Revoked),
             Note::Lost(partition) => self.lost(&partition),
+            Note::Doubted(partition) => {
+                self.lost(&partition);
+                self.marks.doubted(&partition);
+            }
         }
         Ok(())
     }
@@ -234,7 +258,7 @@ impl<'a> Commit<'a> {
         }
         let ledger = mark.map_or_else(
             || Ledger::new(start, 0, 0, []),
-            |mark| Ledger::new(start, mark.line, mark.rejected, mark.plan),
+            |mark| Ledger::new(start, mark.line, mark.rejected, mark.plan).resuming(mark.resume),
         );
         table.open.insert(partition, ledger);
     }
@@ -290,22 +314,37 @@ impl<'a> Commit<'a> {
 
     /// Stores the marks of all partitions that changed, and tells the ledgers.
     fn flush(&mut self) -> Result<()> {
+        let Some(mut flush) = self.begin() else { return Ok(()) };
+        let mut refused = Vec::new();
+        let stored = self.store(&mut flush.marks, &mut refused);
+        self.conclude(flush, &refused, stored)
+    }
+
+    /// What is to be stored now; `None` if nothing changed. Behind it comes [`Commit::conclude`], before anything else.
+    pub(crate) fn begin(&mut self) -> Option<Flush> {
         self.urgent = false;
         if self.dirty.is_empty() {
-            return Ok(());
+            return None;
         }
         let begun = Instant::now();
-        let mut requests = self.requests();
+        let requests = self.requests();
         let mut marks: Vec<Mark> =
             requests.iter().map(|(partition, request)| self.mark(partition, request)).collect();
-        let stored = match self.commits {
-            Commits::Engine => self.store(&mut marks),
+        if self.commits == Commits::Sink {
             // Receipts say that it is committed.
-            Commits::Sink => {
-                marks.retain(|mark| self.fresh.contains(&mark.partition));
-                self.store(&mut marks)
-            }
-        };
+            marks.retain(|mark| self.fresh.contains(&mark.partition));
+        }
+        Some(Flush { requests, marks, begun })
+    }
+
+    /// Tells the ledgers what became of it. `refused` partitions are lost; of the others the marks are durable with
+    /// the ends that are left in them, if they are stored.
+    pub(crate) fn conclude(&mut self, flush: Flush, refused: &[Partition], stored: Result<()>) -> Result<()> {
+        let Flush { mut requests, marks, begun } = flush;
+        for partition in refused {
+            log::info!("{partition} belongs to another owner now; nothing more of it is committed here");
+            self.lost(partition);
+        }
         shorten(&mut requests, &marks);
         self.settle(&requests, stored.is_ok());
         stored?;
@@ -322,31 +361,25 @@ impl<'a> Commit<'a> {
         Ok(())
     }
 
-    /// Stores marks; those of partitions that are refused are taken away, and the partitions are lost.
-    fn store(&mut self, marks: &mut Vec<Mark>) -> Result<()> {
-        let mut refused = Vec::new();
+    /// Stores marks; those of partitions that are refused are taken away.
+    fn store(&mut self, marks: &mut Vec<Mark>, refused: &mut Vec<Partition>) -> Result<()> {
         let count = marks.len();
         let what = || format!("store the marks of {count} partitions");
         let (stop, metrics) = (self.stop, self.metrics);
         let patience = Patience { policy: self.retry, stop, metrics, service: self.marks.service() };
-        let stored = patience.retry(&what, || {
+        patience.retry(&what, || {
             if marks.is_empty() {
                 return Ok(());
             }
             let known = refused.len();
             let begun = Instant::now();
-            let stored = self.marks.store(marks, &mut refused);
+            let stored = self.marks.store(marks, refused);
             self.metrics.latencies.commit.since(begun);
             if refused.len() > known {
                 marks.retain(|mark| !refused.contains(&mark.partition));
             }
             stored
-        });
-        for partition in &refused {
-            log::info!("{partition} belongs to another owner now; nothing more of it is committed here");
-            self.lost(partition);
-        }
-        stored
+        })
     }
 
     fn requests(&mut self) -> Vec<(Partition, Request)> {

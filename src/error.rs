@@ -73,6 +73,12 @@ pub enum Error {
         /// The panic's message.
         message: String,
     },
+    /// It is not known what became of a batch, and trying again cannot tell. A source that can read its partition
+    /// again from its mark does so; else the run ends, and the next goes on.
+    InDoubt {
+        /// What happened, and to what.
+        what: String,
+    },
     /// `run` was called from a worker of the very pool that it would have to wait for.
     OwnPool,
     /// The work ended because the run was stopped; the cause is elsewhere.
@@ -150,9 +156,21 @@ impl Error {
             Error::Rejected { .. } | Error::TooManyRejected { .. } => "rejected",
             Error::OutputClosed => "closed",
             Error::Panicked { .. } => "panicked",
+            Error::InDoubt { .. } => "doubt",
             Error::OwnPool => "pool",
             Error::Stopped => "stopped",
             Error::Other { source, .. } => other_kind(&**source),
+        }
+    }
+
+    /// The service that failed or refused, where that is known: as metrics and logs call it.
+    pub fn service(&self) -> Option<&'static str> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Error::Other { source, .. } if source.is::<crate::kafka::Error>() => Some("kafka"),
+            #[cfg(feature = "s3")]
+            Error::Other { source, .. } if source.is::<crate::s3::Error>() => Some("s3"),
+            _ => None,
         }
     }
 
@@ -205,6 +223,9 @@ impl Error {
             Error::TooManyRejected { .. } => {
                 Some("the summary shows the first of them; --set processing.max_rejected=N raises the limit")
             }
+            Error::InDoubt { .. } => {
+                Some("run the same command again: it looks at what is there and goes on")
+            }
             Error::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                     Some("make room and run the same command again")
@@ -214,6 +235,8 @@ impl Error {
                 }
                 _ => None,
             },
+            #[cfg(feature = "http")]
+            Error::Other { source, .. } => source.downcast_ref::<crate::http::Error>()?.hint(),
             _ => None,
         }
     }
@@ -243,6 +266,10 @@ fn other_kind(error: &(dyn std::error::Error + 'static)) -> &'static str {
     }
     #[cfg(feature = "s3")]
     if let Some(error) = error.downcast_ref::<crate::s3::Error>() {
+        return error.kind();
+    }
+    #[cfg(feature = "http")]
+    if let Some(error) = error.downcast_ref::<crate::http::Error>() {
         return error.kind();
     }
     match (error.downcast_ref::<io::Error>(), error.source()) {
@@ -276,6 +303,7 @@ impl fmt::Display for Error {
             }
             Error::OutputClosed => f.write_str("the output was closed by its reader"),
             Error::Panicked { thread, message } => write!(f, "thread {thread} panicked: {message}"),
+            Error::InDoubt { what } => write!(f, "{what}: it is not known what became of the batch"),
             Error::OwnPool => f.write_str(
                 "run was called from a worker of the thread pool that it was given; call it from outside",
             ),

@@ -25,6 +25,9 @@ use crate::stop::Stop;
 /// than a second.
 const GROUP: usize = 256;
 
+/// How often the same batch may be in doubt before the run ends.
+const DOUBTS: u32 = 3;
+
 /// Work for a writer.
 pub(crate) enum Job {
     /// Whole batches of one partition, in order.
@@ -99,6 +102,8 @@ pub(crate) struct Writers<'a> {
     pub ledgers: &'a Ledgers,
     /// Whether ends must be planned before a batch is published.
     pub plans: bool,
+    /// Whether a partition in doubt can be read again.
+    pub rereads: bool,
     pub shape: Shape,
     /// Jobs that are queued or being done.
     pub pending: &'a AtomicUsize,
@@ -260,7 +265,9 @@ impl Writers<'_> {
 
     fn part(&self, upload: &Arc<OpenUpload>, part: &Part, notes: &Sender<Note>) -> Result<()> {
         let handle = self.open(upload)?;
-        self.retry("store a part", &upload.id, || handle.part(part))?;
+        if let Err(error) = self.retry("store a part", &upload.id, || handle.part(part)) {
+            return self.doubt(&upload.id, error, notes);
+        }
         match upload.stored_part() {
             Some(closed) => self.publish(upload, closed, notes),
             None => Ok(()),
@@ -290,14 +297,32 @@ impl Writers<'_> {
         }
         let handle = self.open(upload)?;
         let mut receipt = None;
-        self.retry("publish", &upload.id, || {
+        let published = self.retry("publish", &upload.id, || {
             let begun = Instant::now();
             receipt = Some(handle.publish(&batch, &totals)?);
             self.metrics.latencies.publish.since(begun);
             Ok(())
-        })?;
+        });
+        if let Err(error) = published {
+            return self.doubt(&upload.id, error, notes);
+        }
         upload.progress.lock().published = true;
         self.note(notes, receipt.map(|receipt| (receipt, batch.close)).into_iter().collect())
+    }
+
+    /// If it is not known what became of a batch, its partition is read again from its mark, where that can be
+    /// done: whoever reads it then looks at what is there. Any other error is passed on.
+    fn doubt(&self, id: &BatchId, error: Error, notes: &Sender<Note>) -> Result<()> {
+        let partition = &id.partition;
+        if !matches!(error, Error::InDoubt { .. }) || !self.rereads || self.ledgers.doubts(id) > DOUBTS {
+            return Err(error);
+        }
+        log::warn!("{error}; {partition} is read again from its last commit");
+        if self.ledgers.lose(partition) {
+            self.metrics.lost(partition);
+            notes.send(Note::Doubted(partition.clone())).map_err(|_| Error::Stopped)?;
+        }
+        Ok(())
     }
 
     /// Whether a batch may be published; blocks until that is known.

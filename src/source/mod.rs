@@ -7,6 +7,8 @@
 pub mod file;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "http")]
+pub mod http;
 
 use std::sync::Arc;
 
@@ -23,6 +25,12 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// Whatever keeps it from reading at all; the run ends with it.
     fn open(&self, start: &Start<'_>) -> Result<Vec<Box<dyn Reader>>>;
+
+    /// How many readers are worth having beside so many threads of the pool. More than those only where readers do
+    /// nothing but wait most of the time.
+    fn readers(&self, workers: usize) -> usize {
+        workers
+    }
 
     /// Where this source remembers what is done, if it does so itself (a Kafka group); else the run's state.
     fn marks(&self) -> Option<Arc<dyn Marks>> {
@@ -167,6 +175,16 @@ pub trait Marks: Send + Sync {
 
     /// Nothing of this partition is in flight any more; its last mark is stored.
     fn released(&self, _partition: &Partition) {}
+
+    /// Whether a partition can be given up at any time, to be assigned anew and read again from its mark:
+    /// [`Marks::doubted`]. Where it cannot, an [`Error::InDoubt`] ends the run.
+    fn rereads(&self) -> bool {
+        false
+    }
+
+    /// It is not known what became of a batch of this partition. It is treated as [`Read::Lost`] from now on, and is
+    /// to be assigned again, with a greater epoch, from its mark.
+    fn doubted(&self, _partition: &Partition) {}
 
     /// The run reached the end of all partitions; everything is stored.
     ///

@@ -3,6 +3,7 @@
 //! Eager (`range`): everything is let go of before the JoinGroup. Cooperative: the join says what is owned; what is
 //! then taken away is let go of in the new generation, followed by another join (KIP-429). Each join carries
 //! metadata that differ from the last one's, so that the coordinator always makes a new generation of it.
+//! A dynamic member whose run drains lets go and leaves instead of joining again.
 
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Before a join is tried again that made no new generation.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a member that has left sleeps at a time.
+const REST: Duration = Duration::from_secs(1);
+
 /// A generation that was joined.
 struct Joined {
     generation: i32,
@@ -43,6 +47,9 @@ struct Joined {
 
 impl Member<'_> {
     pub fn rebalance(&mut self) -> Result<(), Fault> {
+        if !self.group.cluster.stop().is_running() && self.group.settings.instance_id.is_none() {
+            return self.depart();
+        }
         self.know_topics()?;
         if self.group.settings.assignor == Assignor::Range {
             let owned = self.group.state.lock().owned();
@@ -55,6 +62,17 @@ impl Member<'_> {
             self.must_join = true;
         }
         Ok(())
+    }
+
+    /// The run drains, so nobody would read what a join brings. Lets go of everything as soon as what is in flight
+    /// is committed, and leaves: the others need not wait for the end of this run. Blocks until that end.
+    fn depart(&mut self) -> Result<(), Fault> {
+        let owned = self.group.state.lock().owned();
+        self.give_up(&owned)?;
+        self.leave("the run ends");
+        loop {
+            self.wait(Instant::now() + REST)?;
+        }
     }
 
     fn know_topics(&mut self) -> Result<(), Fault> {

@@ -8,7 +8,7 @@
 //! Kept from the boundary plan: one OffsetCommit is in flight; a tenancy ends before the JoinGroup that gives it up
 //! and is kept over a rebalance only as `state` says; a commit whose reply is lost ends all tenancies and forces a
 //! new generation; offsets are read with `require_stable`; metadata is never empty; nothing is ever committed
-//! without a generation. Pure: `assign`, `protocol`, `metadata`, `change`, `state`.
+//! without a generation. Pure: `assign`, `protocol`, `metadata`, `change`, `state`; `round` sends nothing either.
 
 pub mod assign;
 pub mod change;
@@ -17,11 +17,13 @@ pub mod settings;
 mod commit;
 mod fault;
 mod join;
+mod kept;
 mod lead;
 mod leftover;
 mod member;
 mod offsets;
 mod protocol;
+mod round;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -40,13 +42,15 @@ pub use commit::{Commit, CutShort};
 pub use leftover::transactional_id;
 pub use metadata::{Metadata, Remembered};
 pub use settings::GroupSettings;
+#[cfg(test)]
+pub(crate) use {offsets::judge, round::*, state::*};
 
 use super::cluster::{Cluster, TopicPartition};
 use crate::error::Result;
 use crate::source::Planned;
 use commit::CommitPath;
 use member::Member;
-use state::{Phase, State};
+use state::{Phase, State, Summons};
 
 /// A member of a consumer group.
 pub struct Group {
@@ -165,6 +169,23 @@ impl Group {
     /// How it was set.
     pub fn settings(&self) -> &GroupSettings {
         &self.settings
+    }
+
+    /// This tenancy is in doubt: nothing more of it is committed, and the group gives the partition anew, to be read
+    /// again from what is committed. The others stay.
+    pub fn doubted(&self, of: &TopicPartition, epoch: u64) {
+        let mut state = self.state.lock();
+        if state.is_owned(of, epoch, Instant::now()) {
+            state.lose(of);
+            state.summons.get_or_insert(Summons::Doubt);
+            drop(state);
+            self.rouse();
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn state(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.state.lock()
     }
 
     fn rouse(&self) {

@@ -9,21 +9,24 @@ use std::time::{Duration, Instant};
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
-use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
+use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName};
 use uuid::Uuid;
 
 use super::change::Committed;
 use super::fault::Fault;
 use super::member::{Member, check};
 use super::metadata::Remembered;
+use super::settings::GroupSettings;
 use super::state::{Fetched, Stored};
 use crate::error::{Error, Retry};
 use crate::kafka::cluster::{TopicPartition, topic_name};
 use crate::kafka::code::Code;
 use crate::kafka::connection::Connection;
-use crate::kafka::error::Error as KafkaError;
+use crate::kafka::error::{Error as KafkaError, Result as KafkaResult};
 use crate::kafka::wire::Api;
 
+/// The highest version with topic names.
+const MOST: i16 = 9;
 /// From this version on unstable offsets are told apart (Kafka 2.5).
 const STABLE: i16 = 7;
 /// From this version on a request is for several groups.
@@ -34,9 +37,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_secs(10);
 
 /// One partition's answer.
-struct Row {
-    of: TopicPartition,
-    code: Code,
+pub(super) struct Row {
+    pub of: TopicPartition,
+    pub code: Code,
     offset: i64,
     leader_epoch: i32,
     text: String,
@@ -48,7 +51,7 @@ impl Member<'_> {
         partitions: &[TopicPartition],
     ) -> Result<BTreeMap<TopicPartition, Fetched>, Fault> {
         let begun = Instant::now();
-        let mut told = false;
+        let mut tries = 0;
         let mut fetched = BTreeMap::new();
         while fetched.len() < partitions.len() {
             let open: Vec<_> = partitions.iter().filter(|of| !fetched.contains_key(*of)).cloned().collect();
@@ -56,8 +59,11 @@ impl Member<'_> {
             for row in self.ask_offsets(&open)? {
                 match row.code {
                     Code::NONE => {
-                        let (of, found) = self.judge(row)?;
-                        fetched.insert(of, found);
+                        let topic = self.group.cluster.topic(&row.of.topic);
+                        let topic_id = topic.map_or(Uuid::nil(), |topic| topic.id);
+                        let found = row.stored().map(|stored| (stored, row.leader_epoch));
+                        let judged = judge(&self.group.settings, &row.of, topic_id, found);
+                        fetched.insert(row.of, judged.map_err(Fault::Fatal)?);
                     }
                     code if code.retry() == Retry::Transient => unstable = Some((row.of, code)),
                     code => {
@@ -67,9 +73,13 @@ impl Member<'_> {
                 }
             }
             if fetched.len() < partitions.len() {
-                if let (Some((of, code)), false) = (unstable, told || begun.elapsed() < LONG) {
-                    told = true;
-                    log::warn!("group {}: waiting for the offset of {of}: {code}", self.group.settings.group);
+                // Others' transactions take some seconds at times. That counts once, and is told if it takes long.
+                let is_news = tries == 0 || tries == 1 && begun.elapsed() >= LONG;
+                if let (Some((of, code)), true) = (unstable, is_news) {
+                    tries += 1;
+                    let what = format_args!("group {}: waiting for offsets", self.group.settings.group);
+                    let error = KafkaError::Partition { of, api: "OffsetFetch", code };
+                    self.group.cluster.again(&what, &error, tries, PAUSE);
                 }
                 self.wait(Instant::now() + PAUSE)?;
                 self.beat_if_due()?;
@@ -81,75 +91,88 @@ impl Member<'_> {
 
     fn ask_offsets(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Row>, Fault> {
         let group = self.group_id();
-        let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
-        partitions.iter().for_each(|of| topics.entry(&of.topic).or_default().push(of.partition));
-        let rows =
-            self.ask(&OffsetFetchRequest::default().with_require_stable(true), |connection, request| {
-                let version = connection.version::<OffsetFetchRequest>(9)?;
-                if version < STABLE {
-                    return Err(too_old(connection, version));
-                }
-                let request = match version {
-                    GROUPS.. => {
-                        let topic = |(name, partitions): (&&str, &Vec<i32>)| {
-                            OffsetFetchRequestTopics::default()
-                                .with_name(topic_name(name))
-                                .with_partition_indexes(partitions.clone())
-                        };
-                        let asked = OffsetFetchRequestGroup::default()
-                            .with_group_id(group)
-                            .with_topics(Some(topics.iter().map(topic).collect()));
-                        request.clone().with_groups(vec![asked])
-                    }
-                    _ => {
-                        let topic = |(name, partitions): (&&str, &Vec<i32>)| {
-                            OffsetFetchRequestTopic::default()
-                                .with_name(topic_name(name))
-                                .with_partition_indexes(partitions.clone())
-                        };
-                        request
-                            .clone()
-                            .with_group_id(group)
-                            .with_topics(Some(topics.iter().map(topic).collect()))
-                    }
-                };
-                let timeout = self.group.cluster.options().request_timeout;
-                let answer = connection.call_within(&request, version, timeout)?;
-                let code = answer.groups.first().map_or(answer.error_code, |group| group.error_code);
-                check(connection, &request, version, code)?;
-                Ok(rows(answer))
-            })?;
-        Ok(rows.into_iter().filter(|row| partitions.contains(&row.of)).collect())
+        let timeout = self.group.cluster.options().request_timeout;
+        self.ask(&OffsetFetchRequest::default(), |connection, _| {
+            stable_offsets(connection, group, partitions, timeout)
+        })
     }
+}
 
-    /// Rule 8: another topic's commit means nothing, another output's plan must not be carried out here.
-    fn judge(&self, row: Row) -> Result<(TopicPartition, Fetched), Fault> {
-        let settings = &self.group.settings;
-        let topic_id = self.group.cluster.topic(&row.of.topic).map_or(Uuid::nil(), |topic| topic.id);
-        if row.offset < 0 {
-            return Ok((row.of, Fetched { topic_id, stored: None, committed: None }));
-        }
-        let metadata = Remembered::read(Some(&row.text), row.offset);
-        let stored = Some(Stored { offset: row.offset, text: row.text });
-        match &metadata {
-            Remembered::Ours(ours) if foreign(ours.topic_id, topic_id) => {
-                log::warn!("{}: the commit is of an earlier topic of this name and is ignored", row.of);
-                return Ok((row.of, Fetched { topic_id, stored, committed: None }));
-            }
-            Remembered::Ours(ours) if ours.location != settings.location && !ours.plan.is_empty() => {
-                let what = format!(
-                    "group {} has begun batches of {} for another output; finish with that output, or use another \
-                     group",
-                    settings.group, row.of
-                );
-                return Err(Fault::Fatal(Error::Usage(what)));
-            }
-            // What was set from outside is for the source to mention, once an assignment.
-            _ => {}
-        }
-        let committed = Committed { offset: row.offset, leader_epoch: row.leader_epoch, metadata };
-        Ok((row.of, Fetched { topic_id, stored, committed: Some(committed) }))
+/// Asks for offsets that nothing is about to change (KIP-447).
+pub(super) fn stable_offsets(
+    connection: &mut Connection,
+    group: GroupId,
+    partitions: &[TopicPartition],
+    timeout: Duration,
+) -> KafkaResult<Vec<Row>> {
+    let version = connection.version::<OffsetFetchRequest>(MOST)?;
+    if version < STABLE {
+        return Err(too_old(connection, version));
     }
+    let request = request(group, partitions, version);
+    let answer = connection.call_within(&request, version, timeout)?;
+    let code = answer.groups.first().map_or(answer.error_code, |group| group.error_code);
+    check(connection, &request, version, code)?;
+    Ok(rows(answer).into_iter().filter(|row| partitions.contains(&row.of)).collect())
+}
+
+fn request(group: GroupId, partitions: &[TopicPartition], version: i16) -> OffsetFetchRequest {
+    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+    partitions.iter().for_each(|of| topics.entry(&of.topic).or_default().push(of.partition));
+    let request = OffsetFetchRequest::default().with_require_stable(true);
+    if version >= GROUPS {
+        let topic = |(name, partitions): (&str, Vec<i32>)| {
+            OffsetFetchRequestTopics::default().with_name(topic_name(name)).with_partition_indexes(partitions)
+        };
+        let topics = topics.into_iter().map(topic).collect();
+        let asked = OffsetFetchRequestGroup::default().with_group_id(group).with_topics(Some(topics));
+        return request.with_groups(vec![asked]);
+    }
+    let topic = |(name, partitions): (&str, Vec<i32>)| {
+        OffsetFetchRequestTopic::default().with_name(topic_name(name)).with_partition_indexes(partitions)
+    };
+    request.with_group_id(group).with_topics(Some(topics.into_iter().map(topic).collect()))
+}
+
+impl Row {
+    /// What is stored, if anything is.
+    pub fn stored(&self) -> Option<Stored> {
+        (self.offset >= 0).then(|| Stored { offset: self.offset, text: self.text.clone() })
+    }
+}
+
+/// Rule 8: another topic's commit means nothing, another output's plan must not be carried out here. `topic_id` is
+/// the topic's id now. Pure.
+///
+/// # Errors
+/// [`Error::Usage`] if batches of another output are begun.
+pub(crate) fn judge(
+    settings: &GroupSettings,
+    of: &TopicPartition,
+    topic_id: Uuid,
+    found: Option<(Stored, i32)>,
+) -> Result<Fetched, Error> {
+    let Some((stored, leader_epoch)) = found else {
+        return Ok(Fetched { topic_id, stored: None, committed: None });
+    };
+    let metadata = Remembered::read(Some(&stored.text), stored.offset);
+    match &metadata {
+        Remembered::Ours(ours) if foreign(ours.topic_id, topic_id) => {
+            log::warn!("{of}: the commit is of an earlier topic of this name and is ignored");
+            return Ok(Fetched { topic_id, stored: Some(stored), committed: None });
+        }
+        Remembered::Ours(ours) if ours.location != settings.location && !ours.plan.is_empty() => {
+            return Err(Error::Usage(format!(
+                "group {} has begun batches of {of} for another output or with other names \
+                 (output.key, compress); finish with those, or use another group",
+                settings.group
+            )));
+        }
+        // What was set from outside is for the source to mention, once an assignment.
+        _ => {}
+    }
+    let committed = Committed { offset: stored.offset, leader_epoch, metadata };
+    Ok(Fetched { topic_id, stored: Some(stored), committed: Some(committed) })
 }
 
 fn foreign(committed: Uuid, current: Uuid) -> bool {
@@ -161,7 +184,7 @@ fn too_old(connection: &Connection, version: i16) -> KafkaError {
     KafkaError::Version {
         broker: connection.broker().clone(),
         api,
-        ours: (STABLE, 9),
+        ours: (STABLE, MOST),
         theirs: Some((0, version)),
     }
 }

@@ -21,13 +21,13 @@ use crate::kafka::code::Code;
 
 /// An offset with its metadata, as the coordinator keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stored {
+pub(crate) struct Stored {
     pub offset: i64,
     pub text: String,
 }
 
 /// What the group remembers of a partition after a rebalance.
-pub(super) struct Fetched {
+pub(crate) struct Fetched {
     pub topic_id: Uuid,
     pub stored: Option<Stored>,
     pub committed: Option<Committed>,
@@ -35,7 +35,7 @@ pub(super) struct Fetched {
 
 /// Where the member stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// In no generation.
     Out,
     /// A rebalance is under way; the last settled generation may be over.
@@ -46,7 +46,7 @@ pub(super) enum Phase {
 
 /// Why the group's thread must join again, as another thread found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Summons {
+pub(crate) enum Summons {
     /// The coordinator refused the member.
     Expelled(Code),
     /// It is not known what was committed: nothing may be done before there is a new generation.
@@ -60,9 +60,13 @@ struct Held {
     /// Sent, and neither acknowledged nor refused for sure.
     sent: Vec<Stored>,
     leaving: bool,
+    /// Nothing of it is in flight and nothing more will come: it need not be asked for.
+    released: bool,
+    /// Whether the coordinator is known to keep plans.
+    kept: bool,
 }
 
-pub(super) struct State {
+pub(crate) struct State {
     pub phase: Phase,
     member: String,
     generation: i32,
@@ -167,14 +171,18 @@ impl State {
             return;
         }
         held.leaving = true;
-        if self.changes.revoked(of, held.epoch) == Heard::No {
+        if held.released {
+            self.held.remove(of);
+        } else if self.changes.revoked(of, held.epoch) == Heard::No {
             self.held.remove(of);
         }
     }
 
-    /// Whether it was waited for.
+    /// Nothing of it is in flight any more. Whether it was waited for; else it stays until it is revoked.
     pub fn release(&mut self, of: &TopicPartition, epoch: u64) -> bool {
-        let leaving = self.held.get(of).is_some_and(|held| held.epoch == epoch && held.leaving);
+        let Some(held) = self.held.get_mut(of).filter(|held| held.epoch == epoch) else { return false };
+        held.released = true;
+        let leaving = held.leaving;
         if leaving {
             self.held.remove(of);
         }
@@ -238,7 +246,15 @@ impl State {
     fn assign(&mut self, of: TopicPartition, fetched: Fetched) {
         let (epoch, topic_id) = (self.next_epoch, fetched.topic_id);
         self.next_epoch += 1;
-        let held = Held { epoch, topic_id, acknowledged: fetched.stored, sent: Vec::new(), leaving: false };
+        let held = Held {
+            epoch,
+            topic_id,
+            kept: planned_until(fetched.stored.as_ref()).is_some(),
+            acknowledged: fetched.stored,
+            sent: Vec::new(),
+            leaving: false,
+            released: false,
+        };
         self.held.insert(of.clone(), held);
         self.changes.assigned(Tenancy { of, topic_id, epoch, committed: fetched.committed });
     }
@@ -246,10 +262,19 @@ impl State {
     /// The last end that the coordinator is known to have planned: batches may be published up to it.
     pub fn planned_until(&self, of: &TopicPartition, epoch: u64) -> Option<u64> {
         let held = self.held.get(of).filter(|held| held.epoch == epoch)?;
-        let stored = held.acknowledged.as_ref()?;
-        match Remembered::read(Some(&stored.text), stored.offset) {
-            Remembered::Ours(metadata) => metadata.plan.last().map(|planned| planned.end),
-            Remembered::Absent | Remembered::Foreign(_) => None,
+        planned_until(held.acknowledged.as_ref())
+    }
+
+    /// What the coordinator acknowledged, if it is the first plan of its tenancy and was not read back yet.
+    pub fn unproven(&self, of: &TopicPartition, epoch: u64) -> Option<Stored> {
+        let held = self.held.get(of).filter(|held| held.epoch == epoch && !held.kept)?;
+        held.acknowledged.clone().filter(|stored| planned_until(Some(stored)).is_some())
+    }
+
+    /// The coordinator keeps the plans of this tenancy.
+    pub fn proven(&mut self, of: &TopicPartition, epoch: u64) {
+        if let Some(held) = self.held.get_mut(of).filter(|held| held.epoch == epoch) {
+            held.kept = true;
         }
     }
 
@@ -275,6 +300,15 @@ impl State {
         if let Some(held) = self.held.get_mut(of).filter(|held| held.epoch == epoch) {
             held.sent.retain(|sent| sent != stored);
         }
+    }
+}
+
+/// The last end of the plan that is in it.
+fn planned_until(stored: Option<&Stored>) -> Option<u64> {
+    let stored = stored?;
+    match Remembered::read(Some(&stored.text), stored.offset) {
+        Remembered::Ours(metadata) => metadata.plan.last().map(|planned| planned.end),
+        Remembered::Absent | Remembered::Foreign(_) => None,
     }
 }
 

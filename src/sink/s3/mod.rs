@@ -10,6 +10,7 @@
 //! A batch that an earlier owner planned may be stored already, and records that its object holds may have left the
 //! source since: the object is looked at first, and stays if it is of this batch.
 
+mod publish;
 mod upload;
 
 use std::sync::Arc;
@@ -18,12 +19,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::batch::{Batch, BatchId, Body, Receipt};
 use crate::cut::Close;
 use crate::error::Result;
-use crate::s3::{self, Bucket, Condition, Content, Found, Object};
+use crate::s3::{self, Bucket, Condition, Content, Object};
 use crate::sink::key::Namer;
 use crate::sink::{DeadLetters, Framing, Order, Shape, Sink, Upload};
 
+#[cfg(test)]
+pub(crate) use publish::*;
+#[cfg(not(test))]
+use publish::{Again, Conditional, Expected, Published, Publishing, Step};
+
 /// What every object carries: where its batch begins and when it was opened.
-const BATCH: &str = "pipeline-batch";
+pub(crate) const BATCH: &str = "pipeline-batch";
 
 /// How batches are stored.
 #[derive(Debug)]
@@ -118,48 +124,46 @@ impl Target {
         expected: &Expected<'_>,
         send: impl Fn(Condition<'_>) -> s3::Result<()>,
     ) -> s3::Result<Published> {
-        if expected.again == Again::Maybe
-            && let Some(found) = self.bucket().head(expected.key)?
-            && found.metadata(BATCH) == Some(mark(expected.id).as_str())
-        {
-            return Ok(Published::Before);
-        }
-        let conditional = self.conditional.load(Ordering::Relaxed);
-        let condition = if conditional { Condition::Absent } else { Condition::None };
-        match send(condition) {
-            Ok(()) => Ok(Published::Now),
-            Err(error) if !conditional => Err(error),
-            Err(error) => match error.status() {
-                Some(412) => self.settle(expected, send),
-                Some(501) if self.options.conditions == Conditions::Try => {
-                    if self.conditional.swap(false, Ordering::Relaxed) {
-                        log::warn!("{error}; storing without conditions from now on (s3.conditional = off)");
-                    }
-                    send(Condition::None).map(|()| Published::Now)
+        let what = || self.bucket().subject("store", expected.key);
+        let conditional =
+            if self.conditional.load(Ordering::Relaxed) { Conditional::Yes } else { Conditional::No };
+        let mut publishing = Publishing::new(expected.again, conditional, self.options.occupied);
+        loop {
+            let step = publishing.step();
+            match &step {
+                Step::Look => publishing.found(expected, self.bucket().head(expected.key)?.as_ref()),
+                Step::Done(published) => return Ok(*published),
+                Step::Occupied(how) => {
+                    return Err(s3::Error::Occupied { what: what(), how: how.clone() });
                 }
-                _ => Err(error),
-            },
+                Step::Odd => {
+                    // It was there a moment ago.
+                    return Err(s3::Error::Odd { what: what(), why: "it is there and it is not".into() });
+                }
+                Step::SendIfAbsent | Step::SendIfMatch(_) | Step::Send => {
+                    let condition = step.condition().unwrap_or(Condition::None);
+                    match send(condition) {
+                        Ok(()) => publishing.sent(),
+                        Err(error) => match error.status() {
+                            Some(412) if condition != Condition::None => publishing.refused(),
+                            Some(501) if condition != Condition::None && self.may_do_without(&error) => {
+                                publishing.ignored();
+                            }
+                            _ => return Err(error),
+                        },
+                    }
+                }
+            }
         }
     }
 
-    /// Something is there: this batch, or something else.
-    fn settle(
-        &self,
-        expected: &Expected<'_>,
-        send: impl Fn(Condition<'_>) -> s3::Result<()>,
-    ) -> s3::Result<Published> {
-        let what = || self.bucket().subject("store", expected.key);
-        let Some(found) = self.bucket().head(expected.key)? else {
-            // It was there a moment ago.
-            return Err(s3::Error::Odd { what: what(), why: "it is there and it is not".into() });
-        };
-        match expected.difference(&found) {
-            None => Ok(Published::Before),
-            Some(_) if self.options.occupied == Occupied::Replace => {
-                send(Condition::Match(&found.etag)).map(|()| Published::Now)
-            }
-            Some(how) => Err(s3::Error::Occupied { what: what(), how }),
+    /// Whether a store that does not know of conditions will do; it is not asked with them any more.
+    fn may_do_without(&self, error: &s3::Error) -> bool {
+        let may = self.options.conditions == Conditions::Try;
+        if may && self.conditional.swap(false, Ordering::Relaxed) {
+            log::warn!("{error}; storing without conditions from now on (s3.conditional = off)");
         }
+        may
     }
 
     /// Whether the batch is there although nobody heard of it.
@@ -183,49 +187,8 @@ impl Target {
     }
 }
 
-/// What an object of a batch must be.
-struct Expected<'a> {
-    key: &'a str,
-    id: &'a BatchId,
-    again: Again,
-    len: u64,
-    crc32c: u32,
-}
-
-/// Whether another owner may have stored a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Again {
-    Never,
-    Maybe,
-}
-
-/// When an object got its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Published {
-    Now,
-    /// By an earlier try or another owner.
-    Before,
-}
-
-impl Expected<'_> {
-    /// How what is there differs from what was to be stored.
-    fn difference(&self, found: &Found) -> Option<String> {
-        if found.metadata(BATCH) != Some(mark(self.id).as_str()) {
-            return Some("it is not of this batch".into());
-        }
-        if self.again == Again::Maybe {
-            // What has left the source since is still in there.
-            return None;
-        }
-        if found.len != self.len {
-            return Some(format!("it has {} bytes, not {}", found.len, self.len));
-        }
-        found.crc32c.filter(|crc32c| *crc32c != self.crc32c).map(|_| "its checksum is another".into())
-    }
-}
-
 /// What tells a batch from others that have had its name.
-fn mark(id: &BatchId) -> String {
+pub(crate) fn mark(id: &BatchId) -> String {
     format!("{}@{}", id.start, id.opened_at)
 }
 
@@ -236,6 +199,8 @@ impl Sink for S3Sink {
             writers: self.target.options.writers,
             order: Order::Any,
             part: Some(self.target.options.part),
+            // R2 takes no others.
+            even_parts: true,
             framing: Framing::Batch,
             dead_letters: DeadLetters::Store,
             checksums: true,

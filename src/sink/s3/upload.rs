@@ -2,7 +2,8 @@
 //! upload, begun when its first part comes; a stream whose first part is its last waits and is one PUT.
 //!
 //! [`Upload::publish`] may be called again after an error at any point. If the store does not know the upload any
-//! more, it was completed and nobody heard of it, or somebody else gave it up: the object tells which.
+//! more, it was completed and nobody heard of it, or somebody else gave it up: the object tells which. In the second
+//! case the batch is in doubt ([`Error::InDoubt`]), and whoever can reads it again (boundary plan, rule 16).
 
 use parking_lot::Mutex;
 
@@ -91,7 +92,7 @@ impl S3Upload {
         Ok(Some(key.clone()))
     }
 
-    fn complete(&self, upload: &Multipart, tags: &[PartTag], expected: &Expected<'_>) -> s3::Result<()> {
+    fn complete(&self, upload: &Multipart, tags: &[PartTag], expected: &Expected<'_>) -> Result<()> {
         let bucket = self.target.bucket();
         let completed = self
             .target
@@ -102,13 +103,18 @@ impl S3Upload {
                 give_up(bucket, upload);
                 Ok(())
             }
-            Err(error) if error.has_code("NoSuchUpload") => match self.target.is_published(expected)? {
+            Err(error) if is_gone(&error) => match self.target.is_published(expected)? {
                 true => Ok(()),
-                false => Err(error),
+                false => Err(Error::InDoubt { what: error.to_string() }),
             },
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Whether the store does not know the upload any more.
+fn is_gone(error: &s3::Error) -> bool {
+    error.has_code("NoSuchUpload")
 }
 
 /// Removes the parts of an upload that comes to nothing.
@@ -138,7 +144,11 @@ impl Upload for S3Upload {
             return Ok(());
         }
         let upload = self.upload(part.stream)?;
-        let tag = self.target.bucket().part(&upload, part.index + 1, Content::Pieces(&part.body))?;
+        let tag = self.target.bucket().part(&upload, part.index + 1, Content::Pieces(&part.body));
+        let tag = tag.map_err(|error| match is_gone(&error) {
+            true => Error::InDoubt { what: error.to_string() },
+            false => error.into(),
+        })?;
         if let Slot::Begun(_, tags) = &mut *self.slots[place].lock() {
             let index = part.index as usize;
             if tags.len() <= index {

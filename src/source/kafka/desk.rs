@@ -11,11 +11,11 @@ use parking_lot::Mutex;
 
 use crate::kafka::cluster::TopicPartition;
 use crate::kafka::group::{Change, Tenancy};
-use crate::record::{Identity, Partition};
+use crate::record::{Identity, Partition, TopicPart};
 
 /// One partition in the hands of this run.
 #[derive(Clone, Debug)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     pub tenancy: Arc<Tenancy>,
     pub partition: Partition,
     pub reader: usize,
@@ -27,7 +27,7 @@ pub(super) struct Seat {
 
 /// What a reader must do.
 #[derive(Clone, Debug)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// Begin with a partition.
     Take(Seat),
     /// Stop reading it; what was read of it is stored and committed.
@@ -37,7 +37,7 @@ pub(super) enum Order {
 }
 
 #[derive(Default)]
-pub(super) struct Desk {
+pub(crate) struct Desk {
     table: Mutex<Table>,
     /// Everything is read and, in a group, committed by whoever had it.
     done: AtomicBool,
@@ -172,6 +172,11 @@ fn partition(tenancy: &Tenancy) -> Partition {
         position: "offset",
         opened_at: None,
         epoch: tenancy.epoch,
-        stem: Some(format!("{topic}-{partition}-{:08x}", tenancy.topic_id.as_fields().0)),
+        topic: Some(TopicPart {
+            topic: topic.to_string(),
+            partition: *partition,
+            id: tenancy.topic_id.as_fields().0,
+        }),
+        cycle: None,
     })
 }

@@ -30,19 +30,19 @@ use crossbeam_channel::Receiver;
 
 use crate::config::kafka::{From, OutOfRange, Until};
 use crate::error::{Error, Result, Retry};
-use crate::kafka::cluster::{At, Cluster, TopicPartition};
+use crate::kafka::cluster::{At, Cluster, REACH, TopicPartition};
 use crate::kafka::consumer::FetchSettings;
 use crate::kafka::group::{Group, GroupSettings};
 use crate::record::Payload;
 use crate::source::{Marks, Reader, Source, Start, Task};
 
+#[cfg(test)]
+pub(crate) use {desk::*, marks::*, start::*};
+
 use desk::Desk;
 use marks::GroupMarks;
 use reader::KafkaReader;
 
-/// How long a run looks for its cluster before it begins: long enough for a broker that is being restarted, short
-/// enough for whoever waits at a terminal and has mistyped an address.
-const REACH: Duration = Duration::from_secs(20);
 /// How long asking for topics and offsets is tried once the cluster has answered.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -78,11 +78,11 @@ pub struct KafkaSource {
 }
 
 /// What readers, group and commit thread share.
-struct Shared {
+pub(crate) struct Shared {
     cluster: Cluster,
     options: KafkaOptions,
-    group: Option<Arc<Group>>,
-    desk: Desk,
+    pub(crate) group: Option<Arc<Group>>,
+    pub(crate) desk: Desk,
     /// Bytes of record batches that were fetched, as they are stored in the brokers.
     consumed: Arc<AtomicU64>,
 }
@@ -122,6 +122,13 @@ impl KafkaSource {
     /// The group it is a member of, for a sink that commits offsets in its transactions.
     pub fn group(&self) -> Option<Arc<Group>> {
         self.shared.group.clone()
+    }
+}
+
+#[cfg(test)]
+impl KafkaSource {
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
     }
 }
 

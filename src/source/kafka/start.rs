@@ -11,7 +11,7 @@ use crate::kafka::group::{Committed, Remembered};
 use crate::source::{Mark, Planned};
 
 /// Where a partition begins.
-pub(super) struct Begin {
+pub(crate) struct Begin {
     pub offset: u64,
     /// The epoch of the leader that wrote the record before it, or -1.
     pub leader_epoch: i32,
@@ -32,10 +32,9 @@ impl Shared {
                 plan: self.plan(of, committed)?,
             });
         }
-        match self.options.from {
+        let known = self.options.from != From::Earliest && self.is_known(of)?;
+        match origin(self.options.from, if known { Age::Younger } else { Age::Older }) {
             From::Earliest => self.resolve(of, At::Earliest),
-            // Partitions that are younger than the group's first commit are read whole.
-            _ if self.is_known(of)? => self.resolve(of, At::Earliest),
             From::Latest => self.resolve(of, At::Latest),
             From::Time(time) => match self.resolve(of, At::Time(time))? {
                 // Nothing that late yet.
@@ -48,27 +47,7 @@ impl Shared {
     /// The ends beyond a commit at which batches may be published already. The group has seen to it that they are of
     /// this output.
     fn plan(&self, of: &TopicPartition, committed: &Committed) -> Result<Vec<Planned>> {
-        let Remembered::Ours(metadata) = &committed.metadata else {
-            log::warn!(
-                "{of}: the commit at {} was not made by this program; going on there",
-                committed.offset
-            );
-            return Ok(Vec::new());
-        };
-        let Some(last) = metadata.plan.last() else { return Ok(Vec::new()) };
-        let end = self.offset(of, At::Latest, Isolation::ReadUncommitted)?;
-        if last.end > end {
-            return Err(refused(
-                &of.topic,
-                format!(
-                    "batches of {of} are planned up to {}, but the log ends at {end}: its end was lost, as after an \
-                     unclean leader election. What is published may hold records that the topic has no longer. Look \
-                     at the output, then set the group's offset (kafka-consumer-groups --reset-offsets) to go on",
-                    last.end
-                ),
-            ));
-        }
-        Ok(metadata.plan.clone())
+        recovered(of, committed, || self.offset(of, At::Latest, Isolation::ReadUncommitted))
     }
 
     /// Whether the group has committed anything of a partition's topic.
@@ -91,6 +70,45 @@ impl Shared {
         let found = found.first().ok_or_else(|| refused(&of.topic, "the broker did not name its offsets"))?;
         Ok(u64::try_from(found.offset).unwrap_or(u64::MAX))
     }
+}
+
+/// Whether a partition has been there for longer than the group has committed anything of its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    Older,
+    Younger,
+}
+
+/// Where a partition without a commit begins: one that is younger than the group's first commit is read whole. Pure.
+pub(crate) fn origin(from: From, age: Age) -> From {
+    if age == Age::Younger { From::Earliest } else { from }
+}
+
+/// The planned ends beside a commit. `log_end` is asked for if there are any.
+///
+/// # Errors
+/// If a batch is planned beyond the log's end: waiting for it would mix records of two logs.
+pub(crate) fn recovered(
+    of: &TopicPartition,
+    committed: &Committed,
+    log_end: impl FnOnce() -> Result<u64>,
+) -> Result<Vec<Planned>> {
+    let Remembered::Ours(metadata) = &committed.metadata else {
+        log::warn!("{of}: the commit at {} was not made by this program; going on there", committed.offset);
+        return Ok(Vec::new());
+    };
+    let Some(last) = metadata.plan.last() else { return Ok(Vec::new()) };
+    let end = log_end()?;
+    if last.end > end {
+        let planned = last.end;
+        let why = format!(
+            "batches of {of} are planned up to {planned}, but the log ends at {end}: its end was lost, as after an \
+             unclean leader election. What is published may hold records that the topic has no longer. Look at the \
+             output, then set the group's offset (kafka-consumer-groups --reset-offsets) to go on"
+        );
+        return Err(refused(&of.topic, why));
+    }
+    Ok(metadata.plan.clone())
 }
 
 impl Begin {
