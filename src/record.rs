@@ -334,7 +334,7 @@ impl Chunk {
     }
 
     /// [`Chunk::mark`] for a record that counts for `weight` bytes.
-    #[inline]
+    #[inline(always)]
     fn mark_weighing(&mut self, entry: Entry, weight: u32) -> Room {
         if self.cutters.current().planned().is_some() {
             self.cut_planned(entry.position);

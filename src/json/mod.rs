@@ -111,6 +111,11 @@ impl Scanner {
         Scanner { cursor: Cursor { first: true, ..Cursor::default() }, kind }
     }
 
+    /// Whether each record is a line.
+    pub fn finds_lines(&self) -> bool {
+        matches!(self.kind, Kind::Lines(_))
+    }
+
     /// A scanner of one value that has the array of records somewhere inside. `pointers` are the steps to that array,
     /// then those to small values that are wanted besides ([`Scanner::told`]); at most 31 of them.
     pub fn page(pointers: Vec<Vec<String>>) -> Self {

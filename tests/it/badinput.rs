@@ -341,3 +341,13 @@ fn what_is_known_to_be_no_text_is_said_at_once() {
     let dir = with("in.txt", b"PK\x03\x04 a line\n");
     run(dir.path(), &["-f", "text", "in.txt"]).exits(0);
 }
+
+#[test]
+fn a_memory_limit_that_is_too_small_is_refused_with_the_arithmetic() {
+    let dir = with("a.json", "1\n");
+    run(dir.path(), &["a.json", "--set", "processing.memory_limit=1MiB"])
+        .exits(2)
+        .says("memory_limit is 1024 KiB, but at least ")
+        .says(" KiB are needed: 512 for reading, ");
+    assert!(out(&dir).keys().all(|name| !name.starts_with("processed")));
+}

@@ -41,6 +41,8 @@ const LARGE: usize = 1 << 20;
 pub(super) struct Filler {
     partition: Partition,
     payload: Payload,
+    /// Whether records are lines.
+    by_lines: bool,
     scanner: Scanner,
     /// What the scanner found already, but stands in the next chunk.
     pending: Option<Found>,
@@ -126,6 +128,7 @@ impl Filler {
         Filler {
             partition,
             payload,
+            by_lines: scanner.finds_lines(),
             scanner,
             pending: None,
             ahead,
@@ -260,6 +263,11 @@ impl Filler {
             extra: 0,
         });
         self.work.done = span.next;
+        // A line has no line feed but the one that ended it: what is known need not be counted.
+        if self.by_lines && self.work.counted == span.begin {
+            self.work.line += u64::from(span.next > span.stop);
+            self.work.counted = span.next;
+        }
         if chunk.cuts.len() > cuts {
             self.number_cut(chunk);
         }
