@@ -27,7 +27,7 @@ use crate::config::{MaxRejected, OnReject};
 use crate::cut::Limits;
 use crate::error::{Error, Result};
 use crate::lot::Tools;
-use crate::memory::Plan;
+use crate::memory::{Needs, Plan};
 use crate::metrics::Metrics;
 use crate::process::{Chunks, Shop};
 use crate::read::{Flows, Lane, Readers};
@@ -236,7 +236,8 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(pipe: &'a Pipeline<'a>, pool: &'a ThreadPool, marks: &'a dyn Marks) -> Result<Self> {
         let workers = pool.current_num_threads();
-        let plan = Plan::new(&pipe.settings, &pipe.sink.shape(), workers, pipe.source.buffers())?;
+        let needs = Needs { workers, readers: pipe.source.readers(workers), buffers: pipe.source.buffers() };
+        let plan = Plan::new(&pipe.settings, &pipe.sink.shape(), needs)?;
         let budget = Budget::new(plan.flow);
         let freed = budget.clone();
         pipe.stop.on_change(move || freed.notify());

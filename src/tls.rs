@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, TlsProvider};
 
 /// What is wrong with a file, in words that name its setting.
@@ -59,7 +60,22 @@ fn client(files: &Files) -> Result<Option<ClientCert>, Fault> {
     };
     let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
     let key = PrivateKey::from_pem(&pem).map_err(|error| wrong(&error))?;
+    fits(&chain, path).map_err(|error| {
+        format!(
+            "{0}key {1}: it is not the key of {0}cert {2}: {error}",
+            files.settings,
+            path.display(),
+            cert.display()
+        )
+    })?;
     Ok(Some(ClientCert::new_with_certs(&owned(&chain), key)))
+}
+
+/// Whether the key in a file is that of a certificate. Nobody asks later: the client takes both as they are, and panics.
+fn fits(chain: &[CertificateDer<'static>], key: &Path) -> Result<(), String> {
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| error.to_string())?;
+    let both = CertifiedKey::from_der(chain.to_vec(), key, &ring::default_provider());
+    both.map(drop).map_err(|error| error.to_string())
 }
 
 fn certificates(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'static>>, Fault> {

@@ -4,7 +4,7 @@
 use argh::{ArgsInfo, FromArgs};
 use pipeline::config::setting::Value;
 
-/// Moves JSON records from files and Kafka to a directory, a file, Kafka or stdout.
+/// Moves JSON records from files, Kafka and HTTP APIs to a directory, a file, S3, Kafka or stdout.
 #[derive(FromArgs, ArgsInfo, Debug, Default)]
 pub struct Args {
     /// what is read

@@ -241,7 +241,7 @@ pub static OPTIONS: &[Opt] = &[
     switch(
         "check",
         Group::Configuration,
-        "validate the configuration, try inputs, brokers and output, run nothing",
+        "validate the configuration, try inputs, endpoints, brokers and output, run nothing",
     ),
     switch(
         "print-config",

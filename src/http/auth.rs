@@ -7,12 +7,12 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use ureq::Agent;
 use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use ureq::http::{HeaderName, HeaderValue, Request, StatusCode};
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
+use super::Line;
 use super::error::{Error, Result};
 use super::origin::shown;
 use crate::config::secret::Secret;
@@ -80,7 +80,7 @@ impl Auth {
     ///
     /// # Errors
     /// If no token is had, or a secret cannot stand in a header.
-    pub fn header(&self, agent: &Agent) -> Result<Option<(HeaderName, HeaderValue)>> {
+    pub fn header(&self, line: &Line) -> Result<Option<(HeaderName, HeaderValue)>> {
         let bearer = |token: &Secret| format!("Bearer {}", exposed(token));
         let (name, value) = match &self.login {
             Login::None => return Ok(None),
@@ -90,7 +90,7 @@ impl Auth {
                 let name = header.parse().map_err(|_| unsendable("http.auth.header"))?;
                 (name, exposed(value).to_owned())
             }
-            Login::OAuth { .. } => (AUTHORIZATION, bearer(&self.token(agent)?)),
+            Login::OAuth { .. } => (AUTHORIZATION, bearer(&self.token(line)?)),
         };
         let mut value = HeaderValue::from_str(&value).map_err(|_| unsendable("a secret of http.auth"))?;
         value.set_sensitive(true);
@@ -102,16 +102,16 @@ impl Auth {
         matches!(self.login, Login::OAuth { .. }) && self.token.lock().take().is_some()
     }
 
-    fn token(&self, agent: &Agent) -> Result<Secret> {
+    fn token(&self, line: &Line) -> Result<Secret> {
         let mut held = self.token.lock();
         if let Some(token) = held.as_ref().filter(|token| token.until > Instant::now()) {
             return Ok(token.text.clone());
         }
-        let token = self.fetch(agent)?;
+        let token = self.fetch(line)?;
         Ok(held.insert(token).text.clone())
     }
 
-    fn fetch(&self, agent: &Agent) -> Result<Token> {
+    fn fetch(&self, line: &Line) -> Result<Token> {
         let Login::OAuth { token_url, client_id, client_secret, scope } = &self.login else {
             return Err(unsendable("http.auth"));
         };
@@ -124,7 +124,7 @@ impl Auth {
         // RFC 6749, section 2.3.1: both are form-encoded first.
         let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
         let header = basic(&encoded(client_id), &encoded(secret));
-        let first = ask(agent, token_url, Some(&header), &form.finish())?;
+        let first = ask(line, token_url, Some(&header), &form.finish())?;
         if !matches!(first.0, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) {
             return token_of(token_url, first);
         }
@@ -135,7 +135,7 @@ impl Auth {
         if let Some(scope) = scope {
             form.append_pair("scope", scope);
         }
-        token_of(token_url, ask(agent, token_url, None, &form.finish())?)
+        token_of(token_url, ask(line, token_url, None, &form.finish())?)
     }
 }
 
@@ -151,7 +151,7 @@ fn unsendable(what: &str) -> Error {
     Error::Config(format!("{what} has characters that no header can have"))
 }
 
-fn ask(agent: &Agent, url: &Url, login: Option<&str>, form: &str) -> Result<(StatusCode, Vec<u8>)> {
+fn ask(line: &Line, url: &Url, login: Option<&str>, form: &str) -> Result<(StatusCode, Vec<u8>)> {
     let lost = |error: ureq::Error| Error::Transport {
         what: format!("POST {}", shown(url)),
         source: Box::new(error),
@@ -163,7 +163,7 @@ fn ask(agent: &Agent, url: &Url, login: Option<&str>, form: &str) -> Result<(Sta
         request = request.header(AUTHORIZATION, login);
     }
     let request = request.body(form).map_err(|_| unsendable("http.auth"))?;
-    let mut answer = agent.run(request).map_err(lost)?;
+    let mut answer = line.send(url, request).map_err(lost)?;
     let body = answer.body_mut().with_config().limit(ANSWER).read_to_vec().map_err(lost)?;
     Ok((answer.status(), body))
 }

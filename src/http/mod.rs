@@ -11,6 +11,7 @@ mod error;
 mod origin;
 mod pace;
 pub mod pagination;
+mod proxy;
 #[cfg(test)]
 pub(crate) mod script;
 #[cfg(test)]
@@ -20,9 +21,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ureq::Agent;
 use ureq::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use ureq::http::{Method, Request, StatusCode};
+use ureq::http::{Method, Request, Response, StatusCode};
+use ureq::{Agent, AsSendBody};
 use url::Url;
 
 pub use auth::Login;
@@ -38,6 +39,7 @@ use crate::stop::Stop;
 use auth::Auth;
 use origin::place;
 use pace::Rate;
+use proxy::Proxies;
 
 /// How often an answer may lead on before it leads nowhere.
 const REDIRECTS: usize = 10;
@@ -93,13 +95,29 @@ pub enum Verify {
 pub struct Client(Arc<Inner>);
 
 struct Inner {
-    agent: Agent,
+    line: Line,
     options: Options,
     headers: HeaderMap,
     auth: Auth,
     rate: Option<Rate>,
     stop: Stop,
     services: Services,
+}
+
+/// Sends requests, through the proxy that stands before a server.
+struct Line {
+    agent: Agent,
+    proxies: Proxies,
+}
+
+impl Line {
+    fn send(
+        &self,
+        url: &Url,
+        request: Request<impl AsSendBody>,
+    ) -> std::result::Result<Response<ureq::Body>, ureq::Error> {
+        self.agent.run(self.agent.configure_request(request).proxy(self.proxies.before(url)).build())
+    }
 }
 
 /// An answer whose body is still to be read.
@@ -154,6 +172,7 @@ impl Client {
             .user_agent(concat!("pipeline/", env!("CARGO_PKG_VERSION")))
             .accept("")
             .accept_encoding("")
+            .proxy(None)
             .timeout_resolve(limit)
             .timeout_connect(limit)
             .timeout_send_request(limit)
@@ -168,8 +187,9 @@ impl Client {
         // Readers stop at a drain: nothing that they wait for matters any more.
         let ending = agent.clone();
         stop.on_change(move || ending.clone().shutdown());
+        let proxies = Proxies::of(&|name| std::env::var(name).ok())?;
         let inner = Inner {
-            agent,
+            line: Line { agent, proxies },
             headers: headers(&options)?,
             auth: Auth::new(options.login.clone()),
             rate: options.rate_limit.map(Rate::new),
@@ -217,13 +237,7 @@ impl Client {
     }
 
     /// Asks once; with another token where the server does not take the first.
-    fn answer(
-        &self,
-        what: &str,
-        home: &Url,
-        url: &Url,
-        method: &Method,
-    ) -> Result<ureq::http::Response<ureq::Body>> {
+    fn answer(&self, what: &str, home: &Url, url: &Url, method: &Method) -> Result<Response<ureq::Body>> {
         let elsewhere = || Error::Elsewhere { what: what.to_owned(), to: place(url) };
         let trust = self.0.options.hosts.trust(home, url).ok_or_else(elsewhere)?;
         if url.scheme() == "https" && self.0.options.tls.is_none() {
@@ -239,13 +253,7 @@ impl Client {
         Ok(answer)
     }
 
-    fn send(
-        &self,
-        what: &str,
-        url: &Url,
-        method: &Method,
-        trust: Trust,
-    ) -> Result<ureq::http::Response<ureq::Body>> {
+    fn send(&self, what: &str, url: &Url, method: &Method, trust: Trust) -> Result<Response<ureq::Body>> {
         let inner = &self.0;
         if let Some(rate) = &inner.rate {
             // A drain is told by the caller, who looks at the stop.
@@ -256,7 +264,7 @@ impl Client {
             match trust {
                 Trust::Home => {
                     all.extend(inner.headers.clone());
-                    all.extend(inner.auth.header(&inner.agent)?);
+                    all.extend(inner.auth.header(&inner.line)?);
                 }
                 Trust::Stranger => all.extend(common()),
             }
@@ -269,13 +277,13 @@ impl Client {
                 if !typed {
                     request = request.header(header::CONTENT_TYPE, "application/json");
                 }
-                inner.agent.run(request.body(body.as_str()).map_err(unsendable)?).map_err(lost)
+                inner.line.send(url, request.body(body.as_str()).map_err(unsendable)?).map_err(lost)
             }
-            _ => inner.agent.run(request.body(()).map_err(unsendable)?).map_err(lost),
+            _ => inner.line.send(url, request.body(()).map_err(unsendable)?).map_err(lost),
         }
     }
 
-    fn reply(&self, what: &str, url: Url, answer: ureq::http::Response<ureq::Body>) -> Result<Reply> {
+    fn reply(&self, what: &str, url: Url, answer: Response<ureq::Body>) -> Result<Reply> {
         let (parts, body) = answer.into_parts();
         if !parts.status.is_success() {
             let after = retry_after(&parts.headers, SystemTime::now());

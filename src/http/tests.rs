@@ -346,3 +346,21 @@ fn nothing_encrypted_is_led_to_where_no_authorities_were_read() {
     let it = client(Options { hosts, ..options() });
     assert_eq!(get(&it, &server.url("/")).unwrap_err().kind(), "elsewhere");
 }
+
+#[test]
+fn requests_go_through_the_proxy_of_the_environment() {
+    // A tunnel, also where nothing is encrypted: what comes behind it is the request.
+    let proxy = Server::new(|asked: &Asked| match asked.method.as_str() {
+        "CONNECT" => Answer::status(200),
+        _ => Answer::ok("through"),
+    });
+    let at = url("http://api.invalid/a?b=1");
+    let variable = |name: &str| (name == "HTTP_PROXY").then(|| proxy.url(""));
+    let proxies = Proxies::of(&variable).unwrap();
+    let line = Line { agent: ureq::agent(), proxies };
+    let request = Request::get(at.as_str()).body(()).unwrap();
+    let mut answer = line.send(&at, request).unwrap();
+    assert_eq!(answer.body_mut().read_to_string().unwrap(), "through");
+    let asked: Vec<String> = proxy.asked().into_iter().map(|it| it.target).collect();
+    assert_eq!(asked, ["api.invalid:80", "/a?b=1"]);
+}

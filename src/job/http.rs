@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::http::{Bounds, Client, Hosts, Login, Options, Pace, Tls, Verify};
 use crate::metrics::Services;
 use crate::read::now;
+use crate::record::{Identity, Partition};
 use crate::sink::key::Namer;
 use crate::source::http::{HttpOptions, HttpSource, Resume};
 use crate::source::{Cuts, Forget, Marks, Same};
@@ -112,6 +113,9 @@ impl Job<'_> {
         if let Some((one, other)) = namer.clash("http", names.iter().map(String::as_str)) {
             return Err(Error::Usage(format!("endpoints {one} and {other} would be stored under one name")));
         }
+        if let Some(why) = names.iter().find_map(|name| self.too_long(name)) {
+            return Err(Error::Usage(why));
+        }
         let client = client(self.config, self.stop, &self.metrics.services)?;
         let sink = self.sink(&namer)?;
         let past = self.past(&namer, &endpoints)?;
@@ -135,6 +139,12 @@ impl Job<'_> {
             tend: &|| past.tend(),
         });
         Ok(if self.config.http.poll.is_some() { done.endless() } else { done })
+    }
+
+    /// What is too long about the names of an endpoint's batches for where they go, whichever pass it is.
+    fn too_long(&self, name: &str) -> Option<String> {
+        let (name, cycle) = (name.to_owned(), Some(u64::MAX));
+        self.config.too_long(&Partition::new(Identity { source: "http", name, cycle, ..Identity::default() }))
     }
 
     fn http_options(&self, endpoints: Vec<(String, Url)>, past: &Past) -> Result<HttpOptions> {

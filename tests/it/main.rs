@@ -8,6 +8,7 @@ mod engine;
 mod exposition;
 mod formats;
 mod golden;
+mod http;
 mod output;
 mod page;
 mod resume;

@@ -47,6 +47,8 @@ pub use resume::Resume;
 
 /// How long one `read` waits where there is nothing to do.
 const WAIT: Duration = Duration::from_millis(100);
+/// So many endpoints are read side by side, on however few processors.
+const SIDE_BY_SIDE: usize = 8;
 /// What a reader holds outside of chunks: buffers of the connection, of the body, and what was not yet scanned.
 const BUFFERS: usize = 512 << 10;
 
@@ -147,12 +149,17 @@ impl Source for HttpSource {
         Ok((0..readers).map(reader).collect())
     }
 
+    /// One that waits for its server, or was asked to leave it alone, must not keep the others waiting.
+    fn readers(&self, workers: usize) -> usize {
+        workers.max(self.shared.options.endpoints.len().min(SIDE_BY_SIDE))
+    }
+
     fn marks(&self) -> Option<Arc<dyn Marks>> {
         Some(Arc::new(PassMarks { shared: self.shared.clone(), memory: self.memory.clone() }))
     }
 
     fn buffers(&self) -> usize {
-        self.shared.options.endpoints.len().clamp(1, 8) * BUFFERS
+        self.shared.options.endpoints.len().clamp(1, SIDE_BY_SIDE) * BUFFERS
     }
 }
 
