@@ -83,7 +83,15 @@ fn an_address_of_version_6_is_listened_on() {
 }
 
 /// The keys whose values are never told.
-const SECRETS: [&str; 3] = ["kafka.sasl.password", "s3.secret_access_key", "s3.session_token"];
+const SECRETS: [&str; 7] = [
+    "http.auth.bearer",
+    "http.auth.client_secret",
+    "http.auth.password",
+    "http.auth.value",
+    "kafka.sasl.password",
+    "s3.secret_access_key",
+    "s3.session_token",
+];
 
 #[test]
 fn no_secret_and_no_record_is_told_anywhere() {
