@@ -21,17 +21,15 @@ use crate::stop::Stop;
 /// How many processes may be alive at once, and be started in all.
 const ALIVE: usize = 3;
 const STARTED: usize = 8;
+/// How many threads of a process take steps.
+const ROLES: usize = 7;
 /// So many rounds of all threads are enough for any recovery.
 const ROUNDS: usize = 3000;
 
-/// Whether records may vanish, and requests to the store arrive late.
-struct Weather {
-    vanish: bool,
-}
-
 pub struct History<'a> {
     outside: Outside,
-    weather: Weather,
+    /// Whether records vanish: by retention, by compaction.
+    vanish: bool,
     cluster: &'a Cluster,
     shelves: Shelves<'a>,
     processes: Vec<Process<'a>>,
@@ -42,35 +40,32 @@ pub struct History<'a> {
     broken: Option<String>,
 }
 
+/// How a history went.
+pub struct Played {
+    /// What the oracle found, if it found anything.
+    pub found: Result<(), String>,
+    /// What happened, where that was asked for.
+    pub trace: Vec<String>,
+}
+
+/// Whether what happens is written down.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Trace {
+    Keep,
+    Skip,
+}
+
 /// Plays one history.
-///
-/// # Errors
-/// What the oracle found; with `trace`, what happened before.
-pub fn play(seed: u64, without: Without, trace: Option<Vec<String>>) -> Result<(), (String, Vec<String>)> {
+pub fn play(seed: u64, without: Without, trace: Trace) -> Played {
     let cluster = Cluster::new(Vec::new(), Arc::default(), &Stop::new(), Policy::default());
     let (bases, assemblies, offsets) = (Shelf::default(), Shelf::default(), Shelf::default());
     let shelves = Shelves { bases: &bases, assemblies: &assemblies, offsets: &offsets };
     let mut history = History::new(seed, without, &cluster, shelves);
-    history.outside.trace = trace;
-    match history.run() {
-        Ok(()) => Ok(()),
-        Err(found) => Err((found, history.outside.trace.take().unwrap_or_default())),
-    }
+    history.outside.trace = (trace == Trace::Keep).then(Vec::new);
+    let found = history.run();
+    Played { found, trace: history.outside.trace.take().unwrap_or_default() }
 }
 
-thread_local! { pub static TIMES: std::cell::RefCell<[u128; 4]> = const { std::cell::RefCell::new([0; 4]) }; }
-pub fn play_traced(seed: u64) -> Result<Vec<String>, String> {
-    let cluster = Cluster::new(Vec::new(), Arc::default(), &Stop::new(), Policy::default());
-    let (bases, assemblies, offsets) = (Shelf::default(), Shelf::default(), Shelf::default());
-    let shelves = Shelves { bases: &bases, assemblies: &assemblies, offsets: &offsets };
-    let mut history = History::new(seed, Without(None), &cluster, shelves);
-    history.outside.trace = Some(Vec::new());
-    history.run()?;
-    Ok(history.outside.trace.take().unwrap_or_default())
-}
-fn time(at: usize, since: std::time::Instant) {
-    TIMES.with(|t| t.borrow_mut()[at] += since.elapsed().as_micros());
-}
 impl<'a> History<'a> {
     fn new(seed: u64, without: Without, cluster: &'a Cluster, shelves: Shelves<'a>) -> Self {
         let mut random = Random::new(seed);
@@ -99,7 +94,7 @@ impl<'a> History<'a> {
         };
         History {
             outside,
-            weather: Weather { vanish },
+            vanish,
             cluster,
             shelves,
             processes: Vec::new(),
@@ -111,20 +106,16 @@ impl<'a> History<'a> {
     }
 
     fn run(&mut self) -> Result<(), String> {
-        for _ in 0..1 + self.outside.random.below(4) {
+        for _ in 0..1 + self.outside.random.below(3) {
             self.outside.log.append(&mut self.outside.random, 0);
         }
         self.start();
         self.go_on(4);
-        let t = std::time::Instant::now();
-        for _ in 0..40 + self.outside.random.below(100) {
+        for _ in 0..25 + self.outside.random.below(60) {
             self.outside.now += self.outside.random.below(20_000) as i64;
             self.step();
         }
-        time(0, t);
-        let t = std::time::Instant::now();
         self.recover()?;
-        time(1, t);
         while let Some(put) = self.outside.store.late.pop() {
             self.outside.say(|| format!("  late: {}", put.name.1));
             let _ = self.outside.store.put(put);
@@ -133,11 +124,6 @@ impl<'a> History<'a> {
     }
 
     fn start(&mut self) {
-        let t = std::time::Instant::now();
-        self.start_();
-        time(2, t);
-    }
-    fn start_(&mut self) {
         let (number, location) = (self.started, self.location);
         self.started += 1;
         self.outside.say(|| format!("p{number}: starts, output {location}"));
@@ -148,11 +134,10 @@ impl<'a> History<'a> {
     }
 
     fn step(&mut self) {
-        let Outside { random, .. } = &mut self.outside;
-        match random.below(200) {
+        match self.outside.random.below(200) {
             0..130 => self.step_process(),
             130..140 => self.outside.log.append(&mut self.outside.random, self.outside.now),
-            140..148 if self.weather.vanish => {
+            140..148 if self.vanish => {
                 self.outside.say(|| "records vanish".into());
                 self.outside.log.remove(&mut self.outside.random);
             }
@@ -361,9 +346,7 @@ impl<'a> History<'a> {
         let end = self.outside.log.parts()[partition].end();
         let offset = self.outside.random.below(end + 1);
         self.outside.say(|| format!("{partition} is set to {offset} by hand"));
-        self.outside
-            .coordinator
-            .set(partition as i32, Stored { offset: offset as i64, text: String::new() });
+        self.outside.coordinator.set(partition as i32, Stored { offset: offset as i64, text: String::new() });
         self.resets.push(Reset { topic, partition, offset });
     }
 
@@ -446,6 +429,3 @@ impl<'a> History<'a> {
         done && self.processes.iter().all(Process::is_quiet)
     }
 }
-
-/// How many threads of a process take steps.
-const ROLES: usize = 7;

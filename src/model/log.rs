@@ -91,7 +91,7 @@ impl Log {
     pub fn append(&mut self, random: &mut Random, now: i64) {
         let parts = self.parts();
         let at = random.index(parts.len());
-        for _ in 0..=random.below(7) {
+        for _ in 0..=random.below(6) {
             let ever = !random.one_in(8);
             parts[at].rows.push(Row { time: now + random.below(3) as i64, there: ever, ever });
         }

@@ -7,8 +7,8 @@
 
 use std::cell::OnceCell;
 use std::collections::VecDeque;
-use std::sync::{Arc, LazyLock};
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, never};

@@ -110,7 +110,7 @@ impl Process<'_> {
         let count = self.held.len();
         let first = outside.random.index(count);
         for at in (0..count).map(|at| (at + first) % count) {
-            let held = & self.held[at];
+            let held = &self.held[at];
             let begun = self.shared.desk.seat(&held.partition).is_some_and(|seat| seat.begun);
             if held.paused || (!begun && outside.without.has(7)) {
                 continue;

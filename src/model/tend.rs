@@ -94,10 +94,9 @@ impl Process<'_> {
     }
 
     fn begin_join(&mut self, outside: &mut Outside) {
-        let owned = self.group.state().owned();
-        let next = match outside.protocol {
-            _ if self.assembler.is_none() => Next::Leave,
-            Protocol::Eager => Next::Join,
+        let (next, owned) = match outside.protocol {
+            _ if self.assembler.is_none() => (Next::Leave, self.group.state().departing(self.joined)),
+            Protocol::Eager => (Next::Join, self.group.state().owned()),
             Protocol::Cooperative => return self.join(outside),
         };
         // Without rule 2 what is had is kept, and goes on in whatever generation comes.
@@ -137,7 +136,11 @@ impl Process<'_> {
             Protocol::Cooperative => state.owned().iter().map(|of| of.partition).collect(),
         };
         let member = outside.coordinator.join(state.member(), claims);
-        if outside.without.has(3) { state.set_member(&member) } else { state.rename(&member) }
+        if outside.without.has(3) {
+            state.set_member(&member)
+        } else {
+            state.rename(&member)
+        }
         outside.say(|| format!("p{}: joins as {member}", self.number));
         self.stance = Stance::Joining;
     }
@@ -197,11 +200,7 @@ impl Process<'_> {
     }
 
     /// Takes each commit for one of this topic and this output.
-    fn believe(
-        &self,
-        of: &TopicPartition,
-        found: Option<(Stored, i32)>,
-    ) -> Result<Fetched> {
+    fn believe(&self, of: &TopicPartition, found: Option<(Stored, i32)>) -> Result<Fetched> {
         let mut settings = self.group.settings().clone();
         let mut topic_id = Log::id(self.known.0);
         if let Some((stored, _)) = &found

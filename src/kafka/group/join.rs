@@ -65,7 +65,7 @@ impl Member<'_> {
     /// The run drains, so nobody would read what a join brings. Lets go of everything as soon as what is in flight
     /// is committed, and leaves: the others need not wait for the end of this run. Blocks until that end.
     fn depart(&mut self) -> Result<(), Fault> {
-        let owned = self.group.state.lock().owned();
+        let owned = self.group.state.lock().departing(self.joined);
         self.give_up(&owned)?;
         self.leave("the run ends");
         loop {

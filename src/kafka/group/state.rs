@@ -159,6 +159,15 @@ impl State {
             && self.lease.is_none_or(|lease| now < lease)
     }
 
+    /// The member will not join again. If it has joined a generation that it did not settle, whatever is in flight is
+    /// fenced, and all is lost at once. Returns what is still to be let go of.
+    pub fn departing(&mut self, joined: i32) -> Vec<TopicPartition> {
+        if joined > self.generation {
+            self.lose_all();
+        }
+        self.owned()
+    }
+
     pub fn owned(&self) -> Vec<TopicPartition> {
         self.held.keys().cloned().collect()
     }
