@@ -3,7 +3,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/pipeline
 
-.PHONY: build run services test kafka-up kafka-down s3-up s3-down lint bench bench-kafka bench-s3 chaos install
+.PHONY: build run services test kafka-up kafka-down s3-up s3-down json-up json-down lint bench bench-kafka bench-s3 bench-http chaos install
 
 build:            ## The release binary, target/release/pipeline
 	$(CARGO) build --release --locked
@@ -11,11 +11,13 @@ build:            ## The release binary, target/release/pipeline
 run: build        ## Two small files into ./out, in batches of 50
 	$(BINARY) -s file -b 50 testdata/data1.json testdata/data2.json
 
-services:         ## For the tests, once: Apache Kafka, from Maven (Java 17 or newer), and an S3 server (Go)
+services:         ## For the tests, once: Apache Kafka, from Maven (Java 17 or newer), an S3 server (Go), a JSON server (Node.js), in CI a browser
 	tests/services/kafka.sh fetch
 	tests/services/s3.sh fetch
+	tests/services/json.sh fetch
+	tests/browser.sh
 
-test: services    ## All tests; those with a real Kafka or S3 server are skipped aloud where Java, Maven or Go is missing, unless CI=true
+test: services    ## All tests; those with a real Kafka, S3 or JSON server are skipped aloud where Java, Maven, Go or Node.js is missing, unless CI=true
 	$(CARGO) test --locked
 
 kafka-up: services ## A Kafka to play with on localhost:9092, in the background
@@ -29,6 +31,12 @@ s3-up: services   ## An S3 server to play with on localhost:9000, in the backgro
 
 s3-down:          ## Stops it
 	tests/services/s3.sh down
+
+json-up: services ## A JSON API to play with on localhost:3000, in the background
+	tests/services/json.sh up
+
+json-down:        ## Stops it
+	tests/services/json.sh down
 
 lint:             ## fmt, clippy, docs: no warnings
 	$(CARGO) fmt --check
@@ -44,6 +52,9 @@ bench-kafka: services ## Kafka in and out against Kafka's own tools (BENCH_RECOR
 
 bench-s3: services ## Kafka to S3 against Kafka's own consumer, and uploads against a loop of PUT (BENCH_RECORDS, BENCH_ROUNDS)
 	KAFKA_JIT=4 KAFKA_HEAP=1g $(CARGO) bench --locked --bench s3
+
+bench-http:       ## HTTP to a null sink, a file and a directory against a bare loop of ureq (BENCH_MB, BENCH_ROUNDS)
+	$(CARGO) bench --locked --bench http
 
 chaos: services   ## Kafka to S3 while everything breaks: rounds of a minute with the seeds SEED, SEED + 1, ... (MINUTES=10)
 	CHAOS_MINUTES=$(or $(MINUTES),10) CHAOS_SEED=$(SEED) $(CARGO) test --locked --test services whatever_breaks -- --nocapture

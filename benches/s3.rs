@@ -231,8 +231,15 @@ fn bucket(server: &Server) -> Bucket {
     let endpoint = Endpoint::new(Some(&server.endpoint()), BUCKET, "us-east-1", None).expect("it is one");
     let keys = Keys { access_key_id: KEY.into(), secret_access_key: SECRET.into(), session_token: None };
     let (credentials, timeout) = (Credentials::fixed(keys), Duration::from_secs(30));
-    Bucket::new(Options { endpoint, credentials, ca: None, timeout, connections: THREADS + 1 })
-        .expect("it is made")
+    Bucket::new(Options {
+        endpoint,
+        credentials,
+        ca: None,
+        timeout,
+        connections: THREADS + 1,
+        services: Default::default(),
+    })
+    .expect("it is made")
 }
 
 /// A batch without bodies.

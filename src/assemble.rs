@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, never, select, tick};
 use parking_lot::Mutex;
@@ -241,6 +241,7 @@ impl<'a> Assembler<'a> {
         };
         let mut out = Closed::default();
         let (end, resume) = (processed.end, processed.resume);
+        lot.enter(processed.within);
         for section in processed.sections {
             self.section(&mut lot, section, &mut out)?;
         }
@@ -263,8 +264,7 @@ impl<'a> Assembler<'a> {
 
     /// Queues what an open batch has beyond a part.
     fn parts(&mut self, lot: &mut Lot) -> Result<()> {
-        let Some(size) = self.at.shape.part else { return Ok(()) };
-        while let Some(part) = lot.part(size) {
+        while let Some(part) = lot.part(&self.tools) {
             let upload = lot.upload();
             upload.expect_part();
             self.job(Job::Part(upload, part))?;
@@ -456,12 +456,11 @@ impl<'a> Assembler<'a> {
     }
 
     fn job(&self, job: Job) -> Result<()> {
-        let waits = Instant::now();
+        let _waiting = self.at.metrics.writer_waits.begin();
         self.at.pending.fetch_add(1, Ordering::AcqRel);
+        self.ports.jobs.send(job).map_err(|_| Error::Stopped)?;
         self.at.metrics.flow.jobs_queued.fetch_add(1, Ordering::Relaxed);
-        let sent = self.ports.jobs.send(job).map_err(|_| Error::Stopped);
-        Metrics::waited(&self.at.metrics.writer_waits, waits);
-        sent
+        Ok(())
     }
 
     fn note(&self, note: Note) -> Result<()> {

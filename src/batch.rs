@@ -115,6 +115,11 @@ impl Body {
         &self.pieces
     }
 
+    /// The first piece, to be replaced by one with the same bytes.
+    pub(crate) fn first_mut(&mut self) -> Option<&mut Piece> {
+        self.pieces.first_mut()
+    }
+
     /// Its length in bytes.
     pub fn len(&self) -> u64 {
         self.len
@@ -123,6 +128,27 @@ impl Body {
     /// Whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Takes the first `len` bytes, or all where there are fewer.
+    pub(crate) fn take_front(&mut self, len: u64) -> Body {
+        let mut front = Body::default();
+        let whole = self.pieces.iter().take_while(|piece| {
+            let fits = front.len + piece.len() as u64 <= len;
+            front.len += if fits { piece.len() as u64 } else { 0 };
+            fits
+        });
+        let whole = whole.count();
+        front.pieces = self.pieces.drain(..whole).collect();
+        self.len -= front.len;
+        let more = (len - front.len) as usize;
+        if more > 0 && !self.pieces.is_empty() {
+            let (first, rest) = self.pieces[0].split_at(more);
+            self.pieces[0] = rest;
+            self.len -= more as u64;
+            front.push(first);
+        }
+        front
     }
 
     /// Writes all its bytes.
@@ -173,6 +199,17 @@ impl Piece {
         let mut piece = Piece::new(&Arc::new(Buffer { bytes, lease: Lease::default(), home: None }), 0..len);
         piece.crc32c = crc32c::crc32c(piece.bytes());
         piece
+    }
+
+    /// Both sides of `at`, each with its CRC-32C, where the piece has one. What was encoded is not known of them.
+    fn split_at(&self, at: usize) -> (Piece, Piece) {
+        let side = |range: Range<u32>| {
+            let mut side = Piece { range, raw_len: 0, raw_crc: 0, ..self.clone() };
+            side.crc32c = if self.crc32c == 0 { 0 } else { crc32c::crc32c(side.bytes()) };
+            side
+        };
+        let middle = self.range.start + at as u32;
+        (side(self.range.start..middle), side(middle..self.range.end))
     }
 
     /// The bytes.
@@ -243,6 +280,30 @@ impl Receipt {
             counts: batch.counts,
             bytes: batch.stored.len() + batch.failed.len(),
             crc32c: batch.stored.crc32c(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body is cut at any length into two with the same bytes and checksums.
+    #[test]
+    fn a_front_is_taken_anywhere() {
+        let texts = ["one", "", "two and ", "three"];
+        let all = texts.concat();
+        for at in 0..=all.len() + 1 {
+            let mut rest = Body::default();
+            texts.iter().for_each(|text| rest.push(Piece::owned(text.as_bytes().to_vec())));
+            let front = rest.take_front(at as u64);
+            let (left, right) = all.split_at(at.min(all.len()));
+            for (body, text) in [(&front, left), (&rest, right)] {
+                let mut bytes = Vec::new();
+                body.write_to(&mut bytes).unwrap();
+                assert_eq!((bytes.as_slice(), body.len()), (text.as_bytes(), text.len() as u64), "{at}");
+                assert_eq!(body.crc32c(), crc32c::crc32c(text.as_bytes()), "{at}");
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `--check`: tries what a run needs and runs nothing. Every finding is a line; nothing is created or changed.
 
+#[cfg(feature = "http")]
+mod http;
 #[cfg(feature = "kafka")]
 mod kafka;
 #[cfg(feature = "s3")]
@@ -7,16 +9,22 @@ mod s3;
 
 use std::fs;
 use std::io;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-#[cfg(any(feature = "kafka", feature = "s3"))]
+#[cfg(any(feature = "kafka", feature = "s3", feature = "http"))]
 use std::time::Duration;
 
+use pipeline::Error;
 use pipeline::config::nearest::did_you_mean;
-use pipeline::config::{Config, Place, StateAt};
+use pipeline::config::{Config, Place, StateAt, Status};
+use pipeline::status::server::Server;
 use rustix::fs::{Access, access};
 
+use crate::cli::SummaryTo;
+use crate::watch;
+
 /// Somebody waits for the answers of services: no longer than this, where `--timeout` is not shorter.
-#[cfg(any(feature = "kafka", feature = "s3"))]
+#[cfg(any(feature = "kafka", feature = "s3", feature = "http"))]
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What was found out about one thing that a run needs.
@@ -37,11 +45,7 @@ pub enum Verdict {
     Wrong(String),
     /// It is there and refuses us, or it is a service that has not what is needed: trying again cannot help.
     Refused(String),
-    /// It does not answer, which may be otherwise later.
-    #[cfg_attr(
-        not(any(feature = "kafka", feature = "s3")),
-        expect(dead_code, reason = "only services do not answer")
-    )]
+    /// It does not answer, or its place is taken, which may be otherwise later.
     Failed(String),
 }
 
@@ -57,7 +61,8 @@ impl Finding {
     }
 }
 
-/// What a check that found this exits with.
+/// What a check that found this exits with: the gravest of it. What is wrong in the command or the configuration comes
+/// first, since mending it may change the rest; then what refuses for good; then what may be otherwise later.
 pub fn exit_code(findings: &[Finding]) -> u8 {
     let any = |wanted: fn(&Verdict) -> bool| findings.iter().any(|it| wanted(&it.verdict));
     match () {
@@ -68,8 +73,8 @@ pub fn exit_code(findings: &[Finding]) -> u8 {
     }
 }
 
-/// Tries inputs, output, dead letters, state and brokers. Blocks while brokers are asked, for some seconds at
-/// most if nobody answers.
+/// Tries inputs, output, dead letters, state and services. Blocks while services are asked, side by side, each for
+/// some seconds at most if nobody answers.
 pub fn run(config: &Config) -> Vec<Finding> {
     let mut findings: Vec<Finding> = config.input.files.iter().map(|file| input(file)).collect();
     findings.extend(output(&config.output.to));
@@ -79,10 +84,57 @@ pub fn run(config: &Config) -> Vec<Finding> {
     if let StateAt::Dir(dir) = &config.processing.state {
         findings.push(directory("state", dir));
     }
+    findings.extend(side_by_side(config, SERVICES));
+    findings
+}
+
+/// What asks one kind of service.
+type Ask = fn(&Config) -> Vec<Finding>;
+
+/// Everything that asks somebody, in the order in which it is told.
+const SERVICES: &[Ask] = &[
     #[cfg(feature = "kafka")]
-    findings.extend(kafka::findings(config));
+    kafka::findings,
     #[cfg(feature = "s3")]
-    findings.extend(s3::findings(config));
+    s3::findings,
+    #[cfg(feature = "http")]
+    http::findings,
+];
+
+/// Asks all services at once: where several do not answer, nobody waits for one after the other.
+fn side_by_side(config: &Config, all: &[Ask]) -> Vec<Finding> {
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = all.iter().map(|ask| scope.spawn(|| ask(config))).collect();
+        let answers =
+            asked.into_iter().map(|asking| asking.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        answers.flatten().collect()
+    })
+}
+
+/// Tries what the run would tell of itself: where it listens, and the files that it writes beside its output.
+pub fn told(status: &Status, summary: &SummaryTo) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(address) = &status.listen {
+        let verdict = match Server::bind(address, &[]) {
+            Ok(_) => Verdict::Fine,
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                Verdict::Refused(source.to_string())
+            }
+            Err(error) => Verdict::Failed(error.to_string()),
+        };
+        findings.push(Finding { what: format!("status {address}"), verdict });
+    }
+    let summary = match summary {
+        SummaryTo::JsonFile(path) => Some(("summary", path)),
+        SummaryTo::Text | SummaryTo::Json => None,
+    };
+    let metrics = status.metrics_file.as_ref().map(|path| ("metrics file", path));
+    for (name, path) in metrics.into_iter().chain(summary) {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let missing = || format!("{} is not there", parent.display());
+        let verdict = verdict(watch::try_beside(path), missing);
+        findings.push(Finding { what: format!("{name} {}", path.display()), verdict });
+    }
     findings
 }
 
@@ -211,6 +263,47 @@ mod tests {
         assert_eq!((findings.len(), exit_code(&findings)), (4, 0));
         assert_eq!(findings[0].line(), format!("ok       input {}\n", dir.path("a.json")));
         assert!(!Path::new(&out).exists());
+    }
+
+    #[test]
+    fn the_gravest_finding_decides() {
+        let (wrong, refused, failed) =
+            (Verdict::Wrong("w".into()), Verdict::Refused("r".into()), Verdict::Failed("f".into()));
+        let mut findings: Vec<Finding> = Vec::new();
+        for (verdict, code) in [(Verdict::Fine, 0), (failed, 1), (refused, 4), (wrong, 2)] {
+            findings.push(Finding { what: "it".into(), verdict });
+            assert_eq!(exit_code(&findings), code);
+            findings.reverse();
+            assert_eq!(exit_code(&findings), code);
+        }
+    }
+
+    #[test]
+    fn services_are_asked_at_the_same_time() {
+        // Each waits for the other: one after the other would never end.
+        static BOTH: std::sync::Barrier = std::sync::Barrier::new(2);
+        let ask: Ask = |_| {
+            BOTH.wait();
+            vec![Finding { what: "it".into(), verdict: Verdict::Fine }]
+        };
+        assert_eq!(side_by_side(&Config::default(), &[ask, ask]).len(), 2);
+    }
+
+    #[test]
+    fn what_the_run_would_tell_is_tried_and_nothing_is_left() {
+        let dir = Dir::new();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let status = Status {
+            listen: Some(taken.local_addr().unwrap().to_string()),
+            metrics_file: Some(dir.path("none/m.prom").into()),
+            ..Status::default()
+        };
+        let findings = told(&status, &SummaryTo::JsonFile(dir.path("s.json").into()));
+        let codes: Vec<u8> = findings.iter().map(|it| exit_code(std::slice::from_ref(it))).collect();
+        assert_eq!(codes, [1, 2, 0], "{findings:?}");
+        assert_eq!(fs::read_dir(dir.path("")).unwrap().count(), 0);
+        let free = Status { listen: Some("127.0.0.1:0".into()), ..Status::default() };
+        assert_eq!(exit_code(&told(&free, &SummaryTo::Text)), 0);
     }
 
     #[test]

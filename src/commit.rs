@@ -263,7 +263,7 @@ impl<'a> Commit<'a> {
         }
         let ledger = mark.map_or_else(
             || Ledger::new(start, 0, 0, []),
-            |mark| Ledger::new(start, mark.line, mark.rejected, mark.plan),
+            |mark| Ledger::new(start, mark.line, mark.rejected, mark.plan).resuming(mark.resume),
         );
         table.open.insert(partition, ledger);
     }

@@ -163,6 +163,17 @@ impl Error {
         }
     }
 
+    /// The service that failed or refused, where that is known: as metrics and logs call it.
+    pub fn service(&self) -> Option<&'static str> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Error::Other { source, .. } if source.is::<crate::kafka::Error>() => Some("kafka"),
+            #[cfg(feature = "s3")]
+            Error::Other { source, .. } if source.is::<crate::s3::Error>() => Some("s3"),
+            _ => None,
+        }
+    }
+
     /// How long whoever refused wants to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -224,6 +235,8 @@ impl Error {
                 }
                 _ => None,
             },
+            #[cfg(feature = "http")]
+            Error::Other { source, .. } => source.downcast_ref::<crate::http::Error>()?.hint(),
             _ => None,
         }
     }
@@ -253,6 +266,10 @@ fn other_kind(error: &(dyn std::error::Error + 'static)) -> &'static str {
     }
     #[cfg(feature = "s3")]
     if let Some(error) = error.downcast_ref::<crate::s3::Error>() {
+        return error.kind();
+    }
+    #[cfg(feature = "http")]
+    if let Some(error) = error.downcast_ref::<crate::http::Error>() {
         return error.kind();
     }
     match (error.downcast_ref::<io::Error>(), error.source()) {

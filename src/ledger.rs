@@ -101,6 +101,11 @@ impl Ledger {
         Ledger { watermark, line, resume: None, rejected, batches: VecDeque::new(), recovered, stored: None }
     }
 
+    /// With what the source needs to go on from the watermark, until another batch is published.
+    pub fn resuming(self, resume: Option<Arc<[u8]>>) -> Self {
+        Ledger { resume, ..self }
+    }
+
     /// Everything before this position is published.
     pub fn watermark(&self) -> u64 {
         self.watermark

@@ -84,7 +84,8 @@
 //!
 //! [`source::file::FileSource`] reads files, directories, pipes and stdin, plain or compressed, in whatever form
 //! their JSON stands. With the feature `kafka`, [`source::kafka::KafkaSource`] reads topics, as a member of a group
-//! that remembers what is done, or alone. To write your own, implement [`Source`] and [`Reader`]; a closure is a reader. The rules:
+//! that remembers what is done, or alone. With the feature `http`, [`source::http::HttpSource`] reads endpoints page after
+//! page, and remembers which one comes next. To write your own, implement [`Source`] and [`Reader`]; a closure is a reader. The rules:
 //!
 //! * [`Chunk::start`] comes first, with the partition and the position. Then [`Chunk::push`] until it says
 //!   [`Room::Full`]; that record is in the chunk.
@@ -282,6 +283,21 @@
 //! assert!(done.error.is_none(), "{:?}", done.error);
 //! ```
 //!
+//! So does one that reads an HTTP API: its state stands beside the output, as that of files does.
+//!
+//! ```no_run
+//! use pipeline::config::http::Style;
+//! use pipeline::config::{Config, Place};
+//! use pipeline::job::{self, Mode};
+//! use pipeline::Stop;
+//!
+//! let mut config = Config::from_http(vec!["https://api.example.com/v1/items".into()], Place::Dir("out".into()));
+//! config.http.records = Some("/items".into());
+//! config.http.pagination.style = Style::Cursor;
+//! let done = job::run(&config, Mode::Store, &Stop::new(), &|_| {});
+//! assert!(done.error.is_none(), "{:?}", done.error);
+//! ```
+//!
 //! # Reading the source
 //!
 //! The modules stand below in the order in which to read them: [`pipeline`] first, then what flows, then the three
@@ -318,6 +334,10 @@ pub mod job;
 pub mod kafka;
 #[cfg(feature = "s3")]
 pub mod s3;
+#[cfg(feature = "http")]
+pub mod http;
+#[cfg(any(feature = "s3", feature = "http"))]
+mod tls;
 pub mod summary;
 pub mod progress;
 #[cfg(feature = "status")]

@@ -59,6 +59,10 @@ pub fn install(log: Log, filter: Option<&str>, screen: &Screen) {
 /// The target of what is said of lines that were left out, at the end.
 const LEFT_OUT: &str = "pipeline::log";
 
+/// The HTTP client and what is below it: with debug they log queries, with trace whole heads of requests. Whatever level
+/// is asked for, that must not be seen: any of it may be secret.
+const CLIENT: &str = "ureq";
+
 /// Tells how many lines were left out last.
 pub fn finish() {
     log::warn!(target: LEFT_OUT, "");
@@ -70,6 +74,9 @@ fn verdict(limit: &Mutex<Limit>, record: &Record<'_>) -> Verdict {
         return if rest == 0 { Verdict::LeaveOut } else { Verdict::Log(rest) };
     }
     match (record.level(), record.file_static(), record.line()) {
+        (Level::Info | Level::Debug | Level::Trace, ..) if record.target().starts_with(CLIENT) => {
+            Verdict::LeaveOut
+        }
         (Level::Debug | Level::Trace, ..) => Verdict::Log(0),
         (_, Some(file), Some(line)) => limit.lock().line((file, line), Instant::now()),
         _ => Verdict::Log(0),

@@ -24,6 +24,9 @@ pub(crate) struct Tools {
     /// Of output and dead letters.
     pub codecs: [Codec; 2],
     pub framing: Framing,
+    /// Size of a part, and whether it has no more.
+    pub part: Option<usize>,
+    pub even_parts: bool,
     pub budget: Arc<Budget>,
     pub checksums: bool,
     pub buffers: Arc<Recycler>,
@@ -37,6 +40,8 @@ pub(crate) struct Lot {
     end: u64,
     line: u64,
     resume: Option<Arc<[u8]>>,
+    /// What the source needs to go on from where the chunk under way is cut.
+    within: Option<Arc<[u8]>>,
     first_time: Option<i64>,
     opened_at: Option<i64>,
     counts: Counts,
@@ -71,6 +76,7 @@ impl Lot {
             end: start,
             line: 0,
             resume: None,
+            within: None,
             first_time: None,
             opened_at: None,
             counts: Counts::default(),
@@ -102,10 +108,18 @@ impl Lot {
         self.since.map(|since| since.elapsed())
     }
 
+    /// A chunk begins: this is what the source needs to go on from any position in it.
+    pub fn enter(&mut self, within: Option<Arc<[u8]>>) {
+        self.within = within;
+    }
+
     /// Takes the output of one section.
     pub fn add(&mut self, section: SectionOut, tools: &mut Tools) {
         self.end = section.cut.end.max(self.end);
         self.line = section.cut.line;
+        if self.within.is_some() {
+            self.resume = self.within.clone();
+        }
         self.counts += section.counts;
         if section.counts.read > 0 {
             self.since.get_or_insert_with(Instant::now);
@@ -129,12 +143,13 @@ impl Lot {
         self.resume = resume;
     }
 
-    /// The next part, if `size` bytes of a stream are there.
-    pub fn part(&mut self, size: usize) -> Option<Part> {
-        if self.stored.body.len() >= size as u64 {
-            return Some(self.stored.part(Stream::Stored));
+    /// The next part, if a stream has so much.
+    pub fn part(&mut self, tools: &Tools) -> Option<Part> {
+        let size = tools.part? as u64;
+        if self.stored.body.len() >= size {
+            return Some(self.stored.part(Stream::Stored, tools));
         }
-        (self.failed.body.len() >= size as u64).then(|| self.failed.part(Stream::Failed))
+        (self.failed.body.len() >= size).then(|| self.failed.part(Stream::Failed, tools))
     }
 
     /// The upload that parts of this batch go to.
@@ -163,10 +178,11 @@ impl Lot {
         let (id, upload) = (self.id(), self.upload.take());
         let mut next = Lot::new(&self.partition, self.end, self.planned.drain(..));
         next.line = self.line;
+        next.within = self.within.clone();
         let mut this = std::mem::replace(self, next);
         this.stored.finish(tools);
         this.failed.finish(tools);
-        let upload = upload.map(|upload| (upload, last_parts(&mut this.stored, &mut this.failed)));
+        let upload = upload.map(|upload| (upload, last_parts(&mut this.stored, &mut this.failed, tools)));
         let batch = Batch {
             id,
             end: this.end,
@@ -195,11 +211,12 @@ pub(crate) struct Rest {
     pub totals: Totals,
 }
 
-fn last_parts(stored: &mut Strand, failed: &mut Strand) -> (Vec<Part>, Totals) {
+fn last_parts(stored: &mut Strand, failed: &mut Strand, tools: &Tools) -> (Vec<Part>, Totals) {
     let mut parts = Vec::new();
     for (strand, stream) in [(&mut *failed, Stream::Failed), (&mut *stored, Stream::Stored)] {
-        if !strand.body.is_empty() {
-            parts.push(Part { last: true, ..strand.part(stream) });
+        while !strand.body.is_empty() {
+            let part = strand.part(stream, tools);
+            parts.push(Part { last: strand.body.is_empty(), ..part });
         }
     }
     (parts, Totals { stored: stored.offset, stored_crc32c: stored.crc, failed: failed.offset })
@@ -254,9 +271,15 @@ impl Strand {
         }
     }
 
-    fn part(&mut self, stream: Stream) -> Part {
-        let body = std::mem::take(&mut self.body);
-        self.held = 0;
+    fn part(&mut self, stream: Stream, tools: &Tools) -> Part {
+        let body = match tools.part.filter(|_| tools.even_parts) {
+            Some(size) => self.body.take_front(size as u64),
+            None => std::mem::take(&mut self.body),
+        };
+        if let Some(first) = self.body.first_mut() {
+            *first = tools.compact(first.clone());
+        }
+        self.held = self.body.pieces().iter().map(Piece::pinned).sum();
         let (index, offset) = (self.index, self.offset);
         self.index += 1;
         self.offset += body.len();
@@ -270,6 +293,16 @@ impl Strand {
 }
 
 impl Tools {
+    /// Copies a small piece out of a large buffer.
+    fn compact(&self, piece: Piece) -> Piece {
+        if piece.len() * 4 >= piece.pinned() {
+            return piece;
+        }
+        let mut copy = self.piece(piece.bytes().to_vec());
+        (copy.raw_len, copy.raw_crc) = (piece.raw_len, piece.raw_crc);
+        copy
+    }
+
     /// A piece with a buffer of its own, charged to the budget.
     fn piece(&self, bytes: Vec<u8>) -> Piece {
         let (len, lease) = (bytes.len(), self.budget.charge(bytes.capacity()));
@@ -286,12 +319,8 @@ impl Block {
     /// Copies a small piece out of a large buffer.
     fn compact(self, tools: &Tools) -> Block {
         match self {
-            Block::Encoded(piece) if piece.len() * 4 < piece.pinned() => {
-                let mut copy = tools.piece(piece.bytes().to_vec());
-                (copy.raw_len, copy.raw_crc) = (piece.raw_len, piece.raw_crc);
-                Block::Encoded(copy)
-            }
-            other => other,
+            Block::Encoded(piece) => Block::Encoded(tools.compact(piece)),
+            raw @ Block::Raw(_) => raw,
         }
     }
 }

@@ -6,6 +6,7 @@ mod check;
 mod logging;
 mod screen;
 mod signal;
+mod voice;
 mod watch;
 mod finish;
 
@@ -13,7 +14,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::thread;
 
-use pipeline::config::Intent;
+use pipeline::config::{Intent, LogFormat};
 use pipeline::error::Retry;
 use pipeline::job;
 use pipeline::stop::Stop;
@@ -23,6 +24,7 @@ use pipeline::{Error, Result};
 use cli::{Ambient, Chatter, Invocation, Mode, Request, SummaryTo};
 use finish::{Finish, Rejects, chain, hint};
 use screen::{Progress, Screen};
+use voice::{Voice, say};
 use watch::Watch;
 
 fn main() -> ExitCode {
@@ -31,7 +33,8 @@ fn main() -> ExitCode {
         Ok(Request::Run(invocation)) if invocation.mode == Mode::Check => check(&invocation),
         Ok(Request::Run(invocation)) => perform(&invocation),
         Err(problems) => {
-            problems.iter().for_each(|problem| complain(problem, None));
+            // How it is to be said is among what could not be read.
+            problems.iter().for_each(|problem| Voice(LogFormat::Text).complain(problem, None));
             2
         }
     };
@@ -48,14 +51,13 @@ fn arguments() -> Result<Vec<String>, Vec<String>> {
 
 /// Runs, and says what came of it.
 fn perform(invocation: &Invocation) -> u8 {
-    if let Some(problem) = check::missing_input(&invocation.config) {
-        complain(&problem, None);
-        return 2;
-    }
-    let unwritable =
-        unwritable_summary(&invocation.summary).or_else(|| watch::unwritable(&invocation.status));
-    if let Some(problem) = unwritable {
-        complain(&problem, None);
+    let voice = Voice(invocation.log.format);
+    voice.take_panics();
+    let problem = check::missing_input(&invocation.config)
+        .or_else(|| unwritable_summary(&invocation.summary))
+        .or_else(|| watch::unwritable(&invocation.status));
+    if let Some(problem) = problem {
+        voice.complain(&problem, None);
         return 2;
     }
     let screen = Screen::new();
@@ -65,19 +67,19 @@ fn perform(invocation: &Invocation) -> u8 {
     let serving = match watch::listen(&invocation.status) {
         Ok(serving) => serving,
         Err(error) => {
-            complain(&chain(&error), hint(&error));
+            voice.complain(&chain(&error), hint(&error));
             return 1;
         }
     };
     let (watch, signals, caught) = match signal::install(stop.clone()) {
         Ok(installed) => installed,
         Err(error) => {
-            complain(&format!("cannot take over signals: {error}"), None);
+            voice.complain(&format!("cannot take over signals: {error}"), None);
             return 1;
         }
     };
     if let Some(group) = unnamed_group(invocation) {
-        say(&format!("group {group}; -g NAME names another\n"));
+        voice.tell(&format!("group {group}; -g NAME names another"));
     }
     let progress = Progress::new(invocation.progress, invocation.chatter, &screen);
     let (server, close) = serving.unzip();
@@ -114,8 +116,8 @@ fn unnamed_group(invocation: &Invocation) -> Option<String> {
 /// What keeps the summary from being written, looked at before a run that may take hours.
 fn unwritable_summary(to: &SummaryTo) -> Option<String> {
     let SummaryTo::JsonFile(path) = to else { return None };
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-    file.err().map(|error| format!("--summary: cannot write {}: {error}", path.display()))
+    let tried = watch::try_beside(path);
+    tried.err().map(|error| format!("--summary: cannot write {}: {error}", path.display()))
 }
 
 /// Lets the library do it. The observer draws.
@@ -127,18 +129,19 @@ fn run(invocation: &Invocation, stop: &Stop, watch: &Watch<'_>) -> Finish {
 
 /// Writes the summary and the error, in this order: the error is what must be read.
 fn conclude(invocation: &Invocation, finish: &Finish, told: Result<()>, signal: Option<u8>) -> u8 {
+    let voice = Voice(invocation.log.format);
     let summary = match invocation.summary {
         SummaryTo::JsonFile(_) => finish.summary.as_ref(),
         SummaryTo::Text | SummaryTo::Json => finish.told(),
     };
     let reported = summary.map_or(Ok(()), |summary| report(invocation, summary)).and(told);
     if let Some(error) = finish.complaint() {
-        complain(&chain(error), hint(error));
+        voice.complain(&chain(error), hint(error));
     }
     let rejects = if invocation.rejects_ok { Rejects::AreFine } else { Rejects::Count };
     match (finish.exit_code(rejects, signal), reported) {
         (0, Err(error)) => {
-            complain(&chain(&error), hint(&error));
+            voice.complain(&chain(&error), hint(&error));
             1
         }
         (code, _) => code,
@@ -149,10 +152,13 @@ fn conclude(invocation: &Invocation, finish: &Finish, told: Result<()>, signal: 
 fn report(invocation: &Invocation, summary: &Summary) -> Result<()> {
     match &invocation.summary {
         SummaryTo::JsonFile(path) => {
-            std::fs::write(path, summary.json() + "\n").map_err(|error| Error::io("write", path, error))?;
+            let text = summary.json() + "\n";
+            watch::replace(path, &text).map_err(|error| Error::io("write", path, error))?;
         }
         SummaryTo::Json => say(&(summary.json() + "\n")),
-        SummaryTo::Text if invocation.chatter == Chatter::Normal => say(&summary.text()),
+        SummaryTo::Text if invocation.chatter == Chatter::Normal => {
+            Voice(invocation.log.format).summarise(summary);
+        }
         SummaryTo::Text => {}
     }
     Ok(())
@@ -160,7 +166,8 @@ fn report(invocation: &Invocation, summary: &Summary) -> Result<()> {
 
 /// `--check`: a line for each thing that a run needs, on stdout.
 fn check(invocation: &Invocation) -> u8 {
-    let findings = check::run(&invocation.config);
+    let mut findings = check::run(&invocation.config);
+    findings.extend(check::told(&invocation.status, &invocation.summary));
     let lines: String = findings.iter().map(check::Finding::line).collect();
     let printed = print(&format!("ok       configuration\n{lines}"));
     printed.max(check::exit_code(&findings))
@@ -173,21 +180,8 @@ fn print(text: &str) -> u8 {
         Ok(()) => 0,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
-            complain(&format!("cannot write to stdout: {error}"), None);
+            Voice(LogFormat::Text).complain(&format!("cannot write to stdout: {error}"), None);
             1
         }
     }
-}
-
-/// An error on stderr: one line, and one for what to do about it.
-fn complain(problem: &str, hint: Option<&str>) {
-    say(&format!("pipeline: {}\n", problem.replace(['\n', '\r'], " ")));
-    if let Some(hint) = hint {
-        say(&format!("hint: {hint}\n"));
-    }
-}
-
-/// Text on stderr. If that is closed, there is nobody to tell.
-fn say(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
 }

@@ -43,15 +43,27 @@ pub(crate) struct Plan {
     pub limits: Limits,
 }
 
+/// What a run would like to have.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs {
+    /// Threads of the pool.
+    pub workers: usize,
+    /// Readers side by side.
+    pub readers: usize,
+    /// What readers hold outside of chunks, in bytes.
+    pub buffers: usize,
+}
+
 impl Plan {
     /// Divides `settings.memory_limit`.
     ///
     /// # Errors
     /// [`Error::Usage`] if it is too little.
-    pub fn new(settings: &Settings, shape: &Shape, workers: usize, buffers: usize) -> Result<Plan> {
+    pub fn new(settings: &Settings, shape: &Shape, needs: Needs) -> Result<Plan> {
+        let Needs { workers, readers, buffers } = needs;
         let chunk_bytes = 2 * settings.limits.block_bytes as usize;
         let most = 4 * workers + 2;
-        let wanted = if shape.order == Order::Total { 1 } else { workers };
+        let wanted = if shape.order == Order::Total { 1 } else { readers };
         let plans =
             (1..=most).rev().map(|permits| Division { chunk_bytes, permits, readers: wanted, buffers });
         let fitting = |division: &Division| division.need(shape) <= settings.memory_limit;
@@ -151,10 +163,14 @@ mod tests {
         Shape { writers: 2, order, part, ..Shape::default() }
     }
 
+    fn needs(workers: usize, buffers: usize) -> Needs {
+        Needs { workers, readers: workers, buffers }
+    }
+
     #[test]
     fn the_default_for_two_workers_has_all_permits_and_readers() {
         let settings = Settings { memory_limit: 48 << 20, ..Settings::default() };
-        let plan = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), 2, 0).unwrap();
+        let plan = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), needs(2, 0)).unwrap();
         assert_eq!((plan.readers, plan.permits, plan.flow), (2, 10, 29 << 20));
         assert!(plan.slots * SLOT <= plan.flow / 2);
     }
@@ -164,7 +180,7 @@ mod tests {
         for workers in [1usize, 3, 8, 64, 256] {
             let memory_limit = (48 << 20).max(workers * (8 << 20));
             let settings = Settings { memory_limit, ..Settings::default() };
-            let plan = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), workers, 0).unwrap();
+            let plan = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), needs(workers, 0)).unwrap();
             assert!(plan.permits > workers, "{workers} workers, {} permits", plan.permits);
         }
     }
@@ -172,10 +188,10 @@ mod tests {
     #[test]
     fn less_memory_is_fewer_chunks_in_flight_and_then_an_error_with_the_arithmetic() {
         let settings = Settings { memory_limit: 10 << 20, ..Settings::default() };
-        let plan = Plan::new(&settings, &shape(None, Order::Total), 4, 0).unwrap();
+        let plan = Plan::new(&settings, &shape(None, Order::Total), needs(4, 0)).unwrap();
         assert!(plan.permits < 8);
         let settings = Settings { memory_limit: 1 << 20, ..Settings::default() };
-        let error = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), 4, 0).unwrap_err();
+        let error = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), needs(4, 0)).unwrap_err();
         assert!(error.to_string().contains("memory_limit is 1024 KiB, but at least"), "{error}");
         assert_eq!(error.exit_code(), 2);
     }
@@ -183,14 +199,14 @@ mod tests {
     #[test]
     fn whole_batches_in_memory_are_bounded_by_it() {
         let settings = Settings { memory_limit: 48 << 20, ..Settings::default() };
-        let plan = Plan::new(&settings, &shape(None, Order::Any), 2, 0).unwrap();
+        let plan = Plan::new(&settings, &shape(None, Order::Any), needs(2, 0)).unwrap();
         assert!(plan.limits.batch_bytes as usize * plan.readers <= plan.flow / 4);
     }
 
     #[test]
     fn what_readers_hold_is_taken_from_the_rest() {
         let settings = Settings { memory_limit: 48 << 20, ..Settings::default() };
-        let plan = |buffers| Plan::new(&settings, &shape(None, Order::Partition), 2, buffers);
+        let plan = |buffers| Plan::new(&settings, &shape(None, Order::Partition), needs(2, buffers));
         let (without, with) = (plan(0).unwrap(), plan(8 << 20).unwrap());
         assert_eq!((with.permits, with.flow), (without.permits, without.flow - (8 << 20)));
         let error = plan(64 << 20).unwrap_err().to_string();

@@ -6,6 +6,7 @@
 mod age;
 mod latency;
 mod service;
+mod wait;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,16 +18,18 @@ use parking_lot::Mutex;
 use crate::batch::{Kinds, Receipt};
 use crate::budget::Budget;
 use crate::cut::Close;
+use crate::error::Error;
 use crate::record::{Chunk, Partition};
 use crate::transform::Sample;
 use age::Ages;
 pub use latency::{Histogram, Latency};
 pub use service::{Services, Told, Trouble};
+pub use wait::Waits;
 
 /// How many partitions are listed one by one; the rest only counts in the sums.
 const LISTED: usize = 1000;
-/// Nanoseconds of waiting between two looks that mean nothing: taking what is free takes time, too.
-const HARDLY: u64 = 10_000_000;
+/// Waiting between two looks that means nothing: taking what is free takes time, too.
+const HARDLY: Duration = Duration::from_millis(10);
 /// How many rejected records are shown.
 const SAMPLES: usize = 3;
 
@@ -38,10 +41,10 @@ pub struct Metrics {
     pub seen: AtomicU64,
     /// Retries of sinks and marks.
     pub retries: AtomicU64,
-    /// Nanoseconds that readers have waited for bytes or permits.
-    pub reader_waits: AtomicU64,
-    /// Nanoseconds that the assembler has waited for writers.
-    pub writer_waits: AtomicU64,
+    /// How long readers have waited for bytes or permits.
+    pub reader_waits: Waits,
+    /// How long the assembler has waited for writers.
+    pub writer_waits: Waits,
     /// The most bytes that were between read and stored at once; set when the run is over.
     pub peak_bytes: AtomicU64,
     /// Partitions that somebody else took over before everything of them was committed.
@@ -76,8 +79,16 @@ pub struct Flow {
     pub jobs_done: AtomicU64,
     /// How many chunks may be between reader and assembler at once.
     pub chunks_limit: AtomicU64,
-    /// How many jobs may wait for a writer.
+    /// How many jobs may wait for a writer or be with one.
     pub jobs_limit: AtomicU64,
+}
+
+impl Flow {
+    fn is_stuck_behind_the_pool(&self) -> bool {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let jobs = load(&self.jobs_queued).saturating_sub(load(&self.jobs_done));
+        jobs > 0 && load(&self.chunks_read) <= load(&self.chunks_processed)
+    }
 }
 
 /// How long things took.
@@ -149,7 +160,8 @@ pub struct Totals {
     pub batches: u64,
     /// Batches by the reason they were closed for.
     pub closes: BTreeMap<Close, u64>,
-    /// What was done of each partition, by name; at most a thousand are listed.
+    /// What was done of each partition, by name; at most a thousand are listed, and those that ended give way to
+    /// others.
     pub partitions: BTreeMap<String, Range>,
     /// How many partitions there were.
     pub partition_count: u64,
@@ -201,8 +213,8 @@ impl Default for Metrics {
             started: OnceLock::new(),
             seen: AtomicU64::new(0),
             retries: AtomicU64::new(0),
-            reader_waits: AtomicU64::new(0),
-            writer_waits: AtomicU64::new(0),
+            reader_waits: Waits::default(),
+            writer_waits: Waits::default(),
             peak_bytes: AtomicU64::new(0),
             partitions_lost: AtomicU64::new(0),
             flow: Flow::default(),
@@ -280,7 +292,6 @@ impl Metrics {
     /// A reader hands on what it has read.
     pub(crate) fn read(&self, chunk: &Chunk) {
         self.seen.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-        self.flow.chunks_read.fetch_add(1, Ordering::Relaxed);
         if let (Some(partition), Some((first, last))) = (&chunk.partition, chunk.span()) {
             self.ages.lock().read(partition, first, last, Instant::now());
         }
@@ -293,14 +304,19 @@ impl Metrics {
     }
 
     /// The stage that the others wait for, judged by who has waited since `earlier` (reader and writer waits), which
-    /// should be some tenths of a second ago. Where readers have hardly waited, all wait for them.
-    pub fn limiting(&self, earlier: (u64, u64)) -> (Stage, (u64, u64)) {
-        let now = (self.reader_waits.load(Ordering::Relaxed), self.writer_waits.load(Ordering::Relaxed));
+    /// should be some tenths of a second ago. Where readers have hardly waited, all wait for them. Where they wait for
+    /// bytes while the pool has nothing to do, the writers have the bytes.
+    pub fn limiting(&self, earlier: (Duration, Duration)) -> (Stage, (Duration, Duration)) {
+        let now = (self.reader_waits.total(), self.writer_waits.total());
         let (reader, writer) = (now.0.saturating_sub(earlier.0), now.1.saturating_sub(earlier.1));
-        let stage = match (reader, writer) {
-            (reader, writer) if writer > reader / 2 && writer > HARDLY => Stage::Write,
-            (0..=HARDLY, _) => Stage::Read,
-            _ => Stage::Process,
+        let stage = if writer > HARDLY && writer >= reader / 4 {
+            Stage::Write
+        } else if reader <= HARDLY {
+            Stage::Read
+        } else if self.flow.is_stuck_behind_the_pool() {
+            Stage::Write
+        } else {
+            Stage::Process
         };
         (stage, now)
     }
@@ -318,6 +334,13 @@ impl Metrics {
     pub fn lags(&self) -> BTreeMap<String, u64> {
         let reaches = self.reaches.lock();
         reaches.open.iter().map(|(of, extent)| (of.name().to_owned(), extent.reach().lag())).collect()
+    }
+
+    /// A service failed for good, outside of the calls that are tried again.
+    pub(crate) fn failed(&self, error: &Error) {
+        if let Some(service) = error.service() {
+            self.services.error(service, error.kind());
+        }
     }
 
     /// Readers tell: a partition, where they stand in it, and where it ends for now.
@@ -353,10 +376,14 @@ impl Metrics {
             return;
         }
         totals.partition_count += 1;
-        if totals.partitions.len() < LISTED {
-            let range = Range { start, end: start, ..Range::default() };
-            totals.partitions.insert(partition.name().into(), range);
+        if totals.partitions.len() == LISTED {
+            // Of 10,000 files those are of interest that are not done.
+            let ended = totals.partitions.iter().find(|(_, range)| range.ended).map(|(name, _)| name.clone());
+            let Some(ended) = ended else { return };
+            totals.partitions.remove(&ended);
         }
+        let range = Range { start, end: start, ..Range::default() };
+        totals.partitions.insert(partition.name().into(), range);
     }
 
     pub(crate) fn published(&self, receipts: &[(Receipt, Close)]) {
@@ -402,10 +429,6 @@ impl Metrics {
         let room = SAMPLES.saturating_sub(totals.samples.len());
         totals.samples.extend(samples.iter().take(room).cloned());
     }
-
-    pub(crate) fn waited(counter: &AtomicU64, since: Instant) {
-        counter.fetch_add(since.elapsed().as_nanos() as u64, Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]
@@ -438,6 +461,50 @@ mod tests {
         assert_eq!(totals.partition_count, 1);
         let range = Range { start: 40, end: 100, read: 120, rejected: 0, ended: false };
         assert_eq!(totals.partitions["t:0"], range);
+    }
+
+    #[test]
+    fn who_is_waited_for_is_limiting_also_while_a_wait_goes_on() {
+        let metrics = Metrics::default();
+        let look = |earlier| metrics.limiting(earlier).0;
+        let none = (Duration::ZERO, Duration::ZERO);
+        assert_eq!(look(none), Stage::Read);
+        let long = |waits: &Waits| {
+            let begun = waits.total();
+            until(|| waits.total() > begun + 2 * HARDLY);
+        };
+        let _reader = metrics.reader_waits.begin();
+        long(&metrics.reader_waits);
+        assert_eq!(look(none), Stage::Process);
+        metrics.flow.jobs_queued.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(look(none), Stage::Write, "the bytes are with the writers");
+        metrics.flow.chunks_read.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(look(none), Stage::Process);
+        let _writer = metrics.writer_waits.begin();
+        let earlier = (metrics.reader_waits.total(), metrics.writer_waits.total());
+        long(&metrics.writer_waits);
+        assert_eq!(look(earlier), Stage::Write);
+    }
+
+    fn until(is: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !is() {
+            assert!(Instant::now() < end, "never");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn of_many_partitions_a_thousand_are_listed_and_those_that_are_done_give_way() {
+        let metrics = Metrics::default();
+        for file in 0..10_000 {
+            let partition = Partition::named("file", format!("f{file:05}"));
+            metrics.begun(&partition, 0);
+            metrics.moved(&partition, 1, file < 9_900);
+        }
+        let totals = metrics.totals();
+        assert_eq!((totals.partitions.len(), totals.partition_count), (LISTED, 10_000));
+        assert_eq!(totals.partitions.values().filter(|range| !range.ended).count(), 100);
     }
 
     #[test]

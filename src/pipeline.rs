@@ -27,7 +27,7 @@ use crate::config::{MaxRejected, OnReject};
 use crate::cut::Limits;
 use crate::error::{Error, Result};
 use crate::lot::Tools;
-use crate::memory::Plan;
+use crate::memory::{Needs, Plan};
 use crate::metrics::Metrics;
 use crate::process::{Chunks, Shop};
 use crate::read::{Flows, Lane, Readers};
@@ -205,6 +205,11 @@ fn fits(made: Forms, shape: &Shape) -> Result<()> {
     )))
 }
 
+/// How many threads write to a sink of this shape.
+fn writer_threads(shape: &Shape) -> usize {
+    if shape.order == Order::Any { shape.writers.max(1) } else { 1 }
+}
+
 fn own_pool(workers: usize) -> Result<ThreadPool> {
     let builder =
         ThreadPoolBuilder::new().num_threads(workers.max(1)).thread_name(|index| format!("work-{index}"));
@@ -231,11 +236,12 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(pipe: &'a Pipeline<'a>, pool: &'a ThreadPool, marks: &'a dyn Marks) -> Result<Self> {
         let workers = pool.current_num_threads();
-        let plan = Plan::new(&pipe.settings, &pipe.sink.shape(), workers, pipe.source.buffers())?;
+        let needs = Needs { workers, readers: pipe.source.readers(workers), buffers: pipe.source.buffers() };
+        let plan = Plan::new(&pipe.settings, &pipe.sink.shape(), needs)?;
         let budget = Budget::new(plan.flow);
         let freed = budget.clone();
         pipe.stop.on_change(move || freed.notify());
-        pipe.metrics.begin(&budget, plan.permits, plan.queue);
+        pipe.metrics.begin(&budget, plan.permits, plan.queue + writer_threads(&pipe.sink.shape()));
         let flows = (0..plan.readers).map(|_| Mutex::default()).collect();
         Ok(Run {
             pipe,
@@ -255,7 +261,7 @@ impl<'a> Run<'a> {
     fn run(self) -> Result<End> {
         let (pipe, plan) = (self.pipe, &self.plan);
         let start = Start { marks: self.marks, readers: plan.readers, stop: &pipe.stop };
-        let readers = pipe.source.open(&start)?;
+        let readers = pipe.source.open(&start).inspect_err(|error| pipe.metrics.failed(error))?;
         let chunks = Chunks::new(plan.permits + readers.len(), plan.largest);
         let shop = self.shop(&chunks);
         let assembly = self.assembly();
@@ -288,7 +294,9 @@ impl<'a> Run<'a> {
                 stages.spawn("commit", move || this.commit(&noted, reading, over));
                 for task in pipe.source.tasks() {
                     let ended = ended.clone();
-                    stages.spawn(task.name, move || (task.run)(&ended));
+                    stages.spawn(task.name, move || {
+                        (task.run)(&ended).inspect_err(|error| pipe.metrics.failed(error))
+                    });
                 }
                 this.spawn_observer(&stages, ended);
             });
@@ -341,6 +349,8 @@ impl<'a> Run<'a> {
         Tools {
             codecs,
             framing: shape.framing,
+            part: shape.part,
+            even_parts: shape.even_parts,
             budget: self.budget.clone(),
             checksums: shape.checksums,
             buffers: self.buffers.clone(),
@@ -349,9 +359,7 @@ impl<'a> Run<'a> {
     }
 
     fn spawn_writers<'s>(&'s self, stages: &Stages<'s, '_>, todo: &Receiver<Job>, notes: &Sender<Note>) {
-        let shape = self.pipe.sink.shape();
-        let count = if shape.order == Order::Any { shape.writers.max(1) } else { 1 };
-        for index in 0..count {
+        for index in 0..writer_threads(&self.pipe.sink.shape()) {
             let (todo, notes) = (todo.clone(), notes.clone());
             stages.spawn(format!("write-{index}"), move || self.writers().run(&todo, &notes));
         }

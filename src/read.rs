@@ -74,15 +74,15 @@ impl<'scope> Readers<'scope> {
             for (partition, flow) in self.flows[lane.index].lock().drain(..) {
                 reader.pause(&partition, flow);
             }
-            let waits = Instant::now();
+            let waiting = self.metrics.reader_waits.begin();
             let Ok(lease) = self.budget.acquire(self.chunk_bytes, self.stop) else { break };
-            Metrics::waited(&self.metrics.reader_waits, waits);
+            drop(waiting);
             let mut chunk = self.shop.chunks.take();
             chunk.lease = lease;
             chunk.cutters = cutters;
             chunk.cutters.set_now(now());
             let fetching = Instant::now();
-            let read = reader.read(&mut chunk)?;
+            let read = reader.read(&mut chunk).inspect_err(|error| self.metrics.failed(error))?;
             if matches!(read, Read::Chunk) {
                 self.metrics.latencies.fetch.since(fetching);
             }
@@ -151,6 +151,7 @@ impl<'scope> Readers<'scope> {
         chunk.lease.resize(memory);
         self.metrics.read(&chunk);
         self.permit()?;
+        self.metrics.flow.chunks_read.fetch_add(1, Ordering::Relaxed);
         let (index, results) = (lane.index, lane.results.clone());
         lane.pool.spawn(move |_| {
             let begun = Instant::now();
@@ -170,13 +171,10 @@ impl<'scope> Readers<'scope> {
 
     /// Blocks until a permit is free.
     fn permit(&self) -> Result<()> {
-        let waits = Instant::now();
+        let _waiting = self.metrics.reader_waits.begin();
         loop {
             match self.permits.recv_timeout(Duration::from_millis(100)) {
-                Ok(()) => {
-                    Metrics::waited(&self.metrics.reader_waits, waits);
-                    return Ok(());
-                }
+                Ok(()) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) if !self.stop.is_aborted() => {}
                 Err(_) => return Err(Error::Stopped),
             }

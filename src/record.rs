@@ -40,9 +40,30 @@ pub struct Identity {
     /// Which tenancy of the partition this is: greater than every earlier one in this run; 0 where partitions never
     /// change hands.
     pub epoch: u64,
-    /// What names of batches are made of besides the time of the first record and the start, instead of the name:
-    /// `{topic}-{partition}-{topic id, 8 hex digits}`. `None`: the name.
-    pub stem: Option<String>,
+    /// The partition of a topic that it is, if it is one. Names of its batches then have this and the time of their
+    /// first record in them instead of the name.
+    pub topic: Option<TopicPart>,
+    /// Which pass over its source this is, counted from 0, for partitions that are read in pages again and again. A
+    /// position is then `page << 32 | index`, envelopes tell all three, and each pass has a place of its own in the
+    /// output. `None`: a position is one number.
+    pub cycle: Option<u64>,
+}
+
+/// A partition of a topic as names of batches have it: `{topic}-{partition}-{topic id, 8 hex digits}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicPart {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: i32,
+    /// The beginning of the topic's id: one that is created again under the same name has another.
+    pub id: u32,
+}
+
+impl fmt::Display for TopicPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{:08x}", self.topic, self.partition, self.id)
+    }
 }
 
 impl Partition {
@@ -257,6 +278,8 @@ pub struct Chunk {
     pub(crate) block_end: bool,
     /// What the source needs to go on from `end`, for sources whose positions alone do not tell.
     pub(crate) resume: Option<Arc<[u8]>>,
+    /// The same for every position before `end`, where batches may end, too.
+    pub(crate) within: Option<Arc<[u8]>>,
     /// What the reader knows of partitions, not only of this one: where it stands, and where they end for now.
     pub(crate) readable: Vec<(Partition, u64, u64)>,
     pub(crate) lease: Lease,
@@ -388,6 +411,12 @@ impl Chunk {
         self.resume = Some(resume);
     }
 
+    /// What the source needs to go on from any position in this chunk, its end included: batches may end there. A
+    /// source that cannot tell that for all of them ends the chunk.
+    pub fn set_resume_within(&mut self, resume: Arc<[u8]>) {
+        (self.resume, self.within) = (Some(resume.clone()), Some(resume));
+    }
+
     /// What the records are meant to be; JSON unless told otherwise.
     pub fn set_payload(&mut self, payload: Payload) {
         self.payload = payload;
@@ -424,7 +453,7 @@ impl Chunk {
         self.faults.clear();
         (self.start, self.end, self.line, self.end_line) = (0, 0, 0, 0);
         self.block_end = false;
-        self.resume = None;
+        (self.resume, self.within) = (None, None);
     }
 
     /// The parts of this chunk that belong to different batches, in order.

@@ -58,6 +58,10 @@ impl<'a> Watch<'a> {
     pub fn end(&self, outcome: Outcome) -> Result<()> {
         self.board.end(outcome);
         if let Some(systemd) = &self.systemd {
+            // A service that ends without ever having been ready has failed, for systemd: there was nothing to do.
+            if !self.last.lock().ready && outcome != Outcome::Failed {
+                systemd.tell("READY=1");
+            }
             systemd.tell(&format!("STOPPING=1\nSTATUS={}", self.board.line()));
         }
         match &self.file {
@@ -150,16 +154,47 @@ pub fn unwritable(settings: &Status) -> Option<String> {
 }
 
 /// Replaces a file so that whoever reads it sees the old or the new one. Its name for the time being begins with a
-/// dot and does not end like the file's, so that no collector takes it.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+/// dot and does not end like the file's, so that no collector takes it. A device or a pipe is written to instead.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let path = &real(path);
+    if is_special(path) {
+        return fs::OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes());
+    }
+    let temporary = temporary(path)?;
     let written = fs::File::create(&temporary).and_then(|mut file| file.write_all(text.as_bytes()));
     let renamed = written.and_then(|()| fs::rename(&temporary, path));
     if renamed.is_err() {
         let _ = fs::remove_file(&temporary);
     }
     renamed
+}
+
+/// Whether [`replace`] will be able to, as far as can be known without touching the file.
+pub fn try_beside(path: &Path) -> io::Result<()> {
+    let path = &real(path);
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if is_special(path) {
+        // Opening a FIFO would wait for its reader.
+        return rustix::fs::access(path, rustix::fs::Access::WRITE_OK).map_err(io::Error::from);
+    }
+    let temporary = temporary(path)?;
+    fs::File::create(&temporary).and_then(|_| fs::remove_file(&temporary))
+}
+
+/// Where a link leads.
+fn real(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
+fn temporary(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
+    Ok(path.with_file_name(format!(".{name}.{}.tmp", std::process::id())))
 }
 
 /// The service manager, by the protocol of `sd_notify(3)`: datagrams to the socket that `NOTIFY_SOCKET` names.
@@ -215,6 +250,22 @@ mod tests {
         fs::create_dir(dir.path().join("d")).unwrap();
         assert!(replace(&dir.path().join("d"), "x").is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        assert!(try_beside(&path).is_ok() && try_beside(&dir.path().join("d")).is_err());
+        assert!(try_beside(&dir.path().join("none/a")).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn devices_stay_devices_and_links_stay_links() {
+        assert!(replace(Path::new("/dev/null"), "x").is_ok() && try_beside(Path::new("/dev/null")).is_ok());
+        assert!(is_special(Path::new("/dev/null")));
+        let dir = tempfile::tempdir().unwrap();
+        let [file, link] = ["file", "link"].map(|name| dir.path().join(name));
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        replace(&link, "new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use pipeline::config::{Config, Place};
 use pipeline::error::Retry;
 use pipeline::job::s3::bucket;
+use pipeline::metrics::Services;
 use pipeline::s3::Error;
 use pipeline::s3::probe::{Probed, probe};
 
@@ -13,7 +14,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let Place::S3 { bucket: name, prefix } = &config.output.to else { return Vec::new() };
     let mut config = config.clone();
     config.processing.timeout = config.processing.timeout.min(PATIENCE);
-    match bucket(&config, name) {
+    match bucket(&config, name, &Services::default()) {
         Ok(bucket) => probe(&bucket, prefix).into_iter().map(finding).collect(),
         Err(error) => {
             vec![Finding { what: format!("output s3://{name}/{prefix}"), verdict: verdict(&error) }]

@@ -4,7 +4,7 @@
 use argh::{ArgsInfo, FromArgs};
 use pipeline::config::setting::Value;
 
-/// Moves JSON records from files and Kafka to a directory, a file, Kafka or stdout.
+/// Moves JSON records from files, Kafka and HTTP APIs to a directory, a file, S3, Kafka or stdout.
 #[derive(FromArgs, ArgsInfo, Debug, Default)]
 pub struct Args {
     /// what is read
@@ -22,6 +22,9 @@ pub struct Args {
     /// inputs are dead letters
     #[argh(switch)]
     pub replay: bool,
+    /// endpoints that are read
+    #[argh(option)]
+    pub url: Vec<String>,
     /// where the cluster is
     #[argh(option)]
     pub brokers: Option<String>,
@@ -124,6 +127,7 @@ impl Args {
     /// The value of the option that sets a configuration key.
     pub fn value(&self, long: &str) -> Option<Value> {
         match long {
+            "url" => (!self.url.is_empty()).then(|| Value::List(self.url.clone())),
             "topic" => (!self.topic.is_empty()).then(|| Value::List(self.topic.clone())),
             _ => self.text(long).map(|text| Value::Text(text.clone())),
         }

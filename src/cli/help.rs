@@ -12,14 +12,16 @@ pub const USAGE: &str = "pipeline [process] [OPTIONS] [FILE|DIR|- ...]";
 
 /// What it is, in one sentence.
 pub const ABOUT: &str =
-    "Moves JSON records from files and Kafka to a directory, a file, Kafka or stdout: nothing lost.";
+    "Moves JSON records from files, Kafka and HTTP to a directory, a file, S3, Kafka or stdout.";
 
 /// Calls that show how it is used, with what they do.
-pub const EXAMPLES: [(&str, &str); 4] = [
+pub const EXAMPLES: [(&str, &str); 6] = [
     ("pipeline -s file -b 50 data1.json data2.json", "batches of 50 records under out/processed/"),
     ("zcat logs.gz | pipeline -o result.ndjson.zst -", "stdin to one compressed file"),
     ("pipeline -s kafka --brokers localhost:9092 -t orders", "a topic to out/, until Ctrl-C"),
     ("pipeline -t orders -o kafka:copy --until end", "to another topic (KAFKA_BROKERS is set)"),
+    ("pipeline --url https://api.example.com/v1/items", "an HTTP endpoint to out/, page after page:"),
+    ("pipeline -s http -c items.toml -o items", "[http] says what leads from page to page"),
 ];
 
 /// What the exit codes mean.

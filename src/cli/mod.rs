@@ -225,6 +225,13 @@ fn load_secrets(config: &mut Config, ambient: &Ambient<'_>) -> Result<(), String
         load("s3.secret_access_key", config.s3.secret_access_key.as_mut())?;
         load("s3.session_token", config.s3.session_token.as_mut())?;
     }
+    if config.input.source == SourceKind::Http {
+        let auth = &mut config.http.auth;
+        load("http.auth.bearer", auth.bearer.as_mut())?;
+        load("http.auth.password", auth.password.as_mut())?;
+        load("http.auth.value", auth.value.as_mut())?;
+        load("http.auth.client_secret", auth.client_secret.as_mut())?;
+    }
     Ok(())
 }
 

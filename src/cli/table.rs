@@ -126,11 +126,11 @@ pub static OPTIONS: &[Opt] = &[
         "source",
         "KIND",
         Group::Input,
-        "file or kafka; default: file, or kafka where only topics are named",
+        "file, kafka or http (api is the same); default: file, or what only topics or URLs are named for",
     )
     .short('s')
     .key("processing.source")
-    .complete(Words(&["file", "kafka"])),
+    .complete(Words(&["file", "kafka", "http"])),
     option(
         "format",
         "NAME",
@@ -149,6 +149,14 @@ pub static OPTIONS: &[Opt] = &[
     )
     .key("processing.shard"),
     switch("replay", Group::Input, "the inputs are dead letters: do their records again"),
+    option(
+        "url",
+        "URL",
+        Group::Input,
+        "an HTTP endpoint to read (repeatable); see [http] in the configuration",
+    )
+    .key("http.urls")
+    .every(),
     option("brokers", "LIST", Group::Kafka, "HOST[:PORT], several with commas between; also KAFKA_BROKERS")
         .key("kafka.brokers"),
     option("topic", "NAME", Group::Kafka, "a topic to read (repeatable)")
@@ -233,7 +241,7 @@ pub static OPTIONS: &[Opt] = &[
     switch(
         "check",
         Group::Configuration,
-        "validate the configuration, try inputs, brokers and output, run nothing",
+        "validate the configuration, try inputs, endpoints, brokers and output, run nothing",
     ),
     switch(
         "print-config",

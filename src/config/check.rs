@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::kafka::{From, Kafka, Mechanism, Until, check_group, check_name};
 use super::{Config, Format, LettersTo, Place, SourceKind, StateAt};
+use crate::record::{Identity, Partition, TopicPart};
+use crate::sink::key::LONGEST_KEY;
 
 /// What a run is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +27,9 @@ impl Config {
         match self.input.source {
             SourceKind::File => self.check_files(&mut problems),
             SourceKind::Kafka => self.check_topics(intent, &mut problems),
+            SourceKind::Http => self.check_endpoints(&mut problems),
         }
+        self.check_key(&mut problems);
         if self.uses_kafka() {
             self.check_written(&mut problems);
             check_brokers(&self.kafka, &mut problems);
@@ -61,11 +65,68 @@ impl Config {
         [output, letters, notify].into_iter().flatten()
     }
 
+    /// Names, where anything gets one.
+    fn check_key(&self, problems: &mut Problems) {
+        let has_names = matches!(self.output.to, Place::Dir(_) | Place::S3 { .. });
+        if !has_names && self.output.dead_letter_dir().is_none() {
+            return;
+        }
+        let source = match self.input.source {
+            SourceKind::File => "file",
+            SourceKind::Kafka => "kafka",
+            SourceKind::Http => "http",
+        };
+        if let Some(why) = self.output.key.as_ref().and_then(|key| key.check(source).err()) {
+            return problems.say(format!("output.key: {why}"));
+        }
+        if self.input.source == SourceKind::Kafka {
+            let part = |topic: &String| TopicPart { topic: topic.clone(), partition: i32::MAX, id: 0 };
+            let partition = |topic: &String| {
+                let (name, topic) = (topic.clone(), Some(part(topic)));
+                Partition::new(Identity { source, name, topic, ..Identity::default() })
+            };
+            let topics = self.kafka.source.topics.iter();
+            topics.filter_map(|topic| self.too_long(&partition(topic))).for_each(|why| problems.say(why));
+        }
+    }
+
+    /// What is too long about the names of a partition's batches for where they go.
+    pub(crate) fn too_long(&self, partition: &Partition) -> Option<String> {
+        let most = match self.output.to {
+            Place::S3 { .. } => LONGEST_KEY,
+            // The system says so where it matters.
+            _ => usize::MAX,
+        };
+        self.namer().too_long(partition, most)
+    }
+
     fn check_files(&self, problems: &mut Problems) {
         problems.when(
             self.input.format == Format::Binary,
             "-f binary is for the values of Kafka; expected auto, ndjson, json or text for files",
         );
+    }
+
+    fn check_endpoints(&self, problems: &mut Problems) {
+        problems.0.extend(self.http.problems());
+        problems.when(
+            self.input.format == Format::Binary,
+            "-f binary is for the values of Kafka; expected auto, ndjson, json or text for pages",
+        );
+        problems.when(
+            self.input.format != Format::Auto && self.http.records.is_some(),
+            "-f with http.records: what stands at a pointer is JSON; expected one of them",
+        );
+        problems.when(
+            self.input.replay,
+            "--replay is for files; dead letters of endpoints are fed back as files, too: -s file --replay",
+        );
+        if let Place::File(path) = &self.output.to {
+            problems.when(
+                self.http.poll.is_some() && !is_device(path),
+                "one file appears when the run ends, and one that polls does not; expected no http.poll, or a directory",
+            );
+        }
     }
 
     fn check_topics(&self, intent: Intent, problems: &mut Problems) {

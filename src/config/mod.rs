@@ -14,6 +14,7 @@
 
 pub mod kafka;
 pub mod s3;
+pub mod http;
 pub mod secret;
 pub mod check;
 #[cfg(feature = "cli")]
@@ -42,7 +43,9 @@ use std::time::Duration;
 
 use crate::codec::Codec;
 use crate::retry::Policy;
+use crate::sink::key::{Namer, Template};
 pub use check::Intent;
+pub use http::Http;
 pub use kafka::Kafka;
 pub use s3::S3;
 
@@ -59,6 +62,8 @@ pub struct Config {
     pub kafka: Kafka,
     /// `[s3]`: buckets and what is stored there.
     pub s3: S3,
+    /// `[http]`: endpoints, and how they are read.
+    pub http: Http,
 }
 
 /// How a run is done.
@@ -118,6 +123,8 @@ pub struct Output {
     pub codec: Codec,
     /// What is put around a record.
     pub envelope: EnvelopeKind,
+    /// How batches are named; `None`: the default names.
+    pub key: Option<Template>,
     /// Where rejected records go; `None`: the sink's own place, if it has one.
     pub dead_letter: Option<LettersTo>,
     /// Whether files and directories are synced before they count as stored.
@@ -133,6 +140,7 @@ impl Config {
             output: Output { to, ..Output::default() },
             kafka: Kafka::default(),
             s3: S3::default(),
+            http: Http::default(),
         }
         .with_memory()
     }
@@ -142,6 +150,14 @@ impl Config {
         let mut config = Config::new(Vec::new(), to);
         config.input.source = SourceKind::Kafka;
         (config.kafka.brokers, config.kafka.source.topics) = (brokers, topics);
+        config.with_memory()
+    }
+
+    /// These endpoints to this place, everything else as it is by default.
+    pub fn from_http(urls: Vec<String>, to: Place) -> Self {
+        let mut config = Config::new(Vec::new(), to);
+        config.input.source = SourceKind::Http;
+        config.http.urls = urls;
         config.with_memory()
     }
 
@@ -156,7 +172,7 @@ impl Config {
         let workers = self.processing.workers;
         let own = match self.input.source {
             SourceKind::File => memory_for_files(workers),
-            SourceKind::Kafka => memory_for_streams(workers),
+            SourceKind::Kafka | SourceKind::Http => memory_for_streams(workers),
         };
         match &self.output.to {
             Place::S3 { .. } => own.saturating_add(self.s3.parts()),
@@ -188,10 +204,25 @@ impl Config {
         })
     }
 
-    /// Whether the group remembers where batches end before they are published, so that whoever redoes one makes
-    /// the same file or object of it.
+    /// Gives batches their names. Those of files and directories begin at the output, those of buckets with the
+    /// prefix.
+    pub fn namer(&self) -> Namer {
+        let prefix = match &self.output.to {
+            Place::S3 { prefix, .. } => prefix,
+            _ => "",
+        };
+        Namer::new(prefix, self.output.codec).with_template(self.output.key.clone())
+    }
+
+    /// Whether the group, or the state of a run that reads endpoints, remembers where batches end before they are
+    /// published, so that whoever redoes one makes the same file or object of it.
     pub(crate) fn plans(&self) -> bool {
-        self.joins(Intent::Store) && matches!(self.output.to, Place::Dir(_) | Place::S3 { .. })
+        let remembers = match self.input.source {
+            SourceKind::File => false,
+            SourceKind::Kafka => self.joins(Intent::Store),
+            SourceKind::Http => self.processing.state != StateAt::None && self.processing.limit.is_none(),
+        };
+        remembers && matches!(self.output.to, Place::Dir(_) | Place::S3 { .. })
     }
 
     /// Whether a run with this intent joins a group.
@@ -271,6 +302,7 @@ impl Default for Output {
             to: Place::Dir(PathBuf::from("out")),
             codec: Codec::None,
             envelope: EnvelopeKind::default(),
+            key: None,
             dead_letter: None,
             fsync: true,
         }
@@ -326,6 +358,8 @@ pub enum SourceKind {
     File,
     /// Topics.
     Kafka,
+    /// HTTP endpoints.
+    Http,
 }
 
 /// What is in an input.

@@ -1,6 +1,5 @@
 //! Settings become the validated configuration, once: [`resolve`].
 
-use std::cmp::Ordering;
 use std::num::NonZeroUsize;
 
 use super::key::{Default as KeyDefault, KEYS, Key, Wrong};
@@ -108,8 +107,8 @@ fn finish(draft: &mut Draft, values: &mut [Effective], problems: &mut Vec<String
         Err(problem) => problems.push(problem),
     }
     let config = &mut draft.config;
-    let is_stream = config.input.source == SourceKind::Kafka;
-    if is_stream {
+    let source = config.input.source;
+    if source != SourceKind::File {
         // Those of a weaker layer: they are for runs that read files.
         config.input.files.clear();
     }
@@ -124,7 +123,7 @@ fn finish(draft: &mut Draft, values: &mut [Effective], problems: &mut Vec<String
         Ok(codec) => config.output.codec = codec,
         Err(problem) => problems.push(problem),
     }
-    computed(values, "processing.source", if is_stream { "kafka" } else { "file" }.into());
+    computed(values, "processing.source", source_name(source).into());
     computed(values, "processing.workers", workers.to_string());
     computed(values, "processing.memory_limit", unit::show_size(config.processing.memory_limit as u64));
     if !matches!(config.output.to, Place::Kafka(_)) {
@@ -193,44 +192,67 @@ fn unnamed_topic(config: &mut Config) -> Option<String> {
     None
 }
 
-/// What is read. Whoever says `source` decides; else what is named does, files or topics, and of both that which
-/// is named in the stronger layer: flags before `--set` before the environment before the file. Flags that the
-/// source has no use for are mistakes; in weaker layers they are for other runs with the same settings.
+/// What each source reads, and the keys that only it has a use for.
+const SOURCES: [(SourceKind, &str, &str, &[&str]); 3] = [
+    (SourceKind::File, "file", "files", &["input.files"]),
+    (
+        SourceKind::Kafka,
+        "kafka",
+        "topics",
+        &["kafka.source.topics", "kafka.source.group", "kafka.source.from", "kafka.source.until"],
+    ),
+    (SourceKind::Http, "http", "URLs", &["http.urls"]),
+];
+
+/// What is read. Whoever says `source` decides; else what is named does, files, topics or URLs, and of several that
+/// which is named in the strongest layer: flags before `--set` before the environment before the file. Flags that
+/// the source has no use for are mistakes; in weaker layers they are for other runs with the same settings.
 fn source(asked: Option<SourceKind>, values: &[Effective]) -> Result<SourceKind, String> {
     let set = |path: &str| find(values, path).filter(|it| it.origin != Origin::Default);
-    let (by, files, topics) = (set("processing.source"), set("input.files"), set("kafka.source.topics"));
+    let by = set("processing.source");
     let rank = |it: Option<&Effective>| it.map_or(0, |it| it.origin.rank());
-    let source = match (asked, rank(files).cmp(&rank(topics))) {
-        (Some(source), _) => source,
-        (None, Ordering::Greater) => SourceKind::File,
-        (None, Ordering::Less) => SourceKind::Kafka,
-        (None, Ordering::Equal) if files.is_none() => SourceKind::File,
-        (None, Ordering::Equal) => {
-            return Err("files and topics are named; expected one of them, or -s file or -s kafka".into());
+    let named = || SOURCES.iter().map(|source| (source, rank(set(source.3[0]))));
+    let strongest = named().map(|(_, rank)| rank).max().unwrap_or(0);
+    let source = match asked {
+        Some(source) => source,
+        None if strongest == 0 => SourceKind::File,
+        None => {
+            let all: Vec<_> = named().filter(|(_, rank)| *rank == strongest).map(|(it, _)| it).collect();
+            if let [one, other, ..] = all[..] {
+                return Err(format!(
+                    "{} and {} are named; expected one of them, or -s {} or -s {}",
+                    one.2, other.2, one.1, other.1
+                ));
+            }
+            all[0].0
         }
     };
-    let useless: &[&str] = match source {
-        SourceKind::Kafka => &["input.files"],
-        SourceKind::File => {
-            &["kafka.source.topics", "kafka.source.group", "kafka.source.from", "kafka.source.until"]
-        }
-    };
+    let others = SOURCES.iter().filter(|(kind, ..)| *kind != source);
     let is_mistake = |it: &&Effective| {
         matches!(it.origin, Origin::Flag(_)) || (by.is_some() && it.origin.rank() > rank(by))
     };
-    let Some(mistake) = useless.iter().filter_map(|path| set(path)).find(is_mistake) else {
+    let useless = others.flat_map(|other| other.3.iter().map(move |path| (other, path)));
+    let found = useless.filter_map(|(other, path)| Some((other, set(path)?)));
+    let Some((other, mistake)) = found.into_iter().find(|(_, it)| is_mistake(it)) else {
         return Ok(source);
     };
     let place = mistake.origin.locate(mistake.key);
     let because = by.map_or_else(|| "by default".into(), |it| it.origin.to_string());
+    let name = source_name(source);
     Err(match source {
-        SourceKind::Kafka => {
+        SourceKind::Kafka if other.0 == SourceKind::File => {
             format!("{place}: the source is kafka ({because}); expected topics (-t), no files")
         }
-        SourceKind::File => {
-            format!("{place}: the source is file ({because}); expected it with -s kafka only")
+        SourceKind::Http if other.0 == SourceKind::File => {
+            format!("{place}: the source is http ({because}); expected endpoints (--url), no files")
         }
+        _ => format!("{place}: the source is {name} ({because}); expected it with -s {} only", other.1),
     })
+}
+
+/// As `processing.source` is written.
+fn source_name(source: SourceKind) -> &'static str {
+    SOURCES.iter().find(|(kind, ..)| *kind == source).map_or("file", |it| it.1)
 }
 
 /// Shows what a value came to that nobody set.
@@ -322,9 +344,8 @@ mod tests {
             "processing.batch_wait: expected a duration like 500ms, 30s, 5m or 2h, not \"5\"",
         );
         wrong(
-            "processing.source=http",
-            "processing.source: this build cannot read from http yet; \
-             it reads from: file (files, directories and -) and kafka",
+            "processing.source=s3",
+            "processing.source: s3 cannot be read from; expected file (files, directories and -), kafka or http",
         );
         wrong(
             "kafka.sasl.password=",
@@ -359,6 +380,23 @@ mod tests {
             "s3.profile",
             "s3.secret_access_key",
             "s3.session_token",
+            "http.body",
+            "http.since_param",
+            "http.tls.ca",
+            "http.tls.cert",
+            "http.tls.key",
+            "http.auth.bearer",
+            "http.auth.username",
+            "http.auth.password",
+            "http.auth.value",
+            "http.auth.client_id",
+            "http.auth.client_secret",
+            "http.auth.scope",
+            "http.pagination.page_param",
+            "http.pagination.size_param",
+            "http.pagination.offset_param",
+            "http.pagination.limit_param",
+            "http.pagination.cursor_param",
         ];
         for key in KEYS {
             for nonsense in ["", "\u{0}?"] {

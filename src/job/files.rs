@@ -13,10 +13,10 @@ use crate::read::now;
 use crate::sink::Stream;
 use crate::sink::dir::temporary::HIDDEN;
 use crate::sink::key::Namer;
-use crate::source::file::{FileOptions, FileSource, input_name};
+use crate::source::file::{FileInput, FileOptions, FileSource, input_name};
 #[cfg(feature = "s3")]
 use crate::state::{BucketHome, BucketLeftovers};
-use crate::state::{DirHome, DirLeftovers, Home, Leftovers};
+use crate::state::{DirHome, DirLeftovers, Home, KEY, Leftovers};
 use crate::summary::{Outcome, Summary};
 
 /// The largest zstd window that needs no larger `memory_limit`.
@@ -26,7 +26,7 @@ impl Job<'_> {
     /// Files in: their state is beside the output, or where `--state` says.
     pub(super) fn run_files(&self) -> Result<Done> {
         let mut source = self.source()?;
-        let namer = Namer::new(self.prefix(), self.config.output.codec);
+        let namer = self.config.namer();
         let inputs = source.inputs();
         if self.config.output.to == Place::Stdout && self.mode == Mode::Store {
             loops::refuse(&inputs)?;
@@ -35,11 +35,12 @@ impl Job<'_> {
         if let Some((one, other)) = clash {
             return Err(Error::Usage(format!("inputs {one} and {other} would be stored under one name")));
         }
+        self.check_lengths(&inputs)?;
         let sink = self.sink(&namer)?;
         let remember = Remember {
             state: self.state_home()?,
-            leftovers: self.leftovers(&namer)?,
-            settings: self.settings_text(),
+            leftovers: self.leftovers(&namer, "file")?,
+            settings: self.settings_of_files(),
             processed_by: self.processed_by(),
             now: now(),
             fresh: self.config.processing.fresh,
@@ -65,6 +66,16 @@ impl Job<'_> {
             extent: Extent::Open,
             tend: &|| memory.tend(),
         }))
+    }
+
+    /// Names must be possible before anything is stored under the first of them.
+    fn check_lengths(&self, inputs: &[FileInput]) -> Result<()> {
+        let named = matches!(self.config.output.to, Place::Dir(_) | Place::S3 { .. });
+        let too_long = |input: &FileInput| self.config.too_long(&input.partition);
+        match inputs.iter().filter(|_| named).find_map(too_long) {
+            Some(why) => Err(Error::Usage(why)),
+            None => Ok(()),
+        }
     }
 
     fn source(&self) -> Result<FileSource> {
@@ -101,7 +112,8 @@ impl Job<'_> {
     /// Dead letters are fed back from where the run writes: there, only what it rejects again is passed over.
     fn but_for_replay(&self, places: Vec<PathBuf>) -> Vec<PathBuf> {
         let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let namer = Namer::new("", self.config.output.codec);
+        let output = &self.config.output;
+        let namer = Namer::new("", output.codec).with_template(output.key.clone());
         let again = |root: &Path, file: &String| {
             root.join(namer.directory(Stream::Failed, "file", &input_name(file)))
         };
@@ -117,7 +129,14 @@ impl Job<'_> {
     }
 
     /// Everything that decides which bytes a batch has and where it ends, for the state.
-    fn settings_text(&self) -> Vec<(&'static str, String)> {
+    fn settings_of_files(&self) -> Vec<(&'static str, String)> {
+        let mut settings = self.settings_text();
+        settings.push(("replay", self.config.input.replay.to_string()));
+        settings
+    }
+
+    /// The part of it that is the same whatever is read.
+    pub(super) fn settings_text(&self) -> Vec<(&'static str, String)> {
         let Config { processing, input, output, .. } = self.config;
         let format = match input.format {
             Format::Auto => "auto",
@@ -133,20 +152,21 @@ impl Job<'_> {
         };
         // Whether a rejected record ends the run changes no byte of what is stored before it.
         let rejects = if processing.on_reject == OnReject::Drop { "drop" } else { "dead-letter" };
-        vec![
+        let mut settings = vec![
             ("batch_size", processing.batch_size.to_string()),
             ("batch_bytes", processing.batch_bytes.to_string()),
             ("format", format.into()),
             ("max_record_bytes", input.max_record_bytes.to_string()),
-            ("replay", input.replay.to_string()),
             ("compress", output.codec.to_string()),
             ("envelope", envelope.into()),
             ("on_reject", rejects.into()),
-        ]
+        ];
+        settings.extend(output.key.as_ref().map(|key| (KEY, key.to_string())));
+        settings
     }
 
     /// Where the state is kept, if anywhere.
-    fn state_home(&self) -> Result<Option<Arc<dyn Home>>> {
+    pub(super) fn state_home(&self) -> Result<Option<Arc<dyn Home>>> {
         let processing = &self.config.processing;
         if self.mode == Mode::Rehearse || processing.limit.is_some() {
             return Ok(None);
@@ -175,19 +195,19 @@ impl Job<'_> {
     }
 
     /// Where objects of earlier runs may stand, if the output has objects.
-    fn leftovers(&self, namer: &Namer) -> Result<Option<Leftovers>> {
+    pub(super) fn leftovers(&self, namer: &Namer, source: &str) -> Result<Option<Leftovers>> {
         let output = &self.config.output;
         Ok(match &output.to {
             Place::Dir(root) if self.mode == Mode::Store => Some(Leftovers::Dir(DirLeftovers {
                 stored: root.clone(),
                 failed: output.dead_letter_dir().unwrap_or(root).clone(),
                 namer: namer.clone(),
-                source: "file".into(),
+                source: source.into(),
             })),
             #[cfg(feature = "s3")]
             Place::S3 { bucket, .. } if self.mode == Mode::Store => {
                 let (bucket, tries) = (self.bucket(bucket)?, self.tries());
-                Some(Leftovers::Bucket(BucketLeftovers::new(bucket, namer.clone(), "file".into(), tries)))
+                Some(Leftovers::Bucket(BucketLeftovers::new(bucket, namer.clone(), source.into(), tries)))
             }
             _ => None,
         })

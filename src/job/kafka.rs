@@ -19,7 +19,6 @@ use crate::sink::Sink;
 use crate::sink::kafka::{KafkaSink, Notifying, WithLetterTopic};
 use crate::sink::key::Namer;
 use crate::source::kafka::{KafkaOptions, KafkaSource};
-use crate::summary::Outcome;
 
 /// A transaction that a dead process left open is aborted by the cluster after this time, if the leader of the group
 /// has not ended it before. Longer than brokers are usually away: what is open for longer is done again.
@@ -33,7 +32,7 @@ impl Job<'_> {
         if let Some(group) = source.group() {
             log::info!("group {}", group.settings().group);
         }
-        let namer = Namer::new(self.prefix(), self.config.output.codec);
+        let namer = self.config.namer();
         let sink = match self.mode {
             Mode::Store => self.sink_with_kafka(&namer, source.cluster(), source.group())?,
             Mode::Rehearse => self.local_sink(&namer)?,
@@ -42,7 +41,7 @@ impl Job<'_> {
         let endless = matches!(self.config.kafka.source.until, config::Until::Forever);
         let extent = if endless { Extent::Open } else { Extent::Bounded };
         let (marks, consumed) = (None, source.consumed());
-        let mut done = self.engine(&Parts {
+        let done = self.engine(&Parts {
             source: &source,
             recipe: &recipe,
             sink: &*sink,
@@ -51,19 +50,15 @@ impl Job<'_> {
             extent,
             tend: &|| {},
         });
-        if let (Some(summary), None, true) = (&mut done.summary, &done.error, endless)
-            && summary.outcome == Outcome::Drained
-        {
-            summary.outcome = Outcome::Ended;
-        }
-        Ok(done)
+        Ok(if endless { done.endless() } else { done })
     }
 
     /// The cluster of the configuration, not connected yet.
     pub(super) fn cluster(&self) -> Result<Cluster> {
         let (kafka, processing) = (&self.config.kafka, &self.config.processing);
-        let options = Arc::new(kafka.options(processing.timeout)?);
-        Ok(Cluster::new(kafka.addresses()?, options, self.stop, processing.retry))
+        let mut options = kafka.options(processing.timeout)?;
+        options.services = self.metrics.services.clone();
+        Ok(Cluster::new(kafka.addresses()?, Arc::new(options), self.stop, processing.retry))
     }
 
     fn kafka_options(&self) -> Result<KafkaOptions> {
@@ -110,7 +105,7 @@ impl Job<'_> {
                 config::Assignor::CooperativeSticky => Assignor::CooperativeSticky,
                 config::Assignor::Range => Assignor::Range,
             },
-            location: config::fingerprint(&self.config.output.to, self.config.output.codec.extension(), &cwd),
+            location: config::fingerprint(&self.config.output, &cwd),
             transactional_id: self.own_id(&name),
             ..GroupSettings::new(name, topics.to_vec())
         };

@@ -16,7 +16,7 @@ use crate::record::Partition;
 use crate::sink::dir::place::is_absent;
 use crate::source::file::FileInput;
 use crate::source::file::identity::{Fingerprint, compare, fingerprint};
-use crate::source::{Forget, Mark, Marks, Same};
+use crate::source::{Cuts, Forget, Mark, Marks, Same};
 use crate::state::{Fresh, Home, Identify, Leftovers, Outcome, State, StateOptions};
 
 /// What memory is opened with.
@@ -159,6 +159,7 @@ fn open_state(
         now_ms: remember.now,
         fresh: if remember.fresh { Fresh::Yes } else { Fresh::No },
         identify: Arc::new(paths),
+        cuts: Cuts::Fixed,
         leftovers: remember.leftovers.clone(),
     })?;
     let outcome = state.outcome(known.iter().map(String::as_str))?;
@@ -166,7 +167,7 @@ fn open_state(
 }
 
 /// What the state calls its output. Not as it was written: `out` is another directory in another place.
-fn output_of(home: &dyn Home, leftovers: Option<&Leftovers>) -> Result<String> {
+pub(super) fn output_of(home: &dyn Home, leftovers: Option<&Leftovers>) -> Result<String> {
     let leftovers = match leftovers {
         None => return Ok("a stream".to_owned()),
         #[cfg(feature = "s3")]

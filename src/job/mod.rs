@@ -5,6 +5,8 @@
 //! is; the state is durable before anything is published. Read `memory.rs` for how inputs and state are joined.
 
 mod files;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod loops;
@@ -57,6 +59,19 @@ pub struct Done {
     pub summary: Option<Summary>,
     /// Why it failed, if it did.
     pub error: Option<Error>,
+}
+
+impl Done {
+    /// Of a run without an end of its own: that it was told to stop is how it ends.
+    #[cfg(any(feature = "kafka", feature = "http"))]
+    fn endless(mut self) -> Self {
+        if let (Some(summary), None) = (&mut self.summary, &self.error)
+            && summary.outcome == Outcome::Drained
+        {
+            summary.outcome = Outcome::Ended;
+        }
+        self
+    }
 }
 
 /// Sees what a run does while it goes on, from the run's threads. It must not block for long.
@@ -114,7 +129,10 @@ pub fn run_observed(
         #[cfg(feature = "s3")]
         bucket: Default::default(),
     };
-    job.run().unwrap_or_else(|error| Done { summary: None, error: Some(error) })
+    job.run().unwrap_or_else(|error| {
+        job.metrics.failed(&error);
+        Done { summary: None, error: Some(error) }
+    })
 }
 
 struct Job<'a> {
@@ -152,6 +170,10 @@ impl Job<'_> {
             SourceKind::Kafka => self.run_kafka(),
             #[cfg(not(feature = "kafka"))]
             SourceKind::Kafka => Err(Error::Usage("this build has no Kafka (feature kafka)".into())),
+            #[cfg(feature = "http")]
+            SourceKind::Http => self.run_http(),
+            #[cfg(not(feature = "http"))]
+            SourceKind::Http => Err(Error::Usage("this build has no HTTP client (feature http)".into())),
         }
     }
 
@@ -257,8 +279,8 @@ impl Job<'_> {
     /// again after a crash is the same.
     fn commit_interval(&self) -> Duration {
         let is_remote = matches!(self.config.output.to, Place::S3 { .. });
-        let is_file = self.config.input.source == SourceKind::File;
-        Duration::from_millis(if is_remote && is_file { 2000 } else { 500 })
+        let is_stateful = self.config.input.source != SourceKind::Kafka;
+        Duration::from_millis(if is_remote && is_stateful { 2000 } else { 500 })
     }
 
     fn processed_by(&self) -> String {

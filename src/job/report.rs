@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -15,7 +16,7 @@ pub(super) struct Reporter<'a> {
     size: Option<u64>,
     consumed: Arc<AtomicU64>,
     observer: &'a dyn Observer,
-    waits: Mutex<(u64, u64)>,
+    waits: Mutex<(Duration, Duration)>,
     extent: Extent,
 }
 

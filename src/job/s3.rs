@@ -8,6 +8,7 @@ use crate::config::s3::{Conditional, Sse};
 use crate::config::secret::{Lookup, Secret};
 use crate::config::{Config, SourceKind};
 use crate::error::{Error, Result};
+use crate::metrics::Services;
 use crate::s3::{Asks, Bucket, Credentials, Endpoint, Keys, Options, Style, region_of};
 use crate::sink::key::Namer;
 use crate::sink::s3::{Conditions, Occupied, S3Options, S3Sink};
@@ -16,11 +17,11 @@ use crate::state::Tries;
 /// The region of services that have none.
 const REGION: &str = "us-east-1";
 
-/// The bucket of a configuration. Asks nobody.
+/// The bucket of a configuration, which counts its trouble into `services`. Asks nobody.
 ///
 /// # Errors
 /// If it cannot be reached so, or nobody signs.
-pub fn bucket(config: &Config, name: &str) -> crate::s3::Result<Bucket> {
+pub fn bucket(config: &Config, name: &str, services: &Services) -> crate::s3::Result<Bucket> {
     let s3 = &config.s3;
     let lookup = Lookup::process();
     let profile = s3.profile.as_deref();
@@ -40,7 +41,8 @@ pub fn bucket(config: &Config, name: &str) -> crate::s3::Result<Bucket> {
         }
     };
     let (timeout, connections) = (config.processing.timeout, s3.concurrency + 1);
-    Bucket::new(Options { endpoint, credentials, ca: s3.ca.clone(), timeout, connections })
+    let services = services.clone();
+    Bucket::new(Options { endpoint, credentials, ca: s3.ca.clone(), timeout, connections, services })
 }
 
 impl Job<'_> {
@@ -49,10 +51,10 @@ impl Job<'_> {
         if let Some(bucket) = self.bucket.get() {
             return Ok(bucket.clone());
         }
-        let bucket = Arc::new(bucket(self.config, name)?);
+        let bucket = Arc::new(bucket(self.config, name, &self.metrics.services)?);
         let prefix = self.prefix();
         // Wrong keys, a wrong name and a wrong region are told before anything is read.
-        let tried = Bucket::patiently(self.config.processing.retry, self.stop, || {
+        let tried = bucket.patiently(self.config.processing.retry, self.stop, || {
             match bucket.list(prefix, None, 1, None) {
                 // Who may write need not be allowed to list.
                 Err(error) if error.has_code("AccessDenied") => {

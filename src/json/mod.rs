@@ -13,14 +13,19 @@
 pub mod validate;
 mod array;
 mod detect;
+mod label;
 mod lines;
 mod nesting;
+mod page;
+mod sixteen;
 mod values;
 
 pub use detect::{Syntax, detect};
+pub use page::{Listed, Told};
 
 use array::Array;
 use lines::Lines;
+use page::Page;
 use values::Values;
 
 /// A record's place in the buffer that is scanned.
@@ -55,6 +60,8 @@ pub enum Fault {
     Incomplete,
     /// They stand behind the array.
     Behind,
+    /// What stands around the records is no JSON; the rest of the input is part of the fault.
+    Broken,
 }
 
 /// Whether more bytes may follow those in the buffer.
@@ -89,6 +96,7 @@ enum Kind {
     Lines(Lines),
     Array(Array),
     Values(Values),
+    Page(Page),
 }
 
 impl Scanner {
@@ -101,6 +109,29 @@ impl Scanner {
             Syntax::Values => Kind::Values(Values::default()),
         };
         Scanner { cursor: Cursor { first: true, ..Cursor::default() }, kind }
+    }
+
+    /// A scanner of one value that has the array of records somewhere inside. `pointers` are the steps to that array,
+    /// then those to small values that are wanted besides ([`Scanner::told`]); at most 31 of them.
+    pub fn page(pointers: Vec<Vec<String>>) -> Self {
+        let cursor = Cursor { first: true, ..Cursor::default() };
+        Scanner { cursor, kind: Kind::Page(Page::new(pointers)) }
+    }
+
+    /// What stands at the pointer of value `index`, as far as it is known by now.
+    pub fn told(&self, index: usize) -> &Told {
+        match &self.kind {
+            Kind::Page(page) => page.told(index),
+            _ => &Told::Nothing,
+        }
+    }
+
+    /// What stands where the records should: an array, of everything that is no page.
+    pub fn listed(&self) -> Listed {
+        match &self.kind {
+            Kind::Page(page) => page.listed(),
+            _ => Listed::Array,
+        }
     }
 
     /// Goes on where a record ended in an earlier run, which was at the byte `before`.
@@ -121,6 +152,7 @@ impl Scanner {
             Kind::Lines(lines) => lines.next(&mut self.cursor, bytes, tail),
             Kind::Array(array) => array.next(&mut self.cursor, bytes, tail),
             Kind::Values(values) => values.next(&mut self.cursor, bytes, tail),
+            Kind::Page(page) => page.next(&mut self.cursor, bytes, tail),
         }
     }
 

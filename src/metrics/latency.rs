@@ -40,6 +40,11 @@ impl Latency {
         self.took(begun.elapsed());
     }
 
+    /// How many were measured.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+    }
+
     /// What was measured so far, buckets cumulated.
     pub fn histogram(&self) -> Histogram {
         let bounds = BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);

@@ -33,9 +33,12 @@ pub use sign::form;
 
 use crate::batch::{Body, Piece};
 use crate::error::Retry;
+use crate::metrics::Services;
 use crate::retry::Policy;
 use crate::stop::Stop;
 
+/// What metrics and logs call the store.
+const SERVICE: &str = "s3";
 /// What is kept of an answer's body at most: a listing of a thousand long keys is smaller.
 const ANSWER: u64 = 16 << 20;
 
@@ -52,6 +55,8 @@ pub struct Options {
     pub timeout: Duration,
     /// Connections that are kept open.
     pub connections: usize,
+    /// Where it is counted what fails, and what is tried again.
+    pub services: Services,
 }
 
 /// A bucket.
@@ -59,6 +64,7 @@ pub struct Bucket {
     agent: Agent,
     endpoint: Endpoint,
     credentials: Credentials,
+    services: Services,
 }
 
 impl fmt::Debug for Bucket {
@@ -177,8 +183,9 @@ impl Bucket {
         if options.endpoint.is_encrypted() {
             config = config.tls_config(tls::config(options.ca.as_deref())?);
         }
-        let (endpoint, credentials) = (options.endpoint, options.credentials);
-        Ok(Bucket { agent: config.build().new_agent(), endpoint, credentials })
+        let Options { endpoint, credentials, services, .. } = options;
+        credentials.count_into(&services);
+        Ok(Bucket { agent: config.build().new_agent(), endpoint, credentials, services })
     }
 
     /// Where it is.
@@ -272,16 +279,30 @@ impl Bucket {
         }
     }
 
+    /// Something of this bucket failed and is tried again in `wait`: counts it and says so. `attempt` is the one that
+    /// failed, the first being 1; `tries` how many there are, where they are counted.
+    pub(crate) fn again(&self, error: &Error, attempt: u32, tries: Option<u32>, wait: Duration) {
+        self.services.retry(SERVICE, error.kind());
+        let of = tries.map_or_else(String::new, |tries| format!(" of {tries}"));
+        let wait = wait.as_millis() as u64;
+        log::warn!(
+            service = SERVICE, attempt, wait_ms = wait;
+            "{error}; attempt {attempt}{of}, next in {wait} ms"
+        );
+    }
+
     /// Calls until it succeeds, fails for good, or the run is stopped. Blocks between tries.
     ///
     /// # Errors
     /// The last failure; [`crate::Error::Stopped`].
     pub fn patiently<T>(
+        &self,
         policy: Policy,
         stop: &Stop,
         mut call: impl FnMut() -> Result<T>,
     ) -> crate::Result<T> {
         let mut delays = policy.delays(std::ptr::from_ref(&call) as usize as u64);
+        let mut attempt = 0;
         loop {
             let error = match call() {
                 Ok(value) => return Ok(value),
@@ -291,7 +312,8 @@ impl Bucket {
                 return Err(error.into());
             };
             let delay = delay.max(error.retry_after().unwrap_or_default());
-            log::warn!("{error}; next try in {} ms", delay.as_millis());
+            attempt += 1;
+            self.again(&error, attempt, Some(policy.max_retries.saturating_add(1)), delay);
             stop.sleep_running(delay)?;
         }
     }

@@ -151,6 +151,9 @@ pub struct Shape {
     pub order: Order,
     /// Size in bytes from which a batch is stored in parts; `None`: whole batches only.
     pub part: Option<usize>,
+    /// Whether all parts of a stream but its last have that very size, and the last no more; else they end where pieces
+    /// do.
+    pub even_parts: bool,
     /// Who writes container headers and trailers.
     pub framing: Framing,
     /// What becomes of rejected records.
@@ -177,6 +180,7 @@ impl Default for Shape {
             writers: 1,
             order: Order::Partition,
             part: None,
+            even_parts: false,
             framing: Framing::Batch,
             dead_letters: DeadLetters::Store,
             checksums: false,

@@ -7,6 +7,8 @@
 pub mod file;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "http")]
+pub mod http;
 
 use std::sync::Arc;
 
@@ -23,6 +25,12 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// Whatever keeps it from reading at all; the run ends with it.
     fn open(&self, start: &Start<'_>) -> Result<Vec<Box<dyn Reader>>>;
+
+    /// How many readers are worth having beside so many threads of the pool. More than those only where readers do
+    /// nothing but wait most of the time.
+    fn readers(&self, workers: usize) -> usize {
+        workers
+    }
 
     /// Where this source remembers what is done, if it does so itself (a Kafka group); else the run's state.
     fn marks(&self) -> Option<Arc<dyn Marks>> {

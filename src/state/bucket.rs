@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::retry::Policy;
 use crate::s3::{self, Bucket, Condition, Content, Found, Object};
 use crate::sink::Stream;
-use crate::sink::key::{Namer, is_object, top};
+use crate::sink::key::{Namer, is_cycle, top};
 use crate::stop::Stop;
 
 /// A lease that was not renewed for so long is over.
@@ -54,8 +54,8 @@ impl fmt::Debug for Tries {
 }
 
 impl Tries {
-    fn patiently<T>(&self, call: impl FnMut() -> s3::Result<T>) -> Result<T> {
-        Bucket::patiently(self.policy, &self.stop, call)
+    fn patiently<T>(&self, bucket: &Bucket, call: impl FnMut() -> s3::Result<T>) -> Result<T> {
+        bucket.patiently(self.policy, &self.stop, call)
     }
 }
 
@@ -152,7 +152,7 @@ impl BucketHome {
     /// Tries to take the lease; `None` if it is somebody else's.
     fn take(&self, lease: &Note, condition: Condition<'_>) -> Result<Option<String>> {
         let (key, bytes) = (self.key(Lease::KEY), lease.bytes());
-        self.tries.patiently(|| match self.put(&key, &bytes, condition) {
+        self.tries.patiently(&self.bucket, || match self.put(&key, &bytes, condition) {
             Err(error) if matches!(error.status(), Some(404 | 409 | 412)) => Ok(None),
             other => other.map(Some),
         })
@@ -174,7 +174,7 @@ impl Home for BucketHome {
         let key = self.key(Lease::KEY);
         let mut seen: Option<(String, Instant)> = None;
         loop {
-            let there = self.tries.patiently(|| self.bucket.get(&key))?;
+            let there = self.tries.patiently(&self.bucket, || self.bucket.get(&key))?;
             let taken = match &there {
                 None => self.take(&note, Condition::Absent)?,
                 Some((found, _)) if self.is_ours(found) => Some(found.etag.clone()),
@@ -202,7 +202,7 @@ impl Home for BucketHome {
             };
             if let Some(etag) = taken {
                 note.renewed += 1;
-                let held = Mutex::new(Holding { note, etag, due: Instant::now() + RENEW });
+                let held = Mutex::new(Holding { note, etag, due: Instant::now() + RENEW, failures: 0 });
                 let home = BucketHome {
                     bucket: self.bucket.clone(),
                     prefix: self.prefix.clone(),
@@ -218,7 +218,9 @@ impl Home for BucketHome {
 
     fn read(&self) -> Result<Option<Vec<u8>>> {
         let key = self.key(FILE);
-        let Some((found, bytes)) = self.tries.patiently(|| self.bucket.get(&key))? else { return Ok(None) };
+        let Some((found, bytes)) = self.tries.patiently(&self.bucket, || self.bucket.get(&key))? else {
+            return Ok(None);
+        };
         *self.etag.lock() = Some(found.etag);
         Ok(Some(bytes))
     }
@@ -228,7 +230,7 @@ impl Home for BucketHome {
     }
 
     fn write_patiently(&self, bytes: &[u8]) -> Result<()> {
-        self.settle(self.tries.patiently(|| self.replace(bytes))?)
+        self.settle(self.tries.patiently(&self.bucket, || self.replace(bytes))?)
     }
 }
 
@@ -294,6 +296,8 @@ struct Holding {
     note: Note,
     etag: String,
     due: Instant,
+    /// How often it could not be renewed since it was.
+    failures: u32,
 }
 
 impl Lease {
@@ -307,7 +311,7 @@ impl Held for Lease {
         held.due = Instant::now() + RENEW;
         match self.home.put(&key, &held.note.bytes(), Condition::Match(&held.etag)) {
             Ok(etag) => {
-                held.etag = etag;
+                (held.etag, held.failures) = (etag, 0);
                 held.note.renewed += 1;
             }
             // An answer that was lost; or the lease is another run's: the next write of the state says so.
@@ -320,7 +324,8 @@ impl Held for Lease {
             }
             Err(error) => {
                 held.due = Instant::now() + RENEW / 4;
-                log::warn!("{error}; the lease is not renewed");
+                held.failures += 1;
+                self.home.bucket.again(&error, held.failures, None, RENEW / 4);
             }
         }
     }
@@ -363,11 +368,15 @@ impl BucketLeftovers {
         self.bucket.url(self.namer.prefix())
     }
 
+    pub(super) fn namer(&mut self) -> &mut Namer {
+        &mut self.namer
+    }
+
     pub(super) fn existing<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<String>> {
         let mut found = Vec::new();
         for name in names {
             for stream in [Stream::Stored, Stream::Failed] {
-                let first = self.objects(stream, name)?.into_iter().min();
+                let first = self.objects(stream, name)?.into_iter().map(|(_, key)| key).min();
                 found.extend(first.map(|key| self.bucket.url(&key)));
             }
         }
@@ -381,9 +390,9 @@ impl BucketLeftovers {
     pub(super) fn remove_from(&self, name: &str, watermark: u64) -> Result<u64> {
         let mut count = 0;
         for stream in [Stream::Stored, Stream::Failed] {
-            for key in self.objects(stream, name)? {
-                if start(&key) >= Some(watermark) {
-                    self.tries.patiently(|| self.bucket.delete(&key))?;
+            for (start, key) in self.objects(stream, name)? {
+                if start >= watermark {
+                    self.tries.patiently(&self.bucket, || self.bucket.delete(&key))?;
                     count += 1;
                 }
             }
@@ -391,21 +400,36 @@ impl BucketLeftovers {
         Ok(count)
     }
 
-    /// Keys of the batches of a partition.
-    fn objects(&self, stream: Stream, name: &str) -> Result<Vec<String>> {
+    /// Where the batches of a partition begin, and their keys.
+    fn objects(&self, stream: Stream, name: &str) -> Result<Vec<(u64, String)>> {
         if !self.any(stream)? {
             return Ok(Vec::new());
         }
         let dir = format!("{}/", self.namer.directory(stream, &self.source, name));
+        // Of an endpoint, each pass over it has a place of its own below that.
+        let delimiter = (self.source != "http").then_some("/");
         let (mut keys, mut from) = (Vec::new(), None);
         loop {
-            let page = self.tries.patiently(|| self.bucket.list(&dir, Some("/"), PAGE, from.as_deref()))?;
-            keys.extend(page.keys.into_iter().filter(|key| key.strip_prefix(&dir).is_some_and(is_object)));
+            let page = self
+                .tries
+                .patiently(&self.bucket, || self.bucket.list(&dir, delimiter, PAGE, from.as_deref()))?;
+            let start = |key: &str| self.start(key.strip_prefix(&dir)?);
+            keys.extend(page.keys.into_iter().filter_map(|key| Some((start(&key)?, key))));
             from = page.next;
             if from.is_none() {
                 return Ok(keys);
             }
         }
+    }
+
+    /// Where a batch begins, from what stands behind the partition's directory in its key.
+    fn start(&self, rest: &str) -> Option<u64> {
+        let object = match rest.split_once('/') {
+            Some((cycle, object)) if self.source == "http" && is_cycle(cycle) => object,
+            None if self.source != "http" => rest,
+            _ => return None,
+        };
+        self.namer.start(&self.source, object)
     }
 
     fn any(&self, stream: Stream) -> Result<bool> {
@@ -414,14 +438,9 @@ impl BucketLeftovers {
             return Ok(*any);
         }
         let prefix = format!("{}{}/", self.namer.prefix(), top(stream));
-        let listed = self.tries.patiently(|| self.bucket.list(&prefix, None, 1, None))?;
+        let listed = self.tries.patiently(&self.bucket, || self.bucket.list(&prefix, None, 1, None))?;
         Ok(*known.get_or_init(|| !listed.keys.is_empty()))
     }
-}
-
-/// Where the batch of an object begins, as its name says.
-fn start(key: &str) -> Option<u64> {
-    key.rsplit('/').next()?.get(..20)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::BucketLeftovers;
 use crate::error::{Error, Result};
 use crate::sink::Stream;
 use crate::sink::dir::place::{is_absent, sync_dir};
-use crate::sink::key::{Namer, is_object};
+use crate::sink::key::{Namer, Template, is_cycle};
 
 /// Where the objects of an output are.
 #[derive(Clone, Debug)]
@@ -24,6 +24,24 @@ pub enum Leftovers {
 }
 
 impl Leftovers {
+    /// The same place, with the names that `template` gives; the default ones if it is empty.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it is no template.
+    pub fn named(&self, template: &str) -> Result<Self> {
+        let template = (!template.is_empty()).then(|| Template::parse(template)).transpose();
+        let template =
+            template.map_err(|why| Error::Usage(format!("earlier names cannot be read: {why}")))?;
+        let mut other = self.clone();
+        let namer = match &mut other {
+            Leftovers::Dir(dir) => &mut dir.namer,
+            #[cfg(feature = "s3")]
+            Leftovers::Bucket(bucket) => bucket.namer(),
+        };
+        *namer = namer.clone().with_template(template);
+        Ok(other)
+    }
+
     /// One object of each stream and partition that has any: what a stateless run would mix with its own.
     ///
     /// # Errors
@@ -86,8 +104,10 @@ impl DirLeftovers {
     /// If a directory cannot be read.
     pub fn existing<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
-        for (_, dir) in names.into_iter().flat_map(|name| self.directories(name)) {
-            found.extend(objects(&dir)?.into_iter().min());
+        for name in names {
+            for (_, dir) in self.directories(name)? {
+                found.extend(self.objects(&dir)?.into_iter().map(|(_, path)| path).min());
+            }
         }
         Ok(found)
     }
@@ -99,8 +119,10 @@ impl DirLeftovers {
     /// If something cannot be deleted, or a symbolic link is in the way.
     pub fn remove<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<u64> {
         let mut count = 0;
-        for (root, dir) in names.into_iter().flat_map(|name| self.directories(name)) {
-            count += remove_objects(root, &dir)?;
+        for name in names {
+            for (root, dir) in self.directories(name)? {
+                count += self.remove_objects(root, &dir)?;
+            }
         }
         Ok(count)
     }
@@ -111,10 +133,10 @@ impl DirLeftovers {
     /// If one cannot be deleted.
     pub fn remove_from(&self, name: &str, watermark: u64) -> Result<u64> {
         let mut count = 0;
-        for (_, dir) in self.directories(name) {
-            let behind: Vec<PathBuf> =
-                objects(&dir)?.into_iter().filter(|path| start(path) >= Some(watermark)).collect();
-            for object in &behind {
+        for (_, dir) in self.directories(name)? {
+            let mut behind = self.objects(&dir)?;
+            behind.retain(|(start, _)| *start >= watermark);
+            for (_, object) in &behind {
                 fs::remove_file(object).map_err(|error| Error::io("remove", object, error))?;
             }
             if !behind.is_empty() {
@@ -125,38 +147,59 @@ impl DirLeftovers {
         Ok(count)
     }
 
-    fn directories(&self, name: &str) -> [(&Path, PathBuf); 2] {
-        [(Stream::Stored, &self.stored), (Stream::Failed, &self.failed)].map(|(stream, root)| {
-            (root.as_path(), root.join(self.namer.directory(stream, &self.source, name)))
-        })
+    /// The directories in which objects of a partition may be: of an endpoint, one for each pass over it.
+    fn directories(&self, name: &str) -> Result<Vec<(&Path, PathBuf)>> {
+        let mut found = Vec::new();
+        for (stream, root) in [(Stream::Stored, &self.stored), (Stream::Failed, &self.failed)] {
+            let dir = root.join(self.namer.directory(stream, &self.source, name));
+            match self.source == "http" {
+                true => found.extend(cycles(&dir)?.into_iter().map(|dir| (root.as_path(), dir))),
+                false => found.push((root.as_path(), dir)),
+            }
+        }
+        Ok(found)
     }
-}
 
-/// Where the batch of an object begins, as its name says.
-fn start(object: &Path) -> Option<u64> {
-    object.file_name()?.to_str()?.get(..20)?.parse().ok()
-}
+    fn remove_objects(&self, root: &Path, dir: &Path) -> Result<u64> {
+        if let Some(link) = link_between(root, dir) {
+            return Err(Error::Usage(format!(
+                "{} is a symbolic link; --fresh does not delete what is behind it: do so by hand",
+                link.display()
+            )));
+        }
+        let objects = self.objects(dir)?;
+        for (_, object) in &objects {
+            fs::remove_file(object).map_err(|error| Error::io("remove", object, error))?;
+        }
+        // The directories above may be empty now; the first one that is not stays, and so do those above it.
+        let mut left = dir;
+        while left != root && remove_if_empty(left)? {
+            left = left.parent().unwrap_or(root);
+        }
+        if !objects.is_empty() {
+            sync_dir(left)?;
+        }
+        Ok(objects.len() as u64)
+    }
 
-fn remove_objects(root: &Path, dir: &Path) -> Result<u64> {
-    if let Some(link) = link_between(root, dir) {
-        return Err(Error::Usage(format!(
-            "{} is a symbolic link; --fresh does not delete what is behind it: do so by hand",
-            link.display()
-        )));
+    /// Files directly in `dir` that are named like objects, and where their batches begin; none if there is no such
+    /// directory.
+    fn objects(&self, dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) if is_absent(&error) => return Ok(Vec::new()),
+            Err(error) => return Err(Error::io("list", dir, error)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| Error::io("list", dir, error))?;
+            let start = entry.file_name().to_str().and_then(|name| self.namer.start(&self.source, name));
+            if let Some(start) = start.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file())) {
+                found.push((start, entry.path()));
+            }
+        }
+        Ok(found)
     }
-    let objects = objects(dir)?;
-    for object in &objects {
-        fs::remove_file(object).map_err(|error| Error::io("remove", object, error))?;
-    }
-    // The directories above may be empty now; the first one that is not stays, and so do those above it.
-    let mut left = dir;
-    while left != root && remove_if_empty(left)? {
-        left = left.parent().unwrap_or(root);
-    }
-    if !objects.is_empty() {
-        sync_dir(left)?;
-    }
-    Ok(objects.len() as u64)
 }
 
 /// Whether the directory is gone.
@@ -169,8 +212,8 @@ fn remove_if_empty(dir: &Path) -> Result<bool> {
     }
 }
 
-/// Files directly in `dir` that are named like objects; none if there is no such directory.
-fn objects(dir: &Path) -> Result<Vec<PathBuf>> {
+/// Directories directly in `dir` that are named like passes; none if there is no such directory.
+fn cycles(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if is_absent(&error) => return Ok(Vec::new()),
@@ -179,11 +222,11 @@ fn objects(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|error| Error::io("list", dir, error))?;
-        let named = entry.file_name().to_str().is_some_and(is_object);
-        if named && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+        if entry.file_name().to_str().is_some_and(is_cycle) {
             found.push(entry.path());
         }
     }
+    found.sort_unstable();
     Ok(found)
 }
 

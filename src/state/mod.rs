@@ -32,10 +32,11 @@ pub use home::{DirHome, Held, Home};
 pub use leftover::{DirLeftovers, Leftovers};
 pub use options::{Fresh, Identify, StateOptions};
 pub use outcome::{Outcome, Resume};
+pub use record::KEY;
 
 use crate::error::{Error, Result, Retry};
 use crate::record::Partition;
-use crate::source::{Mark, Marks, Planned, Same};
+use crate::source::{Cuts, Mark, Marks, Planned, Same};
 use outcome::{changed, check_place, check_settings};
 use record::{Entry, Plan, Record, Run};
 
@@ -82,9 +83,15 @@ impl State {
         let new =
             || Record::new(options.output.clone(), options.source.into(), run, options.settings.clone());
         let record = match read {
-            Some(record) if options.fresh == Fresh::No => {
+            Some(mut record) if options.fresh == Fresh::No => {
                 check_place(&record, &options)?;
-                check_settings(&record, &options)?;
+                // What is planned is done again at the same ends; the next pass is another one.
+                if options.cuts == Cuts::Early && record.run.finished {
+                    record.remember_key(&options.settings);
+                    record.settings = options.settings.clone();
+                } else {
+                    check_settings(&record, &options)?;
+                }
                 record
             }
             // What belongs to another output or source is none of this run's business.
@@ -135,6 +142,20 @@ impl State {
     /// If that fails; [`Error::Changed`] if it begins again with other settings while an input that is not
     /// named was left unfinished with the old ones.
     pub fn begin<'a>(&self, names: impl IntoIterator<Item = &'a str>, outcome: &Outcome) -> Result<()> {
+        self.begin_again(names, outcome, &[])
+    }
+
+    /// The same for partitions that are read in pass after pass: those in `again` begin another one, from position 0,
+    /// and this is what their source needs for it.
+    ///
+    /// # Errors
+    /// Those of [`State::begin`].
+    pub fn begin_again<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a str>,
+        outcome: &Outcome,
+        again: &[(String, Arc<[u8]>)],
+    ) -> Result<()> {
         let names: Vec<&str> = names.into_iter().collect();
         let mut record = self.record.lock();
         if self.options.fresh == Fresh::Yes {
@@ -160,10 +181,20 @@ impl State {
                 });
             }
         }
+        for (name, resume) in again {
+            let (resume, identity) = (Some(STANDARD.encode(resume)), self.identity(name, 0)?);
+            let entry = Entry { resume, identity, ..Entry::default() };
+            record.partitions.insert(name.clone(), entry);
+        }
         record.run.finished = false;
         record.write_patiently(&*self.options.home)?;
         self.clear(&mut record)?;
         self.clear_unmarked(&record, &names)
+    }
+
+    /// Whether the last run came to its end. Asked before [`State::begin`].
+    pub fn is_finished(&self) -> bool {
+        self.record.lock().run.finished
     }
 
     /// Keeps the lock. To be called now and then while the run goes on, from a thread that may wait for a moment.
@@ -221,7 +252,10 @@ impl State {
                 let why = format!("{what}; {name} was left unfinished with the old value: name it too");
                 return Err(Error::Changed { what: why });
             }
-            _ => record.settings = self.options.settings.clone(),
+            _ => {
+                record.remember_key(&self.options.settings);
+                record.settings = self.options.settings.clone();
+            }
         }
         let mut clearing: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         clearing.append(&mut record.clearing);
@@ -238,7 +272,11 @@ impl State {
             return Ok(());
         }
         if let Some(leftovers) = &self.options.leftovers {
-            let count = leftovers.remove(record.clearing.iter().map(String::as_str))?;
+            let names = || record.clearing.iter().map(String::as_str);
+            let mut count = leftovers.remove(names())?;
+            for key in &record.earlier_keys {
+                count += leftovers.named(key)?.remove(names())?;
+            }
             log::info!("{count} files of earlier runs deleted");
         }
         record.clearing.clear();
@@ -247,6 +285,10 @@ impl State {
 
     /// Deletes what was published of unfinished partitions beyond their marks.
     fn clear_unmarked(&self, record: &Record, names: &[&str]) -> Result<()> {
+        if self.plans() {
+            // They are planned: whoever makes them again finds them at the same ends.
+            return Ok(());
+        }
         let Some(leftovers) = &self.options.leftovers else { return Ok(()) };
         let mut count = 0;
         for name in names {
@@ -336,6 +378,10 @@ impl Marks for State {
             record.partitions.insert(name.to_owned(), entry);
         }
         record.write(&*self.options.home)
+    }
+
+    fn plans(&self) -> bool {
+        self.options.cuts == Cuts::Early && self.options.leftovers.is_some()
     }
 
     fn finished(&self) -> Result<()> {

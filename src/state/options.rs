@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Home, Leftovers};
 use crate::error::Result;
-use crate::source::Same;
+use crate::source::{Cuts, Same};
 
 /// Tells by what an input is known again. Implemented by sources whose inputs can change between runs.
 pub trait Identify: Send + Sync {
@@ -52,6 +52,9 @@ pub struct StateOptions {
     pub fresh: Fresh,
     /// Knows inputs again.
     pub identify: Arc<dyn Identify>,
+    /// Who decides where batches end. With [`Cuts::Early`] the ends of objects stand in the state before they are
+    /// published, and a batch that is done again ends there.
+    pub cuts: Cuts,
     /// Where the output's objects are, if it has any that are named by partition.
     pub leftovers: Option<Leftovers>,
 }

@@ -13,6 +13,8 @@ use crate::error::{Error, Result, Retry};
 pub const FILE: &str = "state.json";
 /// What is written until it is whole. The lock keeps it from being written twice at a time.
 pub const NEW: &str = "state.json.new";
+/// The setting that names objects, where it is not the default.
+pub const KEY: &str = "key";
 const VERSION: u32 = 1;
 
 /// Everything that is remembered.
@@ -29,6 +31,10 @@ pub struct Record {
     /// Partitions whose objects are being deleted; not empty only while `--fresh` is at it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub clearing: Vec<String>,
+    /// Templates that named objects before the one of the settings does; an empty one is the default names. What
+    /// `--fresh` replaces may have any of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_keys: Vec<String>,
     pub partitions: BTreeMap<String, Entry>,
 }
 
@@ -63,9 +69,9 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether the partition only began: no mark of it was stored.
+    /// Whether the partition only began: no mark of it was stored. One that is planned, or in a later pass, did more.
     pub fn is_untouched(&self) -> bool {
-        self.watermark == 0 && !self.ended
+        self.watermark == 0 && !self.ended && self.resume.is_none() && self.plan.is_empty()
     }
 }
 
@@ -88,7 +94,17 @@ impl Record {
             run,
             settings,
             clearing: Vec::new(),
+            earlier_keys: Vec::new(),
             partitions: BTreeMap::new(),
+        }
+    }
+
+    /// Remembers how objects were named so far, where these settings name them otherwise.
+    pub fn remember_key(&mut self, settings: &BTreeMap<String, String>) {
+        let key = |settings: &BTreeMap<String, String>| settings.get(KEY).cloned().unwrap_or_default();
+        let (old, new) = (key(&self.settings), key(settings));
+        if old != new && !self.earlier_keys.contains(&old) {
+            self.earlier_keys.push(old);
         }
     }
 

@@ -63,6 +63,7 @@ impl Bench {
             now_ms,
             fresh: Fresh::No,
             identify: self.inputs.clone(),
+            cuts: Cuts::Fixed,
             leftovers: Some(self.leftovers()),
         }
     }

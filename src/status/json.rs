@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
-use super::text::{queues, stages};
+use super::text::{STAGES, queues, stages};
 use super::{Board, State};
 use crate::metrics::{Latency, Metrics, Reach};
 
@@ -58,6 +58,8 @@ struct Letter {
 struct Stage {
     name: &'static str,
     done: u64,
+    /// Over the last ten seconds.
+    per_second: f64,
     queue: Option<u64>,
     limit: Option<u64>,
     mean_seconds: Option<f64>,
@@ -104,7 +106,7 @@ impl Board {
         };
         status.observed(&state);
         if let Some(metrics) = &state.metrics {
-            status.counted(metrics);
+            status.counted(metrics, state.pace.rates());
         }
         drop(state);
         // Every map has keys that are texts, the only thing that could fail.
@@ -127,7 +129,7 @@ impl Status<'_> {
         }
     }
 
-    fn counted(&mut self, metrics: &Metrics) {
+    fn counted(&mut self, metrics: &Metrics, rates: [f64; STAGES]) {
         let totals = metrics.totals();
         self.records_seen = metrics.seen.load(Ordering::Relaxed);
         (self.records_read, self.records_stored) = (totals.read, totals.stored);
@@ -144,7 +146,7 @@ impl Status<'_> {
         self.oldest_unpublished_seconds = metrics.oldest().map(|age| tenths(age.as_secs_f64()));
         (self.inflight_bytes, self.inflight_limit_bytes) = metrics.in_flight().unwrap_or_default();
         self.open_batches = metrics.flow.open_batches.load(Ordering::Relaxed);
-        self.stages = each_stage(metrics);
+        self.stages = each_stage(metrics, rates);
         self.partition_count = totals.partition_count;
         self.partitions = each_partition(metrics, totals.partitions);
         let service =
@@ -158,30 +160,28 @@ impl Status<'_> {
     }
 }
 
-fn each_stage(metrics: &Metrics) -> Vec<Stage> {
+fn each_stage(metrics: &Metrics, rates: [f64; STAGES]) -> Vec<Stage> {
     let times = &metrics.latencies;
     let queues = queues(metrics);
-    let stage = |(name, done): (&'static str, u64)| {
+    let stage = |((name, done), per_second): ((&'static str, u64), f64)| {
         let queue = queues.iter().find(|(of, ..)| *of == name);
         let latency: Option<&Latency> = match name {
             "read" => Some(&times.fetch),
             "process" => Some(&times.process),
             "write" => Some(&times.publish),
+            "commit" => Some(&times.commit),
             _ => None,
         };
         Stage {
             name,
             done,
+            per_second: tenths(per_second),
             queue: queue.map(|(_, length, _)| *length),
             limit: queue.and_then(|(.., limit)| *limit),
             mean_seconds: latency.and_then(|latency| latency.histogram().mean()),
         }
     };
-    let mut all: Vec<Stage> = stages(metrics).into_iter().map(stage).collect();
-    let commit = times.commit.histogram();
-    let (done, mean_seconds) = (commit.count(), commit.mean());
-    all.push(Stage { name: "commit", done, queue: None, limit: None, mean_seconds });
-    all
+    stages(metrics).into_iter().zip(rates).map(stage).collect()
 }
 
 fn each_partition(metrics: &Metrics, ranges: BTreeMap<String, crate::metrics::Range>) -> Vec<Partition> {

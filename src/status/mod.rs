@@ -9,6 +9,7 @@
 //! families hold counters of their own, while ours are snapshots of what the engine counts anyway.
 
 mod json;
+mod pace;
 mod request;
 pub mod server;
 mod text;
@@ -25,6 +26,8 @@ use crate::metrics::Metrics;
 use crate::progress::{self, Meter, Rates, Snapshot};
 use crate::stop::{Phase, Stop};
 use crate::summary::Outcome;
+use pace::Pace;
+use text::{STAGES, stages};
 
 /// The distance of two points of the history, and how many there are: five minutes.
 const POINT: Duration = Duration::from_secs(1);
@@ -46,6 +49,7 @@ struct State {
     metrics: Option<Arc<Metrics>>,
     now: Snapshot,
     meter: Meter,
+    pace: Pace<STAGES>,
     rates: Rates,
     looks: VecDeque<&'static str>,
     history: VecDeque<Point>,
@@ -104,6 +108,7 @@ impl Board {
         let source = match config.input.source {
             SourceKind::File => "file",
             SourceKind::Kafka => "kafka",
+            SourceKind::Http => "http",
         };
         let output = config.output.to.to_string();
         let made_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |it| it.as_secs_f64());
@@ -147,6 +152,9 @@ impl State {
     fn tick(&mut self, snapshot: &Snapshot) {
         self.rates = self.meter.tick(snapshot);
         self.now = snapshot.clone();
+        if let Some(metrics) = &self.metrics {
+            self.pace.tick(snapshot.elapsed, stages(metrics).map(|(_, done)| done));
+        }
         if self.looks.len() == LOOKS {
             self.looks.pop_front();
         }

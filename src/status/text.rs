@@ -12,6 +12,8 @@ use crate::summary::Outcome;
 
 /// Partitions listed one by one.
 const LISTED: usize = 1000;
+/// How many stages there are.
+pub(super) const STAGES: usize = 5;
 
 impl Board {
     /// Everything that was counted, as Prometheus reads it.
@@ -86,7 +88,7 @@ fn flowing(metrics: &Metrics, state: &State, out: &mut Text) {
     out.value(state.now.bytes_done);
     out.counter(
         "pipeline_stage_items_total",
-        "Chunks (read, process, assemble) and jobs (write) that a stage is done with.",
+        "Chunks (read, process, assemble), jobs (write) and commits that a stage is done with.",
     );
     for (stage, done) in stages(metrics) {
         out.labelled(&[("stage", stage)], done);
@@ -97,7 +99,7 @@ fn flowing(metrics: &Metrics, state: &State, out: &mut Text) {
     }
     out.gauge(
         "pipeline_queue_limit",
-        "How many chunks may be between reader and assembler, and jobs wait for a writer.",
+        "How many chunks may be between reader and assembler, and how many jobs with the writers.",
     );
     out.labelled(&[("stage", "process")], load(&flow.chunks_limit));
     out.labelled(&[("stage", "write")], load(&flow.jobs_limit));
@@ -107,8 +109,8 @@ fn flowing(metrics: &Metrics, state: &State, out: &mut Text) {
         "pipeline_stage_wait_seconds_total",
         "Time that readers waited for memory or the pool, and the assembler for writers.",
     );
-    out.labelled(&[("stage", "read")], load(&metrics.reader_waits) as f64 / 1e9);
-    out.labelled(&[("stage", "assemble")], load(&metrics.writer_waits) as f64 / 1e9);
+    out.labelled(&[("stage", "read")], metrics.reader_waits.total().as_secs_f64());
+    out.labelled(&[("stage", "assemble")], metrics.writer_waits.total().as_secs_f64());
     out.gauge("pipeline_limiting_stage", "1 for the stage that the others wait for.");
     for stage in ["read", "process", "write"] {
         out.labelled(&[("stage", stage)], u64::from(stage == state.limiting()));
@@ -131,15 +133,16 @@ fn flowing(metrics: &Metrics, state: &State, out: &mut Text) {
 }
 
 /// What each stage is done with.
-pub(super) fn stages(metrics: &Metrics) -> [(&'static str, u64); 4] {
+pub(super) fn stages(metrics: &Metrics) -> [(&'static str, u64); STAGES] {
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let flow = &metrics.flow;
     [
-        ("read", &flow.chunks_read),
-        ("process", &flow.chunks_processed),
-        ("assemble", &flow.chunks_assembled),
-        ("write", &flow.jobs_done),
+        ("read", load(&flow.chunks_read)),
+        ("process", load(&flow.chunks_processed)),
+        ("assemble", load(&flow.chunks_assembled)),
+        ("write", load(&flow.jobs_done)),
+        ("commit", metrics.latencies.commit.count()),
     ]
-    .map(|(stage, counter)| (stage, counter.load(Ordering::Relaxed)))
 }
 
 /// What waits for a stage or is in it, and its limit.
@@ -195,8 +198,9 @@ fn partitions(metrics: &Metrics, totals: &Totals, out: &mut Text) {
         "pipeline_partition_lag",
         "Positions that can be read and are not committed, where the end is known.",
     );
-    for (partition, lag) in metrics.lags().into_iter().take(LISTED) {
-        out.labelled(&[("partition", &partition)], lag);
+    let lags = metrics.lags();
+    for (partition, lag) in listed().filter_map(|(name, _)| lags.get_key_value(name)) {
+        out.labelled(&[("partition", partition)], lag);
     }
 }
 
@@ -322,6 +326,27 @@ fn sample(out: &mut String, labels: &[(&str, &str)], value: impl std::fmt::Displ
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// However many partitions there are, a scrape is bounded, and its sums are of all.
+    #[test]
+    fn a_scrape_of_ten_thousand_partitions_is_bounded() {
+        let board = Board::new(&crate::config::Config::default(), &crate::stop::Stop::new());
+        let metrics = std::sync::Arc::new(Metrics::default());
+        crate::job::Observer::begin(&board, &metrics);
+        for index in 0..10_000 {
+            let partition = crate::record::Partition::named("test", format!("orders:{index}"));
+            metrics.begun(&partition, 0);
+            metrics.readable(&mut vec![(partition, 0, 3)]);
+        }
+        let text = board.text();
+        let listed = |name: &str| text.lines().filter(|line| line.starts_with(name)).count();
+        for name in ["pipeline_partition_watermark{", "pipeline_partition_lag{"] {
+            assert_eq!(listed(name), LISTED, "{name}");
+        }
+        assert!(text.contains("\npipeline_partitions 10000\n") && text.contains("\npipeline_lag 30000\n"));
+        assert!(text.len() < 500_000, "{} bytes", text.len());
+        assert!(board.json().len() < 50_000);
+    }
 
     #[test]
     fn labels_are_escaped() {

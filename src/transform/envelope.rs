@@ -32,6 +32,8 @@ pub(super) struct Parts {
     made_for: Option<(Arc<Settings>, Partition, i64)>,
     /// The message id up to the position, as a JSON string: `"file:data1.json:"`.
     id: Vec<u8>,
+    /// The same for a record of a page that has an identity of its own: `"http:host/path:`.
+    own: Vec<u8>,
     /// The source as a JSON string.
     source: Vec<u8>,
     /// `"path":"data1.json","offset":`
@@ -45,6 +47,10 @@ pub(super) struct Parts {
     /// Where in the template the position's digits stand, and how many there are.
     holes: Holes,
     digits: usize,
+    /// Which page the template is of, for partitions that are read in pages; else 0.
+    page: u64,
+    /// Whether positions are page and index.
+    paged: bool,
     /// A line of text as a JSON string.
     pub(super) quoted: Vec<u8>,
     /// The value of an outgoing record.
@@ -143,7 +149,9 @@ impl Envelope {
             (Origin::Read(Record { extra: None, position, .. }), None) if data.member == Member::Value => {
                 return self.write(parts, *position, (data.json, data.breaks), out);
             }
-            (Origin::Read(record), None) if self.0.kind == EnvelopeKind::Default => {
+            (Origin::Read(record), None)
+                if self.0.kind == EnvelopeKind::Default && parts.own_id(record).is_none() =>
+            {
                 self.open_known(parts, record, data.member, out);
             }
             _ => drop(self.open(parts, origin, (number, data.member), out)),
@@ -173,8 +181,9 @@ impl Envelope {
     #[inline]
     fn before<'a>(&self, parts: &'a mut Parts, position: u64) -> &'a [u8] {
         let mut digits = itoa::Buffer::new();
-        let digits = digits.format(position).as_bytes();
-        if digits.len() == parts.digits {
+        let (page, last) = parts.split(position);
+        let digits = digits.format(last).as_bytes();
+        if digits.len() == parts.digits && page == parts.page {
             for at in parts.holes.into_iter().flatten() {
                 parts.template[at..at + digits.len()].copy_from_slice(digits);
             }
@@ -190,7 +199,7 @@ impl Envelope {
         let mut template = std::mem::take(&mut parts.template);
         template.clear();
         parts.holes = self.open(parts, &Origin::Bare(position), (None, Member::Value), &mut template);
-        parts.digits = digits;
+        (parts.digits, parts.page) = (digits, parts.split(position).0);
         parts.template = template;
     }
 
@@ -285,10 +294,16 @@ impl Parts {
         for part in [&mut self.id, &mut self.source, &mut self.metadata, &mut self.time] {
             part.clear();
         }
-        string(&format!("{}:{}:", identity.source, identity.name), &mut self.id);
+        let cycle = identity.cycle.map_or(String::new(), |cycle| format!("{cycle}:"));
+        self.paged = identity.cycle.is_some();
+        self.own.clear();
+        string(&format!("{}:{}:", identity.source, identity.name), &mut self.own);
+        string(&format!("{}:{}:{cycle}", identity.source, identity.name), &mut self.id);
         string(identity.source, &mut self.source);
         self.metadata.extend_from_slice(identity.metadata.as_bytes());
-        if !identity.position.is_empty() {
+        if let Some(cycle) = identity.cycle {
+            self.metadata.extend_from_slice(format!(",\"cycle\":{cycle},\"page\":").as_bytes());
+        } else if !identity.position.is_empty() {
             if !self.metadata.is_empty() {
                 self.metadata.push(b',');
             }
@@ -297,6 +312,29 @@ impl Parts {
         }
         self.uri = uri(identity.source, &identity.name);
         rfc3339(opened_at, &mut self.time);
+    }
+
+    /// The identity that a record of a page has of its own: its key.
+    fn own_id<'r>(&self, record: &Record<'r>) -> Option<&'r str> {
+        record.key().filter(|_| self.paged).and_then(|key| std::str::from_utf8(key).ok())
+    }
+
+    /// The page, and the number that differs from record to record.
+    #[inline]
+    fn split(&self, position: u64) -> (u64, u64) {
+        if self.paged { (position >> 32, position & u64::from(u32::MAX)) } else { (0, position) }
+    }
+
+    /// Appends a position with `between` before the index, where there is a page; returns where its last number stands.
+    fn position(&self, position: u64, between: &[u8], out: &mut Vec<u8>) -> usize {
+        let (page, last) = self.split(position);
+        if self.paged {
+            integer(page, out);
+            out.extend_from_slice(between);
+        }
+        let at = out.len();
+        integer(last, out);
+        at
     }
 
     /// Appends the message id, as a JSON string; returns where the position stands in it.
@@ -308,10 +346,17 @@ impl Parts {
     ) -> Option<usize> {
         let mut hole = None;
         match origin {
+            Origin::Read(record) if let Some(own) = self.own_id(record) => {
+                out.extend_from_slice(&self.own[..self.own.len() - 1]);
+                let before = out.len();
+                string(own, out);
+                // Without its quotes: it goes on in the string that has begun.
+                out.remove(before);
+                out.pop();
+            }
             Origin::Bare(position) | Origin::Read(Record { position, .. }) => {
                 out.extend_from_slice(&self.id[..self.id.len() - 1]);
-                hole = Some(out.len());
-                integer(*position, out);
+                hole = Some(self.position(*position, b":", out));
             }
             Origin::Replayed(letter) => {
                 let id = letter.message_id.get();
@@ -348,8 +393,7 @@ impl Parts {
         out.extend_from_slice(&self.metadata);
         let mut hole = None;
         if self.metadata.ends_with(b":") {
-            hole = Some(out.len());
-            integer(position, out);
+            hole = Some(self.position(position, b",\"index\":", out));
         }
         if let Some((record, extra)) = record.and_then(|record| Some((record, record.extra?))) {
             members(record, extra, !self.metadata.is_empty(), out);

@@ -83,6 +83,10 @@ fn place(rejected: &Rejected<'_>, line: Option<u64>) -> String {
         (_, name) => name,
     };
     let position = rejected.entry.position;
+    if partition.identity().cycle.is_some() {
+        let (page, index) = (position >> 32, position as u32);
+        return format!("{partition} page {page} index {index}");
+    }
     match line {
         Some(line) => format!("{partition} line {line} ({unit} {position})"),
         None => format!("{partition} {unit} {position}"),

@@ -12,6 +12,7 @@ mod value;
 use std::io;
 
 use crate::batch::Counts;
+use crate::json::validate::Validator;
 use crate::record::{Record, RejectKind, Rejection, Section};
 
 /// A pure function from a record to zero or more outputs, or a rejection.
@@ -200,6 +201,8 @@ pub struct Out {
     pub outputs: [Outputs; 2],
     /// Scratch of the envelope: what is the same for all records of a section.
     parts: envelope::Parts,
+    /// What knows the labels of earlier records.
+    validator: Validator,
 }
 
 /// A rejected record as the summary shows it.

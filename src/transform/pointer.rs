@@ -37,15 +37,20 @@ impl Pointer {
         steps.split('/').map(unescape).collect::<Result<_>>().map(Pointer)
     }
 
+    /// Its steps, unescaped.
+    pub(crate) fn steps(&self) -> &[String] {
+        &self.0
+    }
+
     /// What stands there in `json`, one valid value, as raw JSON text. Of equal keys the last counts.
-    pub(super) fn find<'j>(&self, json: &'j str) -> Option<&'j str> {
+    pub(crate) fn find<'j>(&self, json: &'j str) -> Option<&'j str> {
         let mut from = serde_json::Deserializer::from_str(json);
         Find(&self.0).deserialize(&mut from).ok()?
     }
 
     /// What stands there in `json`, as bytes: strings without their quotes, everything else as it is written;
     /// `None` where nothing or `null` stands.
-    pub(super) fn bytes<'j>(&self, json: &'j str) -> Option<Cow<'j, [u8]>> {
+    pub(crate) fn bytes<'j>(&self, json: &'j str) -> Option<Cow<'j, [u8]>> {
         match self.find(json)? {
             "null" => None,
             found if !found.starts_with('"') => Some(Cow::Borrowed(found.as_bytes())),

@@ -145,7 +145,7 @@ impl Default for Recipe {
 impl Program for Recipe {
     fn run(&self, section: &Section<'_>, out: &mut Out) {
         let Some(first) = section.entries().first() else { return };
-        let Out { stored, failed, counts, samples, rejects, outputs, parts } = out;
+        let Out { stored, failed, counts, samples, rejects, outputs, parts, validator } = out;
         self.envelope.prepare(section, parts);
         let overhead = self.envelope.overhead(parts, first.position);
         let bytes: usize = section.entries().iter().map(|entry| entry.len as usize).sum();
@@ -160,10 +160,9 @@ impl Program for Recipe {
             began: stored.len(),
             stored,
             counts,
-            next_break: None,
             tally: Tally { failed, samples, rejects, lines: Lines::default() },
         };
-        run.records();
+        run.records(Values::new(section, validator));
     }
 
     fn forms(&self) -> Forms {
@@ -188,32 +187,23 @@ struct Run<'a> {
     /// How long the output was before this section.
     began: usize,
     counts: &'a mut Counts,
-    /// Where in the buffer the first CR or LF behind those of earlier records stands, once it was looked for.
-    next_break: Option<usize>,
     tally: Tally<'a>,
 }
 
 impl<'a> Run<'a> {
-    fn records(&mut self) {
+    fn records(&mut self, mut values: Values<'a>) {
         let (section, recipe) = (self.section, self.recipe);
         let plain = section.payload() == Payload::Json
             && recipe.replay == Replay::No
             && recipe.transforms.is_empty()
             && recipe.key.is_none();
         let mut faults = section.faults().peekable();
-        let mut values = Values::new(section);
         for (index, entry) in section.entries().iter().enumerate() {
             let made = match faults.next_if(|(at, _)| *at == index) {
                 Some((_, why)) => Err(why.clone()),
                 // The usual case: nothing is known of the record but its position, and nothing is done with it.
                 None if plain && entry.extra == 0 => values.next(entry).map(|value| {
-                    let breaks = self.breaks(entry);
-                    recipe.envelope.write(
-                        self.parts,
-                        entry.position,
-                        (value.as_bytes(), breaks),
-                        self.stored,
-                    );
+                    recipe.envelope.write(self.parts, entry.position, value, self.stored);
                     self.counts.stored += 1;
                 }),
                 None => self.record(entry, &mut values),
@@ -241,28 +231,10 @@ impl<'a> Run<'a> {
         if record.payload != Payload::Json {
             return self.text(&origin, record);
         }
-        let value = values.next(entry)?;
-        let breaks = self.breaks(entry);
+        let (value, breaks) = values.next(entry)?;
         let raw = Some(record.bytes);
-        let data = Data::value(value.as_bytes(), breaks);
-        self.json(&origin, Record { bytes: value.as_bytes(), ..record }, Output { data, raw })
-    }
-
-    /// Whether CR or LF stands in an entry. Looks at each byte of the section once, and but once a section where
-    /// there are none.
-    #[inline]
-    fn breaks(&mut self, entry: &Entry) -> Breaks {
-        let at = entry.at as usize;
-        let next = match self.next_break {
-            Some(next) if next >= at => next,
-            _ => {
-                let last = self.section.entries().last().map_or(0, |last| (last.at + last.len) as usize);
-                let next = memchr::memchr2(b'\r', b'\n', &self.section.buffer()[at..last]);
-                next.map_or(usize::MAX, |next| at + next)
-            }
-        };
-        self.next_break = Some(next);
-        if next < at + entry.len as usize { Breaks::Perhaps } else { Breaks::None }
+        let data = Data::value(value, breaks);
+        self.json(&origin, Record { bytes: value, ..record }, Output { data, raw })
     }
 
     /// Text or bytes: they become a JSON string.

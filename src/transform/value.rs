@@ -6,44 +6,42 @@
 
 use serde_json::value::RawValue;
 
+use super::envelope::Breaks;
 use crate::json::validate::Validator;
 use crate::record::{Entry, Payload, RejectKind, Rejection, Section};
 
 /// The values of a section, asked for in the order of its entries.
 pub(super) struct Values<'a> {
     buffer: &'a [u8],
-    /// The buffer from the first entry on, if all of it is UTF-8, and where it begins.
-    text: Option<(&'a str, usize)>,
-    validator: Validator,
+    /// Whether all bytes from the first entry to the last are UTF-8.
+    checked: bool,
+    validator: &'a mut Validator,
 }
 
 impl<'a> Values<'a> {
     /// The values of the records of a section.
-    pub(super) fn new(section: &Section<'a>) -> Self {
+    pub(super) fn new(section: &Section<'a>, validator: &'a mut Validator) -> Self {
         let buffer = section.buffer();
-        let text = || {
-            let (first, last) = (section.entries().first()?, section.entries().last()?);
-            let from = first.at as usize;
-            let text = std::str::from_utf8(&buffer[from..(last.at + last.len) as usize]).ok()?;
-            Some((text, from))
-        };
         // Nobody asks for the values of text and bytes.
-        let text = if section.payload() == Payload::Json { text() } else { None };
-        Values { buffer, text, validator: Validator::default() }
+        let checked = section.payload() == Payload::Json
+            && section.entries().first().zip(section.entries().last()).is_some_and(|(first, last)| {
+                std::str::from_utf8(&buffer[first.at as usize..(last.at + last.len) as usize]).is_ok()
+            });
+        Values { buffer, checked, validator }
     }
 
     /// The value of the next entry, without the white space around it.
     #[inline]
-    pub(super) fn next(&mut self, entry: &Entry) -> Result<&'a str, Rejection> {
-        let at = entry.at as usize;
-        let record = &self.buffer[at..at + entry.len as usize];
-        if let Some((text, from)) = self.text
-            && let Some(found) = self.validator.value(record)
-            && let Some(value) = text.get(at - from + found.start..at - from + found.end)
+    pub(super) fn next(&mut self, entry: &Entry) -> Result<(&'a [u8], Breaks), Rejection> {
+        let (at, len) = (entry.at as usize, entry.len as usize);
+        // Characters are whole in it: it begins and ends with a byte of ASCII, and so does what is around it.
+        if self.checked
+            && let Some(found) = self.validator.value(&self.buffer[at..], len)
         {
-            return Ok(value);
+            let breaks = if found.breaks { Breaks::Perhaps } else { Breaks::None };
+            return Ok((&self.buffer[at + found.range.start..at + found.range.end], breaks));
         }
-        value(record)
+        value(&self.buffer[at..at + len]).map(|value| (value.as_bytes(), Breaks::Perhaps))
     }
 }
 

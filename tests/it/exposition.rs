@@ -2,6 +2,8 @@
 //! help and type, families are in one piece, names follow the conventions, histograms add up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 /// Samples by name.
 #[derive(Debug)]
@@ -84,9 +86,68 @@ fn convention(name: &str, kind: &str) {
     assert!(is_name(name), "{name}");
     assert!(["counter", "gauge", "histogram"].contains(&kind), "{name} is a {kind}");
     assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
-    for end in ["_bucket", "_sum", "_count", "_milliseconds", "_ms", "_kilobytes"] {
-        assert!(!name.ends_with(end), "{name}");
+    for end in ["_bucket", "_sum", "_count"] {
+        assert!(!name.ends_with(end), "{name} ends like a part of a histogram");
     }
+    // No unit but base units, none of them cut short, and no kind of metric.
+    for word in name.split('_') {
+        assert!(!NO_WORDS.contains(&word), "{name} has {word} in it");
+    }
+}
+
+/// What `promtool check metrics` wants in no name.
+const NO_WORDS: [&str; 37] = [
+    "gauge",
+    "counter",
+    "histogram",
+    "summary",
+    "s",
+    "sec",
+    "ms",
+    "us",
+    "ns",
+    "m",
+    "min",
+    "h",
+    "d",
+    "b",
+    "kb",
+    "mb",
+    "gb",
+    "tb",
+    "pb",
+    "kib",
+    "mib",
+    "milliseconds",
+    "microseconds",
+    "nanoseconds",
+    "minutes",
+    "hours",
+    "days",
+    "weeks",
+    "kilobytes",
+    "megabytes",
+    "gigabytes",
+    "bits",
+    "percent",
+    "celsius",
+    "fahrenheit",
+    "miles",
+    "inches",
+];
+
+/// Asks `promtool` itself, where it is installed.
+#[track_caller]
+pub fn promtool(text: &str) {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut promtool) = command.spawn() else {
+        return eprintln!("skipped: no promtool; the test's own parser has the same rules");
+    };
+    promtool.stdin.take().expect("it is piped").write_all(text.as_bytes()).expect("it is taken");
+    let told = promtool.wait_with_output().expect("it was started");
+    let said = String::from_utf8_lossy(&told.stderr) + String::from_utf8_lossy(&told.stdout);
+    assert!(told.status.success() && said.trim().is_empty(), "{said}");
 }
 
 /// Name, labels and value of a line.
@@ -103,6 +164,9 @@ fn sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
     while rest != "}" {
         let (label, quoted) = rest.split_once("=\"").unwrap_or_else(|| panic!("no label: {line}"));
         assert!(is_name(label), "{line}");
+        // These are a histogram's and a summary's.
+        let reserved = label == "quantile" || label == "le" && !name.ends_with("_bucket");
+        assert!(!reserved, "{line}");
         let (mut text, mut chars) = (String::new(), quoted.char_indices());
         let end = loop {
             match chars.next().unwrap_or_else(|| panic!("no end: {line}")) {
@@ -124,11 +188,23 @@ fn sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
 #[test]
 #[should_panic(expected = "is in one piece")]
 fn a_family_in_two_pieces_is_refused() {
-    Exposition::parse("# HELP a A.\n# TYPE a gauge\na 1\n# HELP b B.\n# TYPE b gauge\nb 1\n# HELP a A.\n");
+    Exposition::parse("# HELP a A.\n# TYPE a gauge\na 1\n# HELP c C.\n# TYPE c gauge\nc 1\n# HELP a A.\n");
+}
+
+#[test]
+#[should_panic(expected = "has ms in it")]
+fn a_unit_that_is_no_base_unit_is_refused() {
+    Exposition::parse("# HELP a_ms A.\n# TYPE a_ms gauge\na_ms 1\n");
+}
+
+#[test]
+#[should_panic(expected = "is a gauge")]
+fn a_total_that_is_no_counter_is_refused() {
+    Exposition::parse("# HELP a_total A.\n# TYPE a_total gauge\na_total 1\n");
 }
 
 #[test]
 #[should_panic(expected = "stands in the family")]
 fn a_sample_of_another_family_is_refused() {
-    Exposition::parse("# HELP a A.\n# TYPE a gauge\nb 1\n");
+    Exposition::parse("# HELP a A.\n# TYPE a gauge\nc 1\n");
 }

@@ -144,6 +144,11 @@ fn dead_letters_are_fed_back() {
     check("replay");
 }
 
+#[test]
+fn names_of_a_template() {
+    check("key");
+}
+
 /// The main job, in both forms that the README shows.
 #[test]
 fn the_main_job() {

@@ -2,16 +2,22 @@
 //! real executable.
 
 mod badinput;
+mod browser;
 mod cli;
 mod engine;
 mod exposition;
 mod formats;
 mod golden;
+mod http;
 mod output;
+mod page;
 mod resume;
 mod runs;
+mod serving;
 mod signals;
 mod state;
 mod status;
 mod readme;
+mod recipes;
 mod support;
+mod told;

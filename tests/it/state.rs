@@ -109,11 +109,12 @@ fn fresh_leaves_alone_what_others_put_there() {
 #[test]
 fn each_changed_setting_is_named() {
     let bench = finished();
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 6] = [
         (&["-b", "51"], "batch_size was 50 and is 51 now"),
         (&["-z", "gzip"], "compress was none and is gzip"),
         (&["-f", "text"], "format was auto and is text now"),
         (&["--set", "output.envelope=none"], "envelope was default and is none now"),
+        (&["--set", "output.key=x/"], "key was not set and is x/ now"),
         (&["--set", "processing.on_reject=drop"], "on_reject was dead-letter and is drop now"),
     ];
     for (args, said) in cases {
@@ -125,6 +126,41 @@ fn each_changed_setting_is_named() {
     let mut all = RUN.to_vec();
     all.extend(["-w", "1", "--set", "processing.memory_limit=64MiB", "--set", "processing.max_rejected=5"]);
     bench.run(&all).expect(0, &["nothing to do"]);
+}
+
+/// `--fresh` replaces what stands under earlier names, too, whichever run it is that names an input.
+#[test]
+fn changed_names_leave_nothing_behind() {
+    let bench = Bench::new();
+    bench.write("a.json", lines(0..30) + "broken\n");
+    bench.write("b.json", lines(30..60));
+    let run = |args: &[&str]| bench.run(&[&["-b", "10", "--rejects-ok"], args].concat());
+    let stored = |top: &str| {
+        let tree = bench.objects("out");
+        let below = |name: &String| Some(name.strip_prefix(top)?.trim_start_matches('/').to_owned());
+        tree.keys().filter_map(below).collect::<Vec<String>>()
+    };
+    run(&["a.json", "b.json"]).expect(0, &[]);
+    let hive = run(&["a.json", "b.json", "--set", "output.key=hive"]);
+    hive.expect(2, &["output.key: hive has {date}", "no clock may name"]);
+    let (x, y) = ("output.key=x/{path}/part-{start}", "output.key=y/");
+    run(&["a.json", "b.json", "--set", x]).expect(2, &["key was not set and is x/{path}", "--fresh"]);
+    run(&["a.json", "--set", x, "--fresh"]).expect(0, &[]);
+    let at = |dir: &str, starts: [usize; 3]| starts.map(|start| format!("{dir}{start:020}.ndjson"));
+    let starts = |from: usize| [0, 10, 20].map(|n| lines(from..from + n).len());
+    assert_eq!(stored("processed"), [at("b.json/", starts(30)), at("x/a.json/part-", starts(0))].concat());
+    assert_eq!(stored("failed"), [format!("x/a.json/part-{:020}.ndjson", lines(0..30).len())]);
+    // What another run named, in the old way.
+    run(&["a.json", "b.json", "--set", x]).expect(0, &["nothing to do"]);
+    run(&["a.json", "b.json", "--set", y, "--fresh"]).expect(0, &[]);
+    let both = [at("y/a.json/", starts(0)), at("y/b.json/", starts(30))].concat();
+    assert_eq!(stored("processed"), both);
+    assert_eq!(stored("failed"), [format!("y/a.json/{:020}.ndjson", lines(0..30).len())]);
+    // Nobody knows how these were made.
+    run(&["a.json", "--set", y, "--state", "none"])
+        .expect(2, &["is there already", "out/processed/y/a.json/0000"]);
+    run(&["a.json", "--set", y, "--state", "none", "--fresh"]).expect(0, &[]);
+    assert_eq!(stored("processed"), both);
 }
 
 #[test]

@@ -4,34 +4,33 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::exposition::Exposition;
+use crate::exposition::{Exposition, promtool};
 use crate::runs::{Bench, Running, Tree, lines, text, until};
 use crate::state::make_fifo;
 
 /// What stands in every record and may stand nowhere else.
-const CONTENT: &str = "liquor jugs";
+pub const CONTENT: &str = "liquor jugs";
 
 /// A run that has read a file with broken records, and waits for more from a pipe.
-struct Watched {
-    bench: Bench,
-    running: Running,
+pub struct Watched {
+    pub bench: Bench,
+    pub running: Running,
     more: Option<File>,
-    port: u16,
+    pub port: u16,
 }
 
 /// Records in the file, and with those in the pipe, which are stored when it is closed.
-const FIRST: usize = 200;
+pub const FIRST: usize = 200;
 const GOOD: usize = 300;
-const BROKEN: usize = 7;
+pub const BROKEN: usize = 7;
 
-fn watched(args: &[&str]) -> Watched {
+pub fn watched(args: &[&str]) -> Watched {
     let bench = Bench::new();
     let broken = format!("{{\"n\": {CONTENT}\n").repeat(BROKEN);
     bench.write("in.json", lines(0..FIRST) + &broken);
@@ -39,24 +38,30 @@ fn watched(args: &[&str]) -> Watched {
     let mut all = vec!["-b", "10", "-w", "2", "in.json", "more", "--status", "127.0.0.1:0"];
     all.extend(args);
     let running = bench.start(&all);
-    running.heard("listening on http://127.0.0.1:");
-    let said = running.said();
-    let port = said.split("http://127.0.0.1:").nth(1).and_then(|rest| rest.split('/').next());
-    let port = port.and_then(|port| port.parse().ok()).expect("the port is told");
+    let port = port_of(&running);
     let mut more = File::options().read(true).write(true).open(bench.path("more")).expect("it is there");
     more.write_all(lines(FIRST..GOOD).as_bytes()).expect("there is room");
     Watched { bench, running, more: Some(more), port }
 }
 
+/// Where a run listens.
+pub fn port_of(running: &Running) -> u16 {
+    running.heard("listening on http://");
+    let said = running.said();
+    let at = said.split("listening on http://").nth(1).and_then(|rest| rest.split('/').next());
+    let port = at.and_then(|at| at.rsplit(':').next()?.parse().ok());
+    port.expect("the port is told")
+}
+
 /// What a server answers.
-struct Answer {
-    code: u16,
-    head: String,
-    body: String,
+pub struct Answer {
+    pub code: u16,
+    pub head: String,
+    pub body: String,
 }
 
 impl Watched {
-    fn ask(&self, request: &str) -> Answer {
+    pub fn ask(&self, request: &str) -> Answer {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
         stream.write_all(request.as_bytes()).expect("it is taken");
@@ -67,7 +72,7 @@ impl Watched {
         Answer { code, head: head.into(), body: body.into() }
     }
 
-    fn get(&self, path: &str) -> Answer {
+    pub fn get(&self, path: &str) -> Answer {
         self.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", self.port))
     }
 
@@ -77,8 +82,13 @@ impl Watched {
         Exposition::parse(&answer.body)
     }
 
+    /// The same, as `promtool` reads it.
+    fn promtool(&self) {
+        promtool(&self.get("/metrics").body);
+    }
+
     /// Waits until all of the file is stored.
-    fn settled(&self) {
+    pub fn settled(&self) {
         until("all is stored", || {
             let metrics = self.metrics();
             let ended = || metrics.of("pipeline_partition_ended", "partition", "in.json");
@@ -87,7 +97,7 @@ impl Watched {
     }
 
     /// Ends the input.
-    fn end(mut self) -> (Bench, crate::runs::Ran) {
+    pub fn end(mut self) -> (Bench, crate::runs::Ran) {
         drop(self.more.take());
         (self.bench, self.running.ended())
     }
@@ -113,6 +123,7 @@ fn metrics_summary_and_objects_agree_to_the_last_record() {
     let watched = watched(&["--metrics-file", "m.prom", "--summary", "json=s.json"]);
     watched.settled();
     let (live, objects) = (watched.metrics(), watched.bench.objects("out"));
+    watched.promtool();
     assert_eq!(live.sum("pipeline_records_stored_total"), stored(&objects, "processed/") as f64);
     assert_eq!(live.sum("pipeline_bytes_stored_total"), bytes(&objects) as f64);
     assert_eq!(live.of("pipeline_phase", "phase", "running"), 1.0);
@@ -132,6 +143,7 @@ fn metrics_summary_and_objects_agree_to_the_last_record() {
         serde_json::from_slice(&fs::read(bench.path("s.json")).expect("it is there")).expect("JSON");
     let file = fs::read_to_string(bench.path("m.prom")).expect("it is there");
     let last = Exposition::parse(&file);
+    promtool(&file);
     let told = [
         ("records_read", "pipeline_records_read_total", GOOD + BROKEN),
         ("records_stored", "pipeline_records_stored_total", stored(&objects, "processed/")),
@@ -310,34 +322,6 @@ fn a_signal_asks_for_the_status_and_logs_are_objects() {
     }
     assert!(log.contains("200 stored"), "{log}");
     watched.end().1.expect(3, &[]);
-}
-
-#[test]
-fn systemd_hears_of_the_run() {
-    let bench = Bench::new();
-    let socket = UnixDatagram::bind(bench.path("notify")).expect("it can be bound");
-    socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
-    make_fifo(&bench.path("more"));
-    let more = File::options().read(true).write(true).open(bench.path("more")).expect("it is there");
-    let mut command = bench.command(&["more"]);
-    command.env("NOTIFY_SOCKET", bench.path("notify")).env("WATCHDOG_USEC", "100000");
-    let running = Running::start(command);
-    let mut heard = String::new();
-    let mut hear = |what: &str| {
-        while !heard.contains(what) {
-            let mut message = [0; 4096];
-            let count =
-                socket.recv(&mut message).unwrap_or_else(|error| panic!("no {what} ({error}): {heard}"));
-            heard.push_str(&String::from_utf8_lossy(&message[..count]));
-            heard.push('\n');
-        }
-    };
-    hear("READY=1\n");
-    hear("STATUS=running: ");
-    hear("WATCHDOG=1\n");
-    drop(more);
-    hear("STOPPING=1\nSTATUS=finished: ");
-    running.ended().expect(0, &[]);
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! Tests against real services that they start themselves: Apache Kafka, from Maven packages (`kafka.sh`), and an
-//! S3 server, from a Go module (`s3.sh`, [`s3::Server`]).
+//! Tests against real services that they start themselves: Apache Kafka, from Maven packages (`kafka.sh`), an S3
+//! server, from a Go module (`s3.sh`, [`s3::Server`]), and a JSON server, from npm (`json.sh`, [`json`]).
 //!
 //! One broker with every kind of listener serves all tests that leave it alone ([`kafka::Kafka::shared`]); three
-//! brokers serve those that break them, one at a time ([`cluster::Cluster3`]). Where Java or Go is missing the tests are
-//! skipped and say so, unless `CI=true`.
+//! brokers serve those that break them, one at a time ([`cluster::Cluster3`]). Where Java, Go or Node.js is missing the
+//! tests are skipped and say so, unless `CI=true`.
 
 mod access;
 mod admin;
@@ -16,6 +16,7 @@ mod exactly;
 mod faults;
 mod flow;
 mod harness;
+mod json;
 mod kafka;
 mod nodes;
 mod planned;
@@ -25,6 +26,9 @@ mod refusals;
 mod s3;
 mod tool;
 
+#[allow(dead_code, reason = "tests/it needs more of it")]
+#[path = "../it/exposition.rs"]
+mod exposition;
 #[allow(dead_code, reason = "tests/it needs more of it")]
 #[path = "../it/runs.rs"]
 mod runs;

@@ -115,8 +115,10 @@ fn nobody_who_answers_is_an_error_in_time() {
     let closed = nobody.local_addr().expect("it is bound").to_string();
     drop(nobody);
     let quick = settings(&["processing.timeout=2s"]);
-    let ask = |brokers: String, output: &str| {
-        let args = ["-s", "kafka", "--brokers", &brokers, "-t", "any", "--until", "end", "-o", output];
+    let topic = ["-s", "kafka", "-t", "any", "--until", "end", "-o"];
+    let file = [concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/data1.json"), "-o"];
+    let ask = |brokers: String, input: &[&str], output: &str| {
+        let args = [&["--brokers", &brokers], input, &[output]].concat();
         let (bench, began) = (Bench::new(), Instant::now());
         run_with(&bench, &[&args[..], &quick].concat(), &[]).expect(1, &[&brokers]);
         assert!(began.elapsed() < AT_ONCE, "{brokers} took {:?}", began.elapsed());
@@ -124,10 +126,15 @@ fn nobody_who_answers_is_an_error_in_time() {
     // Brokers may be starting just now, so each is tried for 20 seconds: side by side.
     std::thread::scope(|scope| {
         let hole = proxy.address().to_string();
-        let cases =
-            [(hole.clone(), "-"), (hole, "kafka:out"), (closed, "-"), ("broker.invalid:9092".into(), "-")];
-        for (brokers, output) in cases {
-            let ask = || ask(brokers, output);
+        let cases = [
+            (hole.clone(), &topic[..], "-"),
+            (hole, &topic, "kafka:out"),
+            (closed.clone(), &topic, "-"),
+            (closed, &file, "kafka:out"),
+            ("broker.invalid:9092".into(), &topic, "-"),
+        ];
+        for (brokers, input, output) in cases {
+            let ask = || ask(brokers, input, output);
             let spawned = std::thread::Builder::new().name("ask".into()).spawn_scoped(scope, ask);
             spawned.expect("a thread can be started");
         }

@@ -4,7 +4,8 @@
 #   s3.sh fetch           the program, once, into target/services/s3; says so and goes on where Go is missing, unless
 #                         CI=true
 #   s3.sh missing         prints what is missing for a server, and nothing if all is there
-#   s3.sh serve DIR PORT  a server whose buckets are the directories in DIR/data; when stdin ends it is killed and DIR is
+#   s3.sh serve DIR PORT [OPTION]...
+#                         a server whose buckets are the directories in DIR/data; when stdin ends it is killed and DIR is
 #                         removed: whoever starts it leaves nothing behind, whatever ends it
 #   s3.sh up | down       a developer's server on localhost:9000 with the bucket my-bucket, its data under target/services
 set -euo pipefail
@@ -42,17 +43,17 @@ fetch_locked() {
   touch "$BIN/$VERSION"
 }
 
-gateway() { # DIR PORT: becomes the server
+gateway() { # DIR PORT [OPTION]...: becomes the server
   mkdir -p "$1/data" "$1/iam" "$1/versions"
   cd /
   ROOT_ACCESS_KEY=$KEY ROOT_SECRET_KEY=$SECRET exec "$BIN/versitygw" --quiet --keep-alive --port "127.0.0.1:$2" --health /health \
-    --iam-dir "$1/iam" posix --versioning-dir "$1/versions" "$1/data" >> "$1/log" 2>&1 < /dev/null
+    --iam-dir "$1/iam" "${@:3}" posix --versioning-dir "$1/versions" "$1/data" >> "$1/log" 2>&1 < /dev/null
 }
 
-serve() { # DIR PORT
+serve() { # DIR PORT [OPTION]...
   local pid
   mkdir -p "$1"
-  gateway "$1" "$2" & pid=$!
+  gateway "$@" & pid=$!
   # shellcheck disable=SC2064
   trap "kill -KILL $pid 2> /dev/null || true; wait 2> /dev/null || true; rm -rf '$1'" EXIT
   trap 'exit 1' HUP INT TERM

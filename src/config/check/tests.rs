@@ -211,3 +211,33 @@ fn groups_have_names_where_they_are_joined() {
     config.input.source = SourceKind::File;
     assert_eq!(config.group(Intent::Store, cwd), None);
 }
+
+#[test]
+fn names_must_tell_batches_apart() {
+    let key = |text: &str| Some(crate::sink::key::Template::parse(text).unwrap());
+    right(|it| it.output.key = key("hive"));
+    wrong(|it| it.output.key = key("{topic}"), "output.key: {topic} lacks {partition}, so two batches could");
+    wrong(|it| it.output.key = key("{path}/{start}"), "{path}: this source has nothing of that kind");
+    // Nothing has a name there.
+    right(|it| (it.output.key, it.output.to) = (key("x"), Place::Stdout));
+    wrong(
+        |it| {
+            (it.output.key, it.output.to) = (key("x"), Place::Stdout);
+            it.output.dead_letter = Some(LettersTo::Dir("rejected".into()));
+        },
+        "output.key: x lacks {topic}",
+    );
+    let long = || vec!["t".repeat(249)];
+    right(|it| (it.output.key, it.kafka.source.topics) = (key("hive"), long()));
+    wrong(
+        |it| (it.output.key, it.kafka.source.topics) = (key("topic={topic}-x/"), long()),
+        "bytes; expected 255 at most",
+    );
+    let files = |text: &str| {
+        let config = Config::new(vec!["a".into()], Place::Dir("out".into()));
+        let output = super::super::Output { key: key(text), ..config.output };
+        Config { output, ..config }.check(Intent::Store).map_err(|problems| problems.concat())
+    };
+    assert_eq!(files("x/{path}/{start}"), Ok(()));
+    assert!(files("hive").unwrap_err().starts_with("output.key: hive has {date}: records of this source"));
+}

@@ -30,6 +30,7 @@ impl Kafka {
             max_answer: defaults.max_answer.max(fetch.saturating_add(AROUND_A_FETCH)),
             tls: self.tls()?,
             sasl: self.sasl.login()?,
+            services: defaults.services,
         };
         options.check()?;
         Ok(options)

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::config::Place;
+use crate::config::{Output, Place};
 
 /// The longest name of a topic: a directory of a broker is called so, with a partition behind it.
 const LONGEST: usize = 249;
@@ -64,10 +64,12 @@ pub fn default_group(topics: &[String], to: &Place, cwd: &Path) -> String {
     group
 }
 
-/// A number for an output and what its files' names end with, for commits: a group that goes on must know that its
-/// batches went elsewhere.
-pub fn fingerprint(to: &Place, extension: &str, cwd: &Path) -> u64 {
-    let hash = Sha256::digest([location(to, cwd), extension.as_bytes().to_vec()].concat());
+/// A number for an output and how its files are named, for commits: a group that goes on must know that its batches
+/// went elsewhere, or under other names.
+pub fn fingerprint(output: &Output, cwd: &Path) -> u64 {
+    let key = output.key.as_ref().map_or_else(String::new, |key| format!("\0{key}"));
+    let named = [output.codec.extension(), &key].concat();
+    let hash = Sha256::digest([location(&output.to, cwd), named.into_bytes()].concat());
     hash[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
@@ -157,6 +159,29 @@ mod tests {
         groups.sort();
         groups.dedup();
         assert_eq!(groups.len(), all, "{groups:?}");
+    }
+
+    #[test]
+    fn another_name_is_another_location() {
+        let to = || Place::S3 { bucket: "logs".into(), prefix: "a/".into() };
+        let key = |text| Some(crate::sink::key::Template::parse(text).unwrap());
+        let plain = Output { to: to(), ..Output::default() };
+        let outputs = [
+            plain.clone(),
+            Output { to: Place::S3 { bucket: "logs".into(), prefix: "b/".into() }, ..plain.clone() },
+            Output { codec: crate::codec::Codec::Gzip(1), ..plain.clone() },
+            Output { key: key("hive"), ..plain.clone() },
+            Output { key: key("x/"), ..plain.clone() },
+        ];
+        let mut prints: Vec<u64> = outputs.iter().map(|it| fingerprint(it, Path::new("/"))).collect();
+        // Fixed: with another number, groups that have begun batches would be refused after an update.
+        assert_eq!(prints[0], 0xa445f17735018fd4);
+        prints.sort_unstable();
+        prints.dedup();
+        assert_eq!(prints.len(), outputs.len());
+        let faster = Output { codec: crate::codec::Codec::Gzip(1), ..plain.clone() };
+        let smaller = Output { codec: crate::codec::Codec::Gzip(9), ..plain };
+        assert_eq!(fingerprint(&faster, Path::new("/")), fingerprint(&smaller, Path::new("/")));
     }
 
     #[test]

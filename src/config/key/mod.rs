@@ -12,6 +12,8 @@ mod kafka;
 mod kafka_source;
 mod kafka_sink;
 mod s3;
+mod http;
+mod http_pages;
 mod status;
 mod log;
 mod read;
@@ -141,7 +143,7 @@ pub static KEYS: &[Key] = &joined::<COUNT>();
 /// Tables that switch something on by being there, and the key that has its default then.
 pub(super) static SWITCHED: &[(&str, &str)] = &[("kafka.notify", "kafka.notify.topic")];
 
-const PARTS: [&[Key]; 9] = [
+const PARTS: [&[Key]; 11] = [
     processing::KEYS,
     input::KEYS,
     output::KEYS,
@@ -149,6 +151,8 @@ const PARTS: [&[Key]; 9] = [
     kafka_source::KEYS,
     kafka_sink::KEYS,
     s3::KEYS,
+    http::KEYS,
+    http_pages::KEYS,
     status::KEYS,
     log::KEYS,
 ];

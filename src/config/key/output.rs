@@ -3,6 +3,7 @@
 use super::read::{SWITCH, one_of, put, switch, text};
 use super::{Default, Key, Shape, Wrong};
 use crate::config::{EnvelopeKind, place};
+use crate::sink::key::Template;
 
 pub(super) const KEYS: &[Key] = &[
     Key {
@@ -30,6 +31,18 @@ pub(super) const KEYS: &[Key] = &[
                 ("cloudevents", EnvelopeKind::CloudEvents),
             ];
             put(&mut draft.config.output.envelope, one_of(value, &kinds)?)
+        },
+    },
+    Key {
+        section: "output",
+        name: "key",
+        shape: Shape::Text,
+        default: Default::Absent("hive", "by source, see README"),
+        help: "names of files and objects: hive, or a template like dt={date}/{topic}/",
+        expected: "hive or a template like dt={date}/{topic}/",
+        set: |draft, value| {
+            let key = Template::parse(text(value)?).map_err(Wrong::Because)?;
+            put(&mut draft.config.output.key, Some(key))
         },
     },
     Key {

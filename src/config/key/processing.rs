@@ -12,15 +12,16 @@ pub(super) const KEYS: &[Key] = &[
         section: "processing",
         name: "source",
         shape: Shape::Text,
-        default: Default::Absent("file", "file, or kafka where only topics are named"),
-        help: "what is read: file or kafka",
-        expected: "file or kafka",
+        default: Default::Absent("file", "file, or kafka or http where only topics or URLs are named"),
+        help: "what is read: file, kafka or http",
+        expected: "file, kafka or http",
         set: |draft, value| match text(value)? {
             "file" => put(&mut draft.source, Some(SourceKind::File)),
             "kafka" => put(&mut draft.source, Some(SourceKind::Kafka)),
-            other @ ("http" | "https" | "api" | "s3") => Err(Wrong::Because(format!(
-                "this build cannot read from {other} yet; it reads from: file (files, directories and -) and kafka"
-            ))),
+            "http" | "https" | "api" => put(&mut draft.source, Some(SourceKind::Http)),
+            "s3" => Err(Wrong::Because(
+                "s3 cannot be read from; expected file (files, directories and -), kafka or http".into(),
+            )),
             _ => Err(Wrong::Expected),
         },
     },

@@ -111,3 +111,21 @@ pub(super) fn secret(value: &Value) -> Result<Secret, Wrong> {
     check(secret.expose() != Some(""))?;
     Ok(secret.clone())
 }
+
+/// The items of a list, each with something in it.
+pub(super) fn items(value: &Value) -> Result<Vec<String>, Wrong> {
+    let items = match value {
+        Value::List(items) => items.clone(),
+        one => vec![text(one)?.to_owned()],
+    };
+    check(!items.is_empty() && items.iter().all(|item| !item.trim().is_empty()))?;
+    Ok(items)
+}
+
+/// A JSON pointer (RFC 6901) to something inside a value.
+pub(super) fn pointer(value: &Value) -> Result<String, Wrong> {
+    let text = text(value)?;
+    check(text.starts_with('/') && !text.chars().any(char::is_control))?;
+    crate::transform::pointer::Pointer::new(text).map_err(|_| Wrong::Expected)?;
+    Ok(text.to_owned())
+}

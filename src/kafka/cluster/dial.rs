@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Cluster, random};
+use super::{Cluster, SERVICE, random};
 use crate::error::Retry;
 use crate::kafka::connection::Connection;
 use crate::kafka::connection::address::Address;
@@ -47,20 +47,21 @@ impl Cluster {
 
     /// The first of all candidates that takes a connection.
     fn dial_any(&self, deadline: Instant) -> Result<Connection> {
-        let mut last = Error::Config("kafka.brokers names no broker".into());
-        for (tried, broker) in self.candidates().iter().enumerate() {
-            if tried > 0 && Instant::now() >= deadline {
+        let mut last: Option<Error> = None;
+        for broker in self.candidates() {
+            if last.is_some() && Instant::now() >= deadline {
                 break;
             }
-            match self.dial(broker, deadline) {
-                Err(error) if error.retry() == Retry::Transient => {
-                    log::debug!("{error}");
-                    last = error;
-                }
+            if let Some(error) = &last {
+                self.0.options.services.retry(SERVICE, error.kind());
+                log::debug!("{error}; trying {broker}");
+            }
+            match self.dial(&broker, deadline) {
+                Err(error) if error.retry() == Retry::Transient => last = Some(error),
                 outcome => return outcome,
             }
         }
-        Err(last)
+        Err(last.unwrap_or_else(|| Error::Config("kafka.brokers names no broker".into())))
     }
 
     fn candidates(&self) -> Vec<Arc<Address>> {

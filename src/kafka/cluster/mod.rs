@@ -16,6 +16,7 @@ pub mod topic;
 pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +41,11 @@ use crate::error::Retry;
 use crate::retry::{Delays, Policy};
 use crate::stop::Stop;
 
+/// How long a run looks for its cluster before it begins: long enough for a broker that is being restarted, short
+/// enough for whoever waits at a terminal and has mistyped an address.
+pub const REACH: Duration = Duration::from_secs(20);
+/// What metrics and logs call the brokers.
+pub(crate) const SERVICE: &str = "kafka";
 /// From this version on a request can say that topics are not to be created.
 const NEVER_CREATES: i16 = 4;
 
@@ -182,7 +188,7 @@ impl Cluster {
     ) -> Result<T> {
         let begun = Instant::now();
         let mut delays = self.delays();
-        let mut before = None;
+        let (mut before, mut tries) = (None, 0);
         loop {
             let error = match attempt() {
                 Err(error) if error.retry() == Retry::Transient => error,
@@ -194,12 +200,24 @@ impl Cluster {
                 let last = Box::new(telling(error, before));
                 return Err(Error::GaveUp { what: what(), after: begun.elapsed(), last });
             }
-            // Once is ordinary: a coordinator that is found for the first time, a leader that has just moved.
-            let level = if before.is_none() { log::Level::Debug } else { log::Level::Warn };
-            log::log!(level, "{}: {error}; again in {} ms", what(), delay.as_millis());
+            tries += 1;
+            self.again(&what(), &error, tries, delay);
             before = Some(error);
             self.sleep(delay)?;
         }
+    }
+
+    /// Something failed and is tried again in `wait`: counts it and says so. `attempt` is the one that failed, the
+    /// first being 1; how many there are, deadlines say.
+    pub(crate) fn again(&self, what: &dyn fmt::Display, error: &Error, attempt: u32, wait: Duration) {
+        self.0.options.services.retry(SERVICE, error.kind());
+        // Once is ordinary: a coordinator that is found for the first time, a leader that has just moved.
+        let level = if attempt <= 1 { log::Level::Debug } else { log::Level::Warn };
+        let wait = wait.as_millis() as u64;
+        log::log!(
+            level, service = SERVICE, attempt, wait_ms = wait;
+            "{what}: {error}; attempt {attempt}, next in {wait} ms"
+        );
     }
 
     /// Delays of the cluster's policy, without an end.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::kafka::error::{Error, Result};
 use crate::kafka::sasl::{Mechanism, Plaintext, Sasl};
 use crate::kafka::tls::Tls;
+use crate::metrics::Services;
 
 /// What all connections of a client share.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct Options {
     pub tls: Option<Tls>,
     /// Logs in, where it is set.
     pub sasl: Option<Sasl>,
+    /// Where it is counted what fails, and what is tried again.
+    pub services: Services,
 }
 
 impl Default for Options {
@@ -32,6 +35,7 @@ impl Default for Options {
             max_answer: 64 << 20,
             tls: None,
             sasl: None,
+            services: Services::default(),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{FetchFault, Fetched, Fetcher};
 use crate::error::Retry;
 use crate::kafka::cluster::TopicPartition;
 use crate::kafka::code::Code;
+use crate::kafka::error::Error;
 use crate::kafka::wire::{Batches, Crc};
 
 /// What the headers of a partition's batches say.
@@ -193,11 +194,18 @@ impl Fetcher {
 
     /// A broker refuses a partition: for now, or for good.
     fn refuse(&mut self, of: &TopicPartition, code: Code) {
-        match (code.retry(), self.partitions.get_mut(of)) {
-            (Retry::Transient, Some(partition)) => partition.suffer(&code.to_string().into()),
-            (Retry::Permanent, Some(_)) => self.end(of, refusal(code)),
-            (_, None) => {}
+        match code.retry() {
+            Retry::Transient => self.suffer(of, &Error::Partition { of: of.clone(), api: "Fetch", code }),
+            Retry::Permanent if self.partitions.contains_key(of) => self.end(of, refusal(code)),
+            Retry::Permanent => {}
         }
+    }
+
+    /// A partition is in trouble that may pass.
+    pub(super) fn suffer(&mut self, of: &TopicPartition, error: &Error) {
+        let Some(partition) = self.partitions.get_mut(of) else { return };
+        let (attempt, rest) = partition.suffer(&error.to_string().into());
+        self.cluster.again(&"fetching", error, attempt, rest);
     }
 
     fn refuse_all(&mut self, serial: u64, code: Code) {
@@ -209,11 +217,9 @@ impl Fetcher {
 
     /// Partitions that were asked for and do not stand in the answer are asked for again, but not at once.
     fn miss(&mut self, serial: u64) {
-        let trouble: Arc<str> = "the leader left it out of its answer".into();
         for of in self.asked_in(serial) {
-            if let Some(partition) = self.partitions.get_mut(&of) {
-                partition.suffer(&trouble);
-            }
+            let why = format!("the leader left {of} out of its answer");
+            self.suffer(&of, &Error::Unavailable(why));
         }
     }
 

@@ -20,7 +20,8 @@ pub(super) struct Link {
     pub(super) rest_until: Option<Instant>,
     fresh: Delays,
     delays: Delays,
-    failed: bool,
+    /// How often it failed since the last answer.
+    failures: u32,
     patience: Duration,
 }
 
@@ -47,7 +48,7 @@ impl Link {
             rest_until: None,
             fresh: delays.clone(),
             delays,
-            failed: false,
+            failures: 0,
             patience: PATIENCE,
         }
     }
@@ -60,7 +61,7 @@ impl Link {
     /// An answer came.
     pub(super) fn recover(&mut self) {
         self.asked = None;
-        if std::mem::take(&mut self.failed) {
+        if std::mem::take(&mut self.failures) > 0 {
             self.delays = self.fresh.clone();
             self.patience = PATIENCE;
         }
@@ -183,9 +184,11 @@ impl Fetcher {
         }
         let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
         link.close();
-        if std::mem::replace(&mut link.failed, true) {
-            link.rest_until = link.delays.next().map(|delay| Instant::now() + delay);
-        }
+        link.failures += 1;
+        let wait = if link.failures > 1 { link.delays.next() } else { None };
+        link.rest_until = wait.map(|wait| Instant::now() + wait);
+        let what = format_args!("fetching from broker {id}");
+        self.cluster.again(&what, &error, link.failures, wait.unwrap_or_default());
         let trouble: Arc<str> = error.to_string().into();
         for partition in self.partitions.values_mut().filter(|one| one.is_led_by(id)) {
             partition.suffer(&trouble);

@@ -179,6 +179,8 @@ struct Refresh {
     not_before: Instant,
     delays: Delays,
     patience: Duration,
+    /// How often it did not answer since it did.
+    failures: u32,
 }
 
 impl Fetcher {
@@ -196,7 +198,7 @@ impl Fetcher {
             links: BTreeMap::new(),
             ready: VecDeque::new(),
             clock: Clock { began_at: now, left_at: now, away: Duration::ZERO },
-            refresh: Refresh { at: None, not_before: now, delays, patience: PATIENCE },
+            refresh: Refresh { at: None, not_before: now, delays, patience: PATIENCE, failures: 0 },
             turn: 0,
             #[cfg(test)]
             waits: 0,
@@ -303,8 +305,10 @@ impl Fetcher {
             if let Some((leader, _)) = partition.leader {
                 self.links.entry(leader).or_insert_with(|| Link::new(self.cluster.delays()));
             }
-            if let Err(fault) = followed {
-                self.end(&of, fault);
+            match followed {
+                Ok(None) => {}
+                Ok(Some(error)) => self.suffer(&of, &error),
+                Err(fault) => self.end(&of, fault),
             }
         }
         self.close_idle();
@@ -335,13 +339,15 @@ impl Fetcher {
         match asked {
             Ok(()) => {
                 self.refresh.at = Some(now);
-                self.refresh.patience = PATIENCE;
+                (self.refresh.patience, self.refresh.failures) = (PATIENCE, 0);
                 self.refresh.delays = self.cluster.delays();
                 Ok(true)
             }
             Err(error) if error.retry() == Retry::Transient => {
                 let longest = self.cluster.options().request_timeout;
                 self.refresh.patience = (self.refresh.patience * 2).min(longest.max(PATIENCE));
+                self.refresh.failures += 1;
+                self.cluster.again(&"asking who leads", &error, self.refresh.failures, delay);
                 let text: Arc<str> = error.to_string().into();
                 for partition in self.partitions.values_mut().filter(|one| one.wants_leader(now)) {
                     partition.trouble = Some(text.clone());

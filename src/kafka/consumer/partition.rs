@@ -51,6 +51,8 @@ pub(super) struct Partition {
     pub(super) heard: Duration,
     pub(super) trouble: Option<Arc<str>>,
     troubled_at: Option<Instant>,
+    /// How often it was in trouble since all was well.
+    troubles: u32,
     rest_until: Option<Instant>,
     fresh: Delays,
     delays: Delays,
@@ -76,6 +78,7 @@ impl Partition {
             heard,
             trouble: None,
             troubled_at: None,
+            troubles: 0,
             rest_until: None,
             fresh: delays.clone(),
             delays,
@@ -111,11 +114,15 @@ impl Partition {
         self.troubled_at > known
     }
 
-    /// Follows what the cluster says about its leader, and about its topic's id.
+    /// Follows what the cluster says about its leader, and about its topic's id. What may pass is returned.
     ///
     /// # Errors
     /// The fault, if the partition ends here.
-    pub(super) fn follow(&mut self, found: Result<(i32, i32)>, id: Uuid) -> Result<(), FetchFault> {
+    pub(super) fn follow(
+        &mut self,
+        found: Result<(i32, i32)>,
+        id: Uuid,
+    ) -> Result<Option<Error>, FetchFault> {
         if self.topic_id.is_nil() {
             self.topic_id = id;
         }
@@ -124,21 +131,18 @@ impl Partition {
         }
         let (leader, epoch) = match found {
             Ok(found) => found,
-            Err(error) if error.retry() == Retry::Transient => {
-                self.suffer(&error.to_string().into());
-                return Ok(());
+            Err(Error::Topic { code, .. } | Error::Partition { code, .. })
+                if code.retry() == Retry::Permanent =>
+            {
+                return Err(refusal(code));
             }
-            Err(Error::Topic { code, .. } | Error::Partition { code, .. }) => return Err(refusal(code)),
-            Err(error) => {
-                self.suffer(&error.to_string().into());
-                return Ok(());
-            }
+            Err(error) => return Ok(Some(error)),
         };
         self.leader = Some((leader, epoch));
         if self.state == State::Fetch && self.epoch >= 0 && epoch >= 0 && epoch != self.validated {
             self.state = State::Validate(None);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The leader's log has what was read last, or cannot tell.
@@ -147,25 +151,25 @@ impl Partition {
         self.validated = self.leader.map_or(-1, |(_, epoch)| epoch);
     }
 
-    /// Something went wrong that may pass: looks for a leader again, at once for the first time.
-    pub(super) fn suffer(&mut self, trouble: &Arc<str>) {
+    /// Something went wrong that may pass: looks for a leader again, at once for the first time. How often that was
+    /// so, and how long it rests.
+    pub(super) fn suffer(&mut self, trouble: &Arc<str>) -> (u32, Duration) {
         let now = Instant::now();
-        self.rest_until = match self.trouble {
-            None => None,
-            Some(_) => self.delays.next().map(|delay| now + delay),
-        };
-        log::debug!("partition {}: {trouble}", self.of);
+        let rest = if self.trouble.is_some() { self.delays.next() } else { None };
+        self.rest_until = rest.map(|rest| now + rest);
+        self.troubles += 1;
         self.trouble = Some(trouble.clone());
         self.troubled_at = Some(now);
         self.leader = None;
         self.asked = None;
+        (self.troubles, rest.unwrap_or_default())
     }
 
     /// All is well.
     pub(super) fn recover(&mut self, now: Duration) {
         self.heard = now;
         if self.trouble.take().is_some() {
-            self.rest_until = None;
+            (self.rest_until, self.troubles) = (None, 0);
             self.delays = self.fresh.clone();
         }
     }

@@ -14,7 +14,7 @@ use super::metadata::Metadata;
 use super::round::{Attempt, Ready, Round};
 use super::state::{Stored, Summons};
 use crate::error::{Error, Result, Retry};
-use crate::kafka::cluster::{Coordinates, TopicPartition};
+use crate::kafka::cluster::{Coordinates, SERVICE, TopicPartition};
 use crate::kafka::connection::Connection;
 use crate::kafka::error::{Error as KafkaError, Result as KafkaResult};
 
@@ -23,7 +23,7 @@ const MOST: i16 = 9;
 /// How many ends a commit carries at most, before a broker has refused that.
 const ENDS: usize = 512;
 /// Before something is tried again.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
 /// How long one search for the coordinator may take.
 const SEARCH: Duration = Duration::from_secs(2);
 /// How often a waiting commit looks whether the run was aborted.
@@ -92,12 +92,13 @@ impl Group {
                 Ok(()) => {}
                 Err(error) if error.is_ambiguous() => {
                     path.connection = None;
+                    self.cluster.options().services.retry(SERVICE, error.kind());
                     self.doubt(&error.to_string());
                 }
                 Err(KafkaError::HungUp) => return Err(Error::Stopped),
                 Err(error) if error.retry() == Retry::Transient => {
-                    log::debug!("group {}: commit: {error}", self.settings.group);
                     path.connection = None;
+                    round.failed(&error);
                     self.cluster.stop().sleep(PAUSE)?;
                 }
                 Err(error) => return Err(round.fatal(error)),

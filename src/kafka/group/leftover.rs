@@ -82,7 +82,8 @@ impl Member<'_> {
         match self.try_end(&leftovers.live, now + WITHIN.min(self.group.settings.session_timeout / 3)) {
             Ok(()) => {}
             Err(error) if error.retry() == Retry::Transient && now < leftovers.until => {
-                log::debug!("group {}: looking for open transactions: {error}", self.group.settings.group);
+                let what = format_args!("group {}: looking for open transactions", self.group.settings.group);
+                self.group.cluster.again(&what, &error, 1, PAUSE);
                 leftovers.due = Instant::now() + PAUSE;
                 self.leftovers = Some(leftovers);
             }

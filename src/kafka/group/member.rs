@@ -16,7 +16,7 @@ use super::fault::Fault;
 use super::leftover::Leftovers;
 use super::state::{Phase, Summons};
 use crate::error::{Error, Result};
-use crate::kafka::cluster::{Cluster, Coordinates, TopicPartition};
+use crate::kafka::cluster::{Cluster, Coordinates, SERVICE, TopicPartition};
 use crate::kafka::code::Code;
 use crate::kafka::connection::Connection;
 use crate::kafka::error::{Call, Error as KafkaError, Result as KafkaResult};
@@ -117,11 +117,10 @@ impl<'a> Member<'a> {
                 if now.duration_since(since) >= self.group.settings.give_up_after {
                     return Err(Fault::Fatal(error.into()));
                 }
-                log::debug!(
-                    "group {}: {error}; the coordinator is looked for again",
-                    self.group.settings.group
-                );
                 let delay = FIRST_DELAY.saturating_mul(1 << tries.min(10)).min(LAST_DELAY);
+                let what =
+                    format_args!("group {}: looking for the coordinator again", self.group.settings.group);
+                self.group.cluster.again(&what, &error, tries + 1, delay);
                 self.wait(now + delay)?;
                 self.expire();
             }
@@ -130,6 +129,7 @@ impl<'a> Member<'a> {
     }
 
     fn expelled(&mut self, code: Code) {
+        self.group.cluster.options().services.retry(SERVICE, code.name());
         log::warn!("group {}: {code}; joining again", self.group.settings.group);
         let mut state = self.group.state.lock();
         if code == Code::UNKNOWN_MEMBER_ID {
@@ -306,7 +306,11 @@ impl<'a> Member<'a> {
         topics.extend(self.led.iter().flat_map(|led| led.keys().cloned()));
         if let Err(error) = self.refresh(&topics, deadline) {
             match error {
-                Fault::Again(error) => log::debug!("group {}: {error}", settings.group),
+                // It is looked again in `metadata_every` anyway.
+                Fault::Again(error) => {
+                    let what = format_args!("group {}: looking for new partitions", settings.group);
+                    self.group.cluster.again(&what, &error, 1, settings.metadata_every);
+                }
                 fault => return Err(fault),
             }
         }

@@ -51,7 +51,7 @@ impl Member<'_> {
         partitions: &[TopicPartition],
     ) -> Result<BTreeMap<TopicPartition, Fetched>, Fault> {
         let begun = Instant::now();
-        let mut told = false;
+        let mut tries = 0;
         let mut fetched = BTreeMap::new();
         while fetched.len() < partitions.len() {
             let open: Vec<_> = partitions.iter().filter(|of| !fetched.contains_key(*of)).cloned().collect();
@@ -73,9 +73,13 @@ impl Member<'_> {
                 }
             }
             if fetched.len() < partitions.len() {
-                if let (Some((of, code)), false) = (unstable, told || begun.elapsed() < LONG) {
-                    told = true;
-                    log::warn!("group {}: waiting for the offset of {of}: {code}", self.group.settings.group);
+                // Others' transactions take some seconds at times. That counts once, and is told if it takes long.
+                let is_news = tries == 0 || tries == 1 && begun.elapsed() >= LONG;
+                if let (Some((of, code)), true) = (unstable, is_news) {
+                    tries += 1;
+                    let what = format_args!("group {}: waiting for offsets", self.group.settings.group);
+                    let error = KafkaError::Partition { of, api: "OffsetFetch", code };
+                    self.group.cluster.again(&what, &error, tries, PAUSE);
                 }
                 self.wait(Instant::now() + PAUSE)?;
                 self.beat_if_due()?;
@@ -159,7 +163,8 @@ pub(crate) fn judge(
         }
         Remembered::Ours(ours) if ours.location != settings.location && !ours.plan.is_empty() => {
             return Err(Error::Usage(format!(
-                "group {} has begun batches of {of} for another output; finish with that output, or use another group",
+                "group {} has begun batches of {of} for another output or with other names \
+                 (output.key, compress); finish with those, or use another group",
                 settings.group
             )));
         }

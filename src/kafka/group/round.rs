@@ -14,7 +14,7 @@ use kafka_protocol::messages::offset_commit_request::{
 use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetCommitResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::commit::{Commit, CutShort};
+use super::commit::{Commit, CutShort, PAUSE};
 use super::fault::advice;
 use super::member::text;
 use super::state::{Phase, State, Stored, Summons};
@@ -84,6 +84,8 @@ pub(crate) struct Round<'a> {
     /// A generation that the coordinator refused while a rebalance was under way.
     refused_in: Option<i32>,
     begun: Instant,
+    /// How often something went wrong that may pass.
+    tries: u32,
 }
 
 /// What is to be done next.
@@ -116,7 +118,20 @@ impl<'a> Round<'a> {
             short: Vec::new(),
             refused_in: None,
             begun: Instant::now(),
+            tries: 0,
         }
+    }
+
+    /// A try failed in a way that may pass: counts it, and says when the next one comes.
+    pub fn failed(&mut self, error: &KafkaError) {
+        self.tries += 1;
+        let what = format_args!("group {}: committing", self.group.settings.group);
+        self.group.cluster.again(&what, error, self.tries, PAUSE);
+    }
+
+    /// The coordinator refused a commit for now.
+    fn refused(&mut self, commit: &Commit, code: Code) {
+        self.failed(&KafkaError::Partition { of: commit.of.clone(), api: "OffsetCommit", code });
     }
 
     /// Whether a try makes sense. Tenancies that are over are pushed to `refused` and not tried any more.
@@ -208,7 +223,10 @@ impl<'a> Round<'a> {
                 }
                 Verdict::Again => {
                     learned.pause = true;
-                    learned.search |= code != Code::REBALANCE_IN_PROGRESS;
+                    if code != Code::REBALANCE_IN_PROGRESS {
+                        learned.search = true;
+                        self.refused(commit, code);
+                    }
                 }
                 Verdict::Wait => self.fenced(attempt, code),
                 Verdict::Expelled => self.group.summon(Summons::Expelled(code)),
@@ -218,7 +236,10 @@ impl<'a> Round<'a> {
                 Verdict::Gone if self.begun.elapsed() > self.group.cluster.options().request_timeout => {
                     self.gone(commit);
                 }
-                Verdict::Gone => learned.pause = true,
+                Verdict::Gone => {
+                    learned.pause = true;
+                    self.refused(commit, code);
+                }
                 Verdict::TooLarge | Verdict::Fatal => {
                     trouble =
                         Some(KafkaError::Partition { of: commit.of.clone(), api: "OffsetCommit", code });

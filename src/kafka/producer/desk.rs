@@ -96,7 +96,7 @@ impl Desk {
         mut judge: impl FnMut(Call, R::Answer, Before) -> Answer<T>,
     ) -> Result<T> {
         let begun = Instant::now();
-        let mut before = Before::Never;
+        let (mut before, mut tries) = (Before::Never, 0);
         let mut delays = Policy { max_retries: u32::MAX, ..patience.retry }.delays(random());
         loop {
             let error = match self.attempt(patience, most, &request) {
@@ -124,7 +124,8 @@ impl Desk {
                 let (what, after) = (R::NAME.to_string(), begun.elapsed());
                 return Err(Error::GaveUp { what, after, last: Box::new(error) });
             }
-            log::debug!("{error}; again in {delay:?}");
+            tries += 1;
+            patience.cluster.again(&R::NAME, &error, tries, delay);
             patience.cluster.stop().sleep(delay).map_err(|_| Error::HungUp)?;
         }
     }

@@ -28,7 +28,7 @@ pub use super::group::Identity;
 pub use partition::partition_for;
 pub use transaction::{Ended, GroupOffset, Revived, Transactional, Whose};
 
-use super::cluster::{Cluster, TopicPartition};
+use super::cluster::{Cluster, REACH, TopicPartition};
 use super::code::Code;
 use super::connection::Connection;
 use super::error::{Error, Result};
@@ -156,17 +156,17 @@ impl Producer {
     /// A topic to write to, by name. Blocks until the cluster has told of it.
     ///
     /// # Errors
-    /// [`Error::NoTopic`] if nobody knows it for the topic timeout; [`Error::Topic`] if it is not allowed.
+    /// [`Error::GaveUp`] if no broker answers within [`REACH`]; [`Error::NoTopic`] if nobody knows it for the topic timeout; [`Error::Topic`] if it is not allowed.
     pub fn output(&mut self, topic: &str) -> Result<Output> {
         if let Some(known) = self.outputs.iter().position(|out| &*out.name == topic) {
             return Ok(Output(known));
         }
         let name: Arc<str> = topic.into();
-        let deadline = self.deadline();
-        let settled = deadline.min(Instant::now() + self.settings.topic_timeout);
-        let mut delays = self.delays();
+        let reached = self.deadline().min(Instant::now() + REACH);
+        let settled = self.deadline().min(Instant::now() + self.settings.topic_timeout);
+        let (mut delays, mut tries) = (self.delays(), 0);
         let partitions = loop {
-            self.cluster.refresh(std::slice::from_ref(&name), deadline)?;
+            self.cluster.refresh(std::slice::from_ref(&name), reached)?;
             let known = self.cluster.topic(topic);
             let (code, partitions) =
                 known.map_or((Code(3), 0), |known| (known.error, known.partitions.len()));
@@ -180,6 +180,9 @@ impl Producer {
             if Instant::now() + delay >= settled {
                 return Err(Error::NoTopic { topic: name });
             }
+            tries += 1;
+            let missing = Error::Topic { topic: name.clone(), code: Code::UNKNOWN_TOPIC_OR_PARTITION };
+            self.cluster.again(&"looking for a topic to write to", &missing, tries, delay);
             self.sleep(delay)?;
         };
         let mut queues = Vec::new();
@@ -237,15 +240,15 @@ impl Producer {
             return Ok(());
         }
         let (begun, deadline) = (Instant::now(), self.deadline());
-        let mut delays = self.delays();
+        let (mut delays, mut tries) = (self.delays(), 0);
         let mut last = None;
         if self.refreshed_at.elapsed() > METADATA_AGE {
             self.refresh(deadline)?;
         }
         loop {
             self.identify(deadline)?;
-            let round = self.round(deadline)?;
-            last = round.trouble.or(last);
+            let mut round = self.round(deadline)?;
+            let troubles = std::mem::take(&mut round.troubles);
             if self.is_empty() {
                 self.seal_turns();
                 return Ok(());
@@ -254,12 +257,17 @@ impl Producer {
                 self.refresh(deadline)?;
             }
             if round.progressed {
-                delays = self.delays();
+                (delays, tries) = (self.delays(), 0);
             }
             let delay = if round.progressed { Duration::ZERO } else { delays.next().unwrap_or_default() };
             let delay = delay.max(round.throttled);
             if Instant::now() + delay >= deadline {
-                return Err(self.gave_up(begun.elapsed(), last));
+                return Err(self.gave_up(begun.elapsed(), troubles.into_iter().last().or(last)));
+            }
+            tries += 1;
+            for error in troubles {
+                self.cluster.again(&"storing records", &error, tries, delay);
+                last = Some(error);
             }
             self.sleep(delay)?;
         }

@@ -33,8 +33,8 @@ pub(super) struct Round {
     pub progressed: bool,
     /// Whether leaders must be asked for.
     pub moved: bool,
-    /// What went wrong last.
-    pub trouble: Option<Error>,
+    /// What went wrong and may pass: one of a partition or a broker at most.
+    pub troubles: Vec<Error>,
     /// How long a broker asked to be left alone.
     pub throttled: Duration,
 }
@@ -52,8 +52,7 @@ struct Sent {
 
 impl Round {
     fn trouble(&mut self, error: Error) {
-        log::debug!("{error}");
-        self.trouble = Some(error);
+        self.troubles.push(error);
     }
 }
 

@@ -195,6 +195,8 @@ impl Sink for S3Sink {
             writers: self.target.options.writers,
             order: Order::Any,
             part: Some(self.target.options.part),
+            // R2 takes no others.
+            even_parts: true,
             framing: Framing::Batch,
             dead_letters: DeadLetters::Store,
             checksums: true,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
@@ -11,9 +11,9 @@ use kafka_protocol::messages::{GroupId, OffsetFetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
 use super::{PATIENCE, Shared};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kafka::Code;
-use crate::kafka::cluster::{Coordinates, TopicPartition};
+use crate::kafka::cluster::{Coordinates, SERVICE, TopicPartition};
 
 /// From this version on a request asks for several groups (KIP-709).
 const GROUPS: i16 = 8;
@@ -28,6 +28,16 @@ impl Shared {
     pub(super) fn is_committed(&self, ends: &[(TopicPartition, i64)]) -> Result<bool> {
         let commits = self.commits(ends.iter().map(|(of, _)| of))?;
         Ok(ends.iter().all(|(of, end)| *end <= 0 || commits.get(of).is_some_and(|commit| commit >= end)))
+    }
+
+    /// The group's commits could not be asked for, and are asked for again in `wait`.
+    pub(super) fn again(&self, error: &Error, attempt: u32, wait: Duration) {
+        self.cluster.options().services.retry(SERVICE, error.kind());
+        let wait = wait.as_millis() as u64;
+        log::warn!(
+            service = SERVICE, attempt, wait_ms = wait;
+            "cannot ask for the group's commits: {error}; attempt {attempt}, next in {wait} ms"
+        );
     }
 
     /// What the group has committed of these partitions; those without a commit are missing.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::kafka::cluster::TopicPartition;
 use crate::kafka::group::{Change, Tenancy};
-use crate::record::{Identity, Partition};
+use crate::record::{Identity, Partition, TopicPart};
 
 /// One partition in the hands of this run.
 #[derive(Clone, Debug)]
@@ -172,6 +172,11 @@ fn partition(tenancy: &Tenancy) -> Partition {
         position: "offset",
         opened_at: None,
         epoch: tenancy.epoch,
-        stem: Some(format!("{topic}-{partition}-{:08x}", tenancy.topic_id.as_fields().0)),
+        topic: Some(TopicPart {
+            topic: topic.to_string(),
+            partition: *partition,
+            id: tenancy.topic_id.as_fields().0,
+        }),
+        cycle: None,
     })
 }

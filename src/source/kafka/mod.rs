@@ -30,7 +30,7 @@ use crossbeam_channel::Receiver;
 
 use crate::config::kafka::{From, OutOfRange, Until};
 use crate::error::{Error, Result, Retry};
-use crate::kafka::cluster::{At, Cluster, TopicPartition};
+use crate::kafka::cluster::{At, Cluster, REACH, TopicPartition};
 use crate::kafka::consumer::FetchSettings;
 use crate::kafka::group::{Group, GroupSettings};
 use crate::record::Payload;
@@ -40,9 +40,6 @@ use desk::Desk;
 use marks::GroupMarks;
 use reader::KafkaReader;
 
-/// How long a run looks for its cluster before it begins: long enough for a broker that is being restarted, short
-/// enough for whoever waits at a terminal and has mistyped an address.
-const REACH: Duration = Duration::from_secs(20);
 /// How long asking for topics and offsets is tried once the cluster has answered.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -42,6 +42,8 @@ pub(super) struct KafkaReader {
     /// What is to be told to the engine before anything else.
     news: VecDeque<Read>,
     asked: Instant,
+    /// How often the group could not be asked for its commits since it last could.
+    unasked: u32,
     /// Since when a topic is not there.
     missing: HashMap<Arc<str>, Instant>,
     left: u64,
@@ -70,6 +72,7 @@ impl KafkaReader {
             current: None,
             news: VecDeque::new(),
             asked: Instant::now(),
+            unasked: 0,
             missing: HashMap::new(),
             left,
         }
@@ -291,10 +294,14 @@ impl KafkaReader {
         self.asked = Instant::now();
         let done = match (&self.shared.group, desk.ends()) {
             (Some(_), Some(ends)) => match self.shared.is_committed(&ends) {
-                Ok(done) => done,
+                Ok(done) => {
+                    self.unasked = 0;
+                    done
+                }
                 // Asked again in a moment.
                 Err(error) if error.is_transient() => {
-                    log::warn!("cannot ask for the group's commits: {error}");
+                    self.unasked += 1;
+                    self.shared.again(&error, self.unasked, ASK);
                     false
                 }
                 Err(error) => return Err(error),

@@ -15,7 +15,15 @@ impl Store<'_> {
         let keys = Keys { access_key_id: KEY.into(), secret_access_key: SECRET.into(), session_token: None };
         let timeout = Duration::from_secs(20);
         let credentials = Credentials::fixed(keys);
-        Bucket::new(Options { endpoint, credentials, ca: None, timeout, connections: 2 }).expect("it is made")
+        Bucket::new(Options {
+            endpoint,
+            credentials,
+            ca: None,
+            timeout,
+            connections: 2,
+            services: Default::default(),
+        })
+        .expect("it is made")
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::fault::{Act, Asked, Faulty};
 use super::{Server, Store, sorted};
+use crate::exposition::Exposition;
 use crate::runs::{Ran, lines};
 
 const SLOW_DOWN: &str =
@@ -55,9 +56,30 @@ fn a_storm_of_503_passes() {
     let Some(server) = Server::shared() else { return };
     let (store, faulty) =
         behind(server, "storm", first(6, |_| true, Act::Answer(503, "Retry-After: 0\r\n", SLOW_DOWN.into())));
-    small(&store).expect(0, &["503 SlowDown"]);
+    store.bench.write("a.json", lines(0..300));
+    let url = store.url("");
+    let args = ["a.json", "-b", "100", "-o", &url, "--metrics-file", "m.prom", "--log-format", "json"];
+    let ran = store.run(&args).expect(0, &["503 SlowDown"]);
     assert_eq!(store.data("processed/"), sorted(&lines(0..300)));
     assert!(faulty.seen().len() > 9);
+    let metrics =
+        Exposition::parse(&std::fs::read_to_string(store.bench.path("m.prom")).expect("it is there"));
+    for counter in ["pipeline_service_errors_total", "pipeline_service_retries_total"] {
+        assert_eq!(metrics.of(counter, "kind", "throttled"), 6.0, "{counter}");
+    }
+    // Each says what, which attempt it was, and how long until the next.
+    let told: Vec<serde_json::Value> =
+        ran.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let retries: Vec<_> = told.iter().filter(|line| line["fields"]["service"] == "s3").collect();
+    assert_eq!(retries.len(), 6, "{}", ran.stderr);
+    for retry in retries {
+        let fields = &retry["fields"];
+        assert!(fields["attempt"].as_u64() > Some(0) && fields["wait_ms"].is_u64(), "{retry}");
+        assert!(
+            retry["msg"].as_str().is_some_and(|it| it.contains("s3://") && it.contains(" next in ")),
+            "{retry}"
+        );
+    }
 }
 
 #[test]
@@ -105,6 +127,17 @@ fn a_success_with_an_error_inside_is_none() {
     large(&store, &[]).expect(0, &["InternalError"]);
     assert_eq!(store.data("processed/"), sorted(&lines(0..250_000)));
     assert_eq!(faulty.seen().iter().filter(|asked| asked.is_complete()).count(), 3);
+}
+
+#[test]
+fn what_is_damaged_on_the_way_is_not_stored() {
+    let Some(server) = Server::shared() else { return };
+    let (store, _faulty) = behind(server, "spoilt", first(2, Asked::is_put, Act::Spoil));
+    small(&store).expect(0, &["XAmzContentSHA256Mismatch"]);
+    assert_eq!(store.data("processed/"), sorted(&lines(0..300)));
+    let (store, _faulty) = behind(server, "spoilt-part", first(2, Asked::is_part, Act::Spoil));
+    large(&store, &[]).expect(0, &["cannot store a part"]);
+    assert_eq!(store.data("processed/"), sorted(&lines(0..250_000)));
 }
 
 #[test]

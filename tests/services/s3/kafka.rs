@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::fault::{Act, Faulty};
 use super::{Server, Store, sorted};
+use crate::exposition::{Exposition, promtool};
 use crate::flow::{Times, id, same_ids};
 use crate::kafka::Kafka;
 use crate::records::{Feeder, Id};
@@ -34,8 +35,11 @@ fn a_topic_goes_to_a_bucket() {
         "-b",
         "30",
     ];
-    store.run(&args).expect(0, &["200 records"]);
+    let told = [&args[..], &["--metrics-file", "m.prom", "--summary", "json=s.json"]].concat();
+    kafka.produce(&topic, "none", "NULL\tk\t{broken\n");
+    store.run(&told).expect(3, &[]);
     assert_eq!(store.data("events/processed/"), sorted(&lines(0..200)));
+    agree(&store, 200);
     let first = store.objects();
     let named = |key: &String| key.contains(&format!("/{topic}-0-")) || key.contains(&format!("/{topic}-1-"));
     assert!(first.keys().all(named), "{:?}", first.keys());
@@ -43,8 +47,34 @@ fn a_topic_goes_to_a_bucket() {
     assert_eq!(store.objects(), first, "what is committed is not read again");
 }
 
+/// Metrics and summary tell of what is in the bucket, to the last record.
+#[track_caller]
+fn agree(store: &Store<'_>, good: usize) {
+    let file = |name: &str| std::fs::read_to_string(store.bench.path(name)).expect("it is there");
+    let summary: serde_json::Value = serde_json::from_str(&file("s.json")).expect("JSON");
+    let (metrics, objects) = (Exposition::parse(&file("m.prom")), store.objects());
+    promtool(&file("m.prom"));
+    let under = |top: &str| objects.iter().filter(|(key, _)| key.contains(top)).collect::<Vec<_>>();
+    let count =
+        |top: &str| under(top).iter().map(|(key, bytes)| text(key, bytes).lines().count()).sum::<usize>();
+    let bytes: usize = objects.values().map(Vec::len).sum();
+    let agreed = [
+        ("records_read", "pipeline_records_read_total", good + 1),
+        ("records_stored", "pipeline_records_stored_total", count("/processed/")),
+        ("records_rejected", "pipeline_records_rejected_total", count("/failed/")),
+        ("bytes_out", "pipeline_bytes_stored_total", bytes),
+        ("batches", "pipeline_batches_published_total", under("/processed/").len()),
+        ("lag", "pipeline_lag", 0),
+    ];
+    for (key, metric, expected) in agreed {
+        let told = (summary[key].as_u64(), metrics.sum(metric));
+        assert_eq!(told, (Some(expected as u64), expected as f64), "{key}");
+    }
+    assert_eq!((count("/processed/"), count("/failed/")), (good, 1));
+}
+
 /// A run of one group into the bucket, whose killed members are missed soon.
-fn start(store: &Store<'_>, kafka: &Kafka, topic: &str, args: &[&str]) -> Running {
+pub fn start(store: &Store<'_>, kafka: &Kafka, topic: &str, args: &[&str]) -> Running {
     let (brokers, url) = (kafka.brokers(), store.url("p"));
     let member = ["-s", "kafka", "--brokers", &brokers, "-t", topic, "-g", topic, "-o", &url, "-b", "7"];
     let quick = ["--set", "kafka.source.session_timeout=3s", "--set", "processing.batch_wait=200ms"];
@@ -52,7 +82,7 @@ fn start(store: &Store<'_>, kafka: &Kafka, topic: &str, args: &[&str]) -> Runnin
 }
 
 /// The ids of everything that is stored.
-fn stored_ids(store: &Store<'_>, topic: &str) -> Vec<Id> {
+pub fn stored_ids(store: &Store<'_>, topic: &str) -> Vec<Id> {
     let envelope = |line: &str| id(&serde_json::from_str(line).expect("JSON"), topic);
     let objects = store.objects();
     let texts = objects.iter().map(|(key, bytes)| text(key, bytes));
@@ -82,4 +112,27 @@ fn sigkill_and_lost_answers_store_nothing_twice() {
     start(&store, kafka, &topic, &["--until", "end"]).ended().expect(0, &[]);
     same_ids(stored_ids(&store, &topic), &kafka.ids(&topic), Times::Once);
     assert!(faulty.seen().iter().any(|asked| asked.method == "HEAD"), "something was looked for");
+}
+
+/// A store that refuses ends the run, and the group has committed nothing that is not stored.
+#[test]
+fn a_refusal_commits_nothing_beyond_what_is_stored() {
+    let (Some(kafka), Some(server)) = (Kafka::shared(), Server::shared()) else { return };
+    let denied = "<Error><Code>AccessDenied</Code></Error>";
+    let faulty = Faulty::new(server, move |asked| {
+        // The sixth batch of each partition, while later ones may be stored.
+        match asked.is_put() && asked.target.contains("-00000000000000000035.") {
+            true => Act::Answer(403, "", denied.into()),
+            false => Act::Pass,
+        }
+    });
+    let store = server.bucket("refused").by(faulty.endpoint());
+    let topic = kafka.topic("refused-s3", 2);
+    kafka.fill(&topic, 2, 200);
+    start(&store, kafka, &topic, &["--until", "end"]).ended().expect(4, &["403 AccessDenied"]);
+    assert!(stored_ids(&store, &topic).len() < 400);
+    drop(faulty);
+    let store = store.by(server.endpoint());
+    start(&store, kafka, &topic, &["--until", "end"]).ended().expect(0, &[]);
+    same_ids(stored_ids(&store, &topic), &kafka.ids(&topic), Times::Once);
 }

@@ -10,12 +10,14 @@ mod faults;
 mod gone;
 mod kafka;
 mod lend;
+mod names;
 mod providers;
 mod refused;
 mod server;
 mod session;
 mod state;
 mod stored;
+mod ways;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -92,7 +94,14 @@ impl Store<'_> {
     /// The executable, with keys, endpoint and short delays.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.bench.command(args);
-        for name in ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "S3_BUCKET"] {
+        for name in [
+            "AWS_PROFILE",
+            "AWS_SESSION_TOKEN",
+            "AWS_REGION",
+            "AWS_DEFAULT_REGION",
+            "AWS_CA_BUNDLE",
+            "S3_BUCKET",
+        ] {
             command.env_remove(name);
         }
         command

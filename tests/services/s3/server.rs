@@ -29,6 +29,11 @@ pub struct Server {
 impl Server {
     /// Starts one, and waits until it listens.
     pub fn start() -> Self {
+        Server::start_with(&[])
+    }
+
+    /// The same, with options of its own.
+    pub fn start_with(options: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("pipeline-s3-").tempdir().expect("a directory").keep();
         let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let port = free.local_addr().expect("it is bound").port();
@@ -39,6 +44,7 @@ impl Server {
             .arg("serve")
             .arg(&dir)
             .arg(port.to_string())
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .process_group(0)

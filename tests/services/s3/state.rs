@@ -87,6 +87,37 @@ fn two_runs_do_not_share_a_state() {
     first.kill();
 }
 
+/// Nobody here can know whether a process of another machine lives; its lease tells.
+#[test]
+fn a_lease_of_another_machine_is_waited_for() {
+    let Some(server) = Server::shared() else { return };
+    let store = server.bucket("far");
+    store.bench.write("a.json", lines(0..100));
+    let key = "p/.pipeline/lock";
+    let renew = |renewed: u64| {
+        let note = format!(
+            "{{\"token\":\"t\",\"holder\":\"process 7 on far\",\"process\":\"elsewhere 7 1\",\"renewed\":{renewed}}}"
+        );
+        let object = Object { key, ..Object::default() };
+        store.client().put(&object, Content::Bytes(note.as_bytes()), Condition::None).expect("it is stored");
+    };
+    renew(1);
+    let run = start(&store, &[]);
+    run.heard("is held by process 7 on far: waiting until that is over");
+    renew(2);
+    run.ended().expect(1, &["another run is at work here", "process 7 on far"]);
+    let run = start(&store, &[]);
+    run.heard("is held by process 7 on far: waiting until that is over");
+    // A minute passes for the store.
+    let path = store.path().join(key);
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(61);
+    let file = std::fs::File::options().write(true).open(path).expect("it is there");
+    file.set_modified(long_ago).expect("it is ours");
+    run.ended().expect(0, &[]);
+    assert_eq!(store.data("p/processed/"), sorted(&lines(0..100)));
+    assert!(!store.all().contains_key(key));
+}
+
 /// Another run has taken over, which only a run can notice that was thought dead.
 #[test]
 fn a_run_that_was_thought_dead_stops() {

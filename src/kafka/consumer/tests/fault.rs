@@ -15,6 +15,10 @@ fn a_leader_that_moves_is_followed() {
     let scene = world.scene.lock();
     assert!(scene.seen.iter().any(|seen| seen.broker == 2));
     assert_eq!(scene.validated, 1);
+    let told = world.fetcher.cluster.options().services.told();
+    let moved = told[&("kafka", "NOT_LEADER_OR_FOLLOWER")];
+    assert_eq!((moved.errors, moved.retries), (1, 1), "{told:?}");
+    assert_eq!(told.len(), 1);
 }
 
 #[test]

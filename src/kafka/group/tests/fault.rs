@@ -87,6 +87,10 @@ fn a_new_coordinator_is_found_by_commits_and_heartbeats() {
         setup.wait_for("Heartbeat", beats + 2);
         assert_eq!(setup.world.lock().generation, 1);
         assert!(setup.group.next_change().is_none());
+        let told = setup.group.cluster.options().services.told();
+        for code in [crate::kafka::Code(code), crate::kafka::Code::COORDINATOR_NOT_AVAILABLE] {
+            assert!(told[&("kafka", code.name())].retries >= 1, "{told:?}");
+        }
     }
 }
 

@@ -230,6 +230,8 @@ fn a_leader_that_moves_during_a_flush_is_found() {
     all.extend(world.values(1));
     all.sort_unstable();
     assert_eq!(all, values);
+    let told = producer.cluster().options().services.told();
+    assert!(told[&("kafka", "NOT_LEADER_OR_FOLLOWER")].retries >= 1, "{told:?}");
 }
 
 #[test]

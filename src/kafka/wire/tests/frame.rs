@@ -122,10 +122,13 @@ proptest! {
     #[test]
     fn damaged_answers_never_panic(version in 9i16..=13, at: prop::sample::Index, byte: u8, cut: prop::sample::Index) {
         let mut bytes = answer::<MetadataRequest>(&metadata(), version, 5);
+        let cut = cut.index(bytes.len());
+        prop_assert!(frame::decode::<MetadataRequest>(bytes[..cut].to_vec().into(), version).is_err());
         *at.get_mut(&mut bytes) = byte;
         let _ = frame::decode::<MetadataRequest>(bytes.clone().into(), version);
-        bytes.truncate(cut.index(bytes.len()));
-        prop_assert!(frame::decode::<MetadataRequest>(bytes.into(), version).is_err());
+        // Fewer of something may have been announced than were sent: then what is left may be whole.
+        bytes.truncate(cut);
+        let _ = frame::decode::<MetadataRequest>(bytes.into(), version);
     }
 
     #[test]

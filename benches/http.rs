@@ -1,0 +1,298 @@
+//! HTTP in, against a bare loop of `ureq` over the same pages: whole runs of the release binary against a server in
+//! this process.
+//!
+//! `make bench-http`. Pages are arrays of flat events of 200 bytes that the server holds in memory. The loop asks for
+//! one page after the other over one connection, reads each into memory and looks at nothing: it is this program
+//! started again, so that both have a process of their own, whose start counts. Every round runs every variant once.
+//! `BENCH_MB` (512) is what a run reads, a sixteenth of it in small pages; `BENCH_ROUNDS` (9).
+
+mod corpus;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+/// Bytes of a page.
+const LARGE: usize = 256 << 10;
+const SMALL: usize = 4 << 10;
+/// How many different pages there are of each size.
+const DIFFERENT: usize = 16;
+/// Set for the process that is the bare loop: the address of the pages.
+const LOOP: &str = "BENCH_HTTP_LOOP";
+
+fn main() {
+    if std::env::args().any(|arg| arg == "--test") {
+        return;
+    }
+    if let Ok(url) = std::env::var(LOOP) {
+        return bare_loop(&url);
+    }
+    let (bytes, rounds) = (number("BENCH_MB", 512) << 20, number("BENCH_ROUNDS", 9));
+    let server = Server::start();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    speed(&server, dir.path(), bytes, rounds);
+    memory(&server, dir.path());
+}
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// What everything is measured by.
+fn bare_loop(url: &str) {
+    let config = ureq::Agent::config_builder().http_status_as_error(true).build();
+    let agent: ureq::Agent = config.into();
+    for page in 1.. {
+        let mut response = agent.get(format!("{url}&page={page}")).call().expect("it answers");
+        let body = response.body_mut().with_config().limit(u64::MAX).read_to_vec().expect("it is whole");
+        if body.len() <= 2 {
+            return;
+        }
+    }
+}
+
+/// What is measured: a name, the bytes that are read, and how it is done once.
+struct Variant<'a> {
+    name: &'static str,
+    bytes: usize,
+    run: Box<dyn Fn() -> f64 + 'a>,
+    seconds: Vec<f64>,
+}
+
+fn speed(server: &Server, dir: &Path, bytes: usize, rounds: usize) {
+    let few = bytes / 16;
+    let (large, small) = (server.pages(LARGE, bytes), server.pages(SMALL, few));
+    let bare = |name, bytes, url: &str| {
+        let url = url.to_owned();
+        variant(name, bytes, move || seconds(&mut looping(&url)))
+    };
+    let ours = |name, bytes, url: &str, args: &[&str]| {
+        let args: Vec<String> = [&["--url", url], args].concat().iter().map(|it| (*it).to_owned()).collect();
+        variant(name, bytes, move || {
+            let _ = fs::remove_dir_all(dir.join("out"));
+            seconds(pipeline(dir).args(&args))
+        })
+    };
+    let page = ["--set", "http.pagination.style=page"];
+    let cursor = [
+        "--set",
+        "http.pagination.style=cursor",
+        "--set",
+        "http.records=/items",
+        "--set",
+        "http.pagination.cursor_param=page",
+    ];
+    let plain = ["--set", "output.envelope=none"];
+    let (null, out) = (["-o", "/dev/null"], ["-o", "out"]);
+    let mut variants = [
+        bare("pages of 256 KiB: a loop of ureq", bytes, &large),
+        ours("by number, bare, to /dev/null", bytes, &large, &[page, plain, null].concat()),
+        ours("by number, envelope, to /dev/null", bytes, &large, &[page, null].concat()),
+        ours(
+            "by cursor, envelope, to /dev/null",
+            bytes,
+            &(large.clone() + "&cursor="),
+            &[&cursor[..], &null].concat(),
+        ),
+        ours("by number, envelope, to a directory", bytes, &large, &[page, out].concat()),
+        bare("pages of 4 KiB: a loop of ureq", few, &small),
+        ours("by number, envelope, to /dev/null", few, &small, &[page, null].concat()),
+        ours(
+            "by cursor, envelope, to /dev/null",
+            few,
+            &(small.clone() + "&cursor="),
+            &[&cursor[..], &null].concat(),
+        ),
+    ];
+    for _ in 0..rounds {
+        for variant in &mut variants {
+            variant.seconds.push((variant.run)());
+        }
+    }
+    println!("| what | MB/s, median | MB/s, best |\n|---|---|---|");
+    for variant in &variants {
+        let rate = |seconds: f64| variant.bytes as f64 / 1e6 / seconds;
+        println!(
+            "| {} | {:.0} | {:.0} |",
+            variant.name,
+            rate(median(variant.seconds.clone())),
+            rate(best(&variant.seconds))
+        );
+    }
+    println!("\n| goal | limit | median of ratios | ratio of the best |\n|---|---|---|---|");
+    for (of, size) in [(1, "256 KiB"), (2, "256 KiB"), (3, "256 KiB"), (6, "4 KiB"), (7, "4 KiB")] {
+        let against = &variants[if of < 5 { 0 } else { 5 }].seconds;
+        let of = &variants[of];
+        let ratio = median(of.seconds.iter().zip(against).map(|(one, other)| other / one).collect());
+        println!(
+            "| {size}, {} | >= 0.9x the speed | {ratio:.2}x | {:.2}x |",
+            of.name,
+            best(against) / best(&of.seconds)
+        );
+    }
+}
+
+fn variant<'a>(name: &'static str, bytes: usize, run: impl Fn() -> f64 + 'a) -> Variant<'a> {
+    Variant { name, bytes, run: Box::new(run), seconds: Vec::new() }
+}
+
+/// This program as the loop.
+fn looping(url: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("it has a path"));
+    command.env(LOOP, url).env_remove("http_proxy").env_remove("HTTP_PROXY");
+    command
+}
+
+/// Ours: quiet, without a state.
+fn pipeline(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
+    command.args(["-s", "http", "-q", "--progress", "never", "--state", "none"]).current_dir(dir);
+    command.env_remove("http_proxy").env_remove("HTTP_PROXY");
+    command
+}
+
+fn seconds(command: &mut Command) -> f64 {
+    let begun = Instant::now();
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().expect("it starts");
+    assert!(status.success(), "{command:?}");
+    begun.elapsed().as_secs_f64()
+}
+
+/// The least time: what others on the machine disturb least.
+fn best(numbers: &[f64]) -> f64 {
+    numbers.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
+/// Peak memory as the program's own summary states it (VmHWM).
+fn memory(server: &Server, dir: &Path) {
+    println!("\n| peak memory, two workers, memory_limit 64 MiB, to a directory | MiB |\n|---|---|");
+    for (name, page, bytes) in [
+        ("512 MiB in pages of 256 KiB", LARGE, 512 << 20),
+        ("one body of 512 MiB", 512 << 20, 512 << 20),
+        ("one body of 2 GiB", 2 << 30, 2 << 30),
+    ] {
+        let url = server.pages(page, bytes);
+        let mut command = pipeline(dir);
+        command.args(["--url", &url, "--set", "http.pagination.style=page", "-w", "2", "-o", "out"]);
+        command.args(["--set", "processing.memory_limit=64MiB", "--summary", "json=s.json"]);
+        seconds(&mut command);
+        let _ = fs::remove_dir_all(dir.join("out"));
+        let text = fs::read_to_string(dir.join("s.json")).expect("the summary is there");
+        let value: serde_json::Value = serde_json::from_str(&text).expect("the summary is JSON");
+        let peak = value["peak_memory_bytes"].as_f64().unwrap_or(f64::NAN) / f64::from(1 << 20);
+        println!("| {name} | {peak:.0} |");
+    }
+}
+
+/// Serves `/pages?size=BYTES&count=PAGES&page=N`, counted from 1: whoever asks behind the last gets an empty array.
+struct Server {
+    port: u16,
+}
+
+/// What pages are made of, shared by all threads.
+struct Corpus {
+    /// Records with commas between, [`LARGE`] bytes each.
+    large: Vec<Vec<u8>>,
+    small: Vec<Vec<u8>>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        let corpus = Arc::new(Corpus { large: records(LARGE), small: records(SMALL) });
+        let accept = move || {
+            for stream in listener.incoming().flatten() {
+                let corpus = corpus.clone();
+                let serve = move || {
+                    // It ends when the client has gone.
+                    let _ = connection(stream, &corpus);
+                };
+                thread::Builder::new().spawn(serve).expect("a thread can be started");
+            }
+        };
+        thread::Builder::new().spawn(accept).expect("a thread can be started");
+        Server { port }
+    }
+
+    /// Pages of so many bytes each, and in all.
+    fn pages(&self, size: usize, bytes: usize) -> String {
+        format!("http://127.0.0.1:{}/pages?size={size}&count={}", self.port, bytes / size)
+    }
+}
+
+/// The inside of arrays of so many bytes.
+fn records(bytes: usize) -> Vec<Vec<u8>> {
+    let lines = corpus::flat(bytes * (DIFFERENT + 1));
+    let mut rest = &lines[..];
+    let one = |_| {
+        let end = bytes - 2 + memchr::memchr(b'\n', &rest[bytes - 2..]).expect("a line ends");
+        let page = rest[..end].iter().map(|byte| if *byte == b'\n' { b',' } else { *byte }).collect();
+        rest = &rest[end + 1..];
+        page
+    };
+    (0..DIFFERENT).map(one).collect()
+}
+
+fn connection(stream: TcpStream, corpus: &Corpus) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut lines = BufReader::new(stream);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if lines.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let target = line.split(' ').nth(1).unwrap_or_default().to_owned();
+        while line.trim_end() != "" {
+            line.clear();
+            lines.read_line(&mut line)?;
+        }
+        answer(lines.get_mut(), &target, corpus)?;
+    }
+}
+
+fn parameter(target: &str, name: &str) -> usize {
+    let pairs = target.split(['?', '&']).filter_map(|pair| pair.split_once('='));
+    pairs.filter(|(other, _)| *other == name).find_map(|(_, value)| value.parse().ok()).unwrap_or(1)
+}
+
+/// A page is an array, and with `cursor=` in the query an object that names the next page beside it.
+fn answer(stream: &mut TcpStream, target: &str, corpus: &Corpus) -> std::io::Result<()> {
+    let (size, count, page) =
+        (parameter(target, "size"), parameter(target, "count"), parameter(target, "page"));
+    let pieces = if size < LARGE { &corpus.small } else { &corpus.large };
+    let repeats = if page > count { 0 } else { (size / LARGE).max(1) };
+    let pieces: Vec<&Vec<u8>> = (0..repeats).map(|at| &pieces[(page + at) % DIFFERENT]).collect();
+    let (open, close) = match target.contains("cursor=") {
+        true if page < count => ("{\"items\":[", format!("],\"next_cursor\":{}}}", page + 1)),
+        true => ("{\"items\":[", "]}".into()),
+        false => ("[", "]".into()),
+    };
+    let commas = pieces.len().saturating_sub(1);
+    let length = open.len() + close.len() + commas + pieces.iter().map(|piece| piece.len()).sum::<usize>();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{open}"
+    );
+    let mut whole = head.into_bytes();
+    for (at, piece) in pieces.iter().enumerate() {
+        whole.extend_from_slice(if at == 0 { b"" } else { b"," });
+        whole.extend_from_slice(piece);
+        if whole.len() >= LARGE {
+            stream.write_all(&whole)?;
+            whole.clear();
+        }
+    }
+    whole.extend_from_slice(close.as_bytes());
+    stream.write_all(&whole)
+}

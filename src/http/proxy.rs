@@ -1,0 +1,106 @@
+//! Proxies that the environment names: `HTTPS_PROXY` for `https`, `HTTP_PROXY` for `http`, `ALL_PROXY` for both, in
+//! small letters too, and `NO_PROXY` for hosts that are reached without. ureq would take one of them for everything.
+
+use ureq::Proxy;
+use url::Url;
+
+use super::error::{Error, Result};
+
+/// Which proxy stands before a server.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Proxies {
+    http: Option<Proxy>,
+    https: Option<Proxy>,
+    without: Vec<String>,
+}
+
+impl Proxies {
+    /// Those of an environment.
+    ///
+    /// # Errors
+    /// If one is no URL. It is not told: it may hold a password.
+    pub fn of(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        let first = |names: &[&str]| -> Result<Option<Proxy>> {
+            for name in names.iter().flat_map(|name| [name.to_ascii_lowercase(), (*name).to_owned()]) {
+                // A server of CGI gets a header `Proxy` as HTTP_PROXY, but this is no such server.
+                if let Some(text) = variable(&name).filter(|text| !text.trim().is_empty()) {
+                    let wrong = |_| Error::Config(format!("{name}: expected a proxy like http://HOST:PORT"));
+                    return Proxy::new(text.trim()).map(Some).map_err(wrong);
+                }
+            }
+            Ok(None)
+        };
+        let without = variable("no_proxy").or_else(|| variable("NO_PROXY")).unwrap_or_default();
+        let without = without.split(',').map(|host| host.trim().to_ascii_lowercase());
+        Ok(Proxies {
+            http: first(&["HTTP_PROXY", "ALL_PROXY"])?,
+            https: first(&["HTTPS_PROXY", "ALL_PROXY"])?,
+            without: without.filter(|host| !host.is_empty()).collect(),
+        })
+    }
+
+    /// The proxy before a server; `None`: it is reached without.
+    pub fn before(&self, url: &Url) -> Option<Proxy> {
+        let proxy = if url.scheme() == "https" { &self.https } else { &self.http };
+        proxy.clone().filter(|_| !self.is_without(url))
+    }
+
+    /// A host, and every host below it; with a port only there.
+    fn is_without(&self, url: &Url) -> bool {
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_ascii_lowercase();
+        let port = url.port_or_known_default().unwrap_or_default().to_string();
+        self.without.iter().any(|entry| {
+            let entry = entry.strip_suffix(&format!(":{port}")).unwrap_or(entry);
+            let name = entry.trim_start_matches('*').trim_start_matches('.');
+            let below = || host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
+            entry == "*" || host == name || (!name.is_empty() && below())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn before(variables: &[(&str, &str)], url: &str) -> Option<String> {
+        let find = |name: &str| variables.iter().find(|(it, _)| *it == name).map(|(_, it)| (*it).to_owned());
+        let proxies = Proxies::of(&find).unwrap();
+        proxies.before(&Url::parse(url).unwrap()).map(|proxy| format!("{}:{}", proxy.host(), proxy.port()))
+    }
+
+    #[test]
+    fn each_scheme_has_its_proxy() {
+        let both = [("HTTP_PROXY", "http://plain:1"), ("https_proxy", "http://u:p@secure:2")];
+        assert_eq!(before(&both, "http://h/").as_deref(), Some("plain:1"));
+        assert_eq!(before(&both, "https://h/").as_deref(), Some("secure:2"));
+        assert_eq!(before(&[("ALL_PROXY", "http://all:3")], "https://h/").as_deref(), Some("all:3"));
+        assert_eq!(before(&[("HTTPS_PROXY", "http://x:1")], "http://h/"), None);
+        assert_eq!(before(&[("HTTP_PROXY", "")], "http://h/"), None);
+    }
+
+    #[test]
+    fn some_hosts_are_reached_without() {
+        let without = |list: &str, url: &str| {
+            before(&[("ALL_PROXY", "http://all:3"), ("NO_PROXY", list)], url).is_none()
+        };
+        assert!(
+            without("example.com", "http://api.example.com/")
+                && without(".example.com", "http://example.com/")
+        );
+        assert!(without("a, localhost", "http://localhost:8080/") && without("*", "http://h/"));
+        assert!(
+            without("h:81", "http://h:81/")
+                && without("::1", "http://[::1]/")
+                && without("*.b", "http://a.b/")
+        );
+        assert!(!without("example.com", "http://badexample.com/") && !without("h:81", "http://h/"));
+        assert!(!without("", "http://h/"));
+    }
+
+    #[test]
+    fn what_is_no_proxy_is_told_without_its_password() {
+        let find = |name: &str| (name == "HTTPS_PROXY").then(|| "ftp://u:secret@h".to_owned());
+        let error = Proxies::of(&find).unwrap_err().to_string();
+        assert!(error.starts_with("HTTPS_PROXY: expected a proxy") && !error.contains("secret"), "{error}");
+    }
+}

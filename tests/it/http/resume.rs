@@ -1,0 +1,338 @@
+//! Runs that are killed and started again: they go on at the page and record where they were, and end with the very
+//! bytes of a run that nobody disturbed. A run that was finished begins the next cycle.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::server::{Reply, Seen};
+use super::{Api, array, slice};
+use crate::runs::{self, Tree, count, until};
+
+/// Twelve pages, the last one not full.
+const TOTAL: usize = 1150;
+const SIZE: usize = 100;
+const PAGE: &[&str] =
+    &["--set", "http.pagination.style=page", "--set", "http.pagination.page_size=100", "-b", "30", "-w", "2"];
+
+fn body(page: usize) -> String {
+    array(slice((page - 1) * SIZE, SIZE, TOTAL))
+}
+
+fn page(seen: &Seen) -> usize {
+    seen.number("page").expect("it is asked for")
+}
+
+/// Says half of a page, and the rest never.
+fn half(body: String) -> Reply {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    Reply::bare(move |wire| {
+        wire.write(head.as_bytes())?;
+        wire.write(&body.as_bytes()[..body.len() / 2])?;
+        wire.hold()
+    })
+}
+
+/// Objects with the one time of their run taken out, else to the byte.
+fn undated(tree: &Tree) -> Tree {
+    let mut times = BTreeSet::new();
+    let mut bare = |name: &String, bytes: &Vec<u8>| {
+        let mut text = runs::text(name, bytes);
+        for key in ["\"processed_at\":\"", "\"failed_at\":\""] {
+            while let Some(at) = text.find(key) {
+                let end = at + key.len() + text[at + key.len()..].find('"').expect("a text ends");
+                times.insert(text[at + key.len()..end].to_owned());
+                text.replace_range(at + 1..end, "when");
+            }
+        }
+        (name.clone(), text.into_bytes())
+    };
+    let undated = tree.iter().map(|(name, bytes)| bare(name, bytes)).collect();
+    assert!(times.len() <= 1, "all that is there is of one run: {times:?}");
+    undated
+}
+
+/// All that can be seen in `out` is already what it will be.
+#[track_caller]
+fn is_part_of(out: &Tree, whole: &Tree) {
+    let whole = undated(whole);
+    for (name, bytes) in undated(out) {
+        let expected = whole.get(&name).unwrap_or_else(|| panic!("{name} should not be there"));
+        assert!(*expected == bytes, "{name} is {}", String::from_utf8_lossy(&bytes));
+    }
+}
+
+/// The page up to which a run has remembered what it did.
+fn remembered(api: &Api) -> u64 {
+    let state = std::fs::read(api.bench.path("out/.pipeline/state.json")).unwrap_or_default();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap_or_default();
+    let all = state["partitions"].as_object().map(|all| all.values().collect::<Vec<_>>()).unwrap_or_default();
+    all.iter().filter_map(|it| it["watermark"].as_u64()).max().unwrap_or(0) >> 32
+}
+
+#[test]
+fn killed_in_the_middle_of_page_7_it_goes_on_there() {
+    let stuck = Arc::new(AtomicBool::new(false));
+    let is_stuck = stuck.clone();
+    let api = Api::new(move |seen| match page(seen) {
+        7 if is_stuck.load(SeqCst) => half(body(7)),
+        page => Reply::ok(body(page)),
+    });
+    api.run(&[PAGE, &["-o", "reference"]].concat()).expect(0, &[]);
+    let reference = api.bench.objects("reference");
+    assert_eq!(runs::numbers(&reference).len(), TOTAL);
+
+    stuck.store(true, SeqCst);
+    let asked = api.server.seen().len();
+    let running = api.start(PAGE);
+    until("page 7 is asked for", || api.server.seen()[asked..].iter().any(|seen| page(seen) == 7));
+    until("pages before it are remembered", || remembered(&api) >= 4);
+    running.kill();
+    let before = api.bench.objects("out");
+    is_part_of(&before, &reference);
+
+    stuck.store(false, SeqCst);
+    let asked = api.server.seen().len();
+    api.run(PAGE).expect(0, &[]);
+    let after = api.bench.objects("out");
+    assert!(undated(&after) == undated(&reference), "not the same at the end");
+    assert!(before.iter().all(|(name, bytes)| after.get(name) == Some(bytes)), "what was there is as it was");
+    assert_eq!(api.bench.leftovers("out"), Vec::<String>::new());
+    let first = api.server.seen()[asked..].iter().map(page).min().expect("something");
+    assert!((5..=7).contains(&first), "it does not begin again, but at page {first}");
+}
+
+/// Numbers that are the same in each run of the tests (splitmix64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (bits ^ (bits >> 31)) % limit
+    }
+}
+
+/// A style: its settings, and what the server answers.
+struct Style {
+    name: &'static str,
+    args: &'static [&'static str],
+    answer: fn(&Seen) -> Reply,
+    code: i32,
+}
+
+fn styles() -> [Style; 4] {
+    let cursor = |seen: &Seen| {
+        let at = seen.query("cursor").map_or(0, |cursor| cursor.parse().expect("our own"));
+        let next = if at + 70 < TOTAL { format!("\"{}\"", at + 70) } else { "null".into() };
+        Reply::ok(format!("{{\"items\":{},\"next_cursor\":{next}}}", array(slice(at, 70, TOTAL))))
+    };
+    let link = |seen: &Seen| {
+        let at = seen.number("after").unwrap_or(0);
+        let reply = Reply::ok(runs::lines(slice(at, 90, TOTAL)));
+        let next = format!("<?after={}>; rel=next", at + 90);
+        if at + 90 < TOTAL { reply.with("Link", next) } else { reply }
+    };
+    let broken = |seen: &Seen| {
+        let at = seen.number("offset").expect("it is asked for");
+        let lines = runs::lines(slice(at, SIZE, TOTAL));
+        Reply::ok(if lines.is_empty() { lines } else { format!("{lines}broken\n") })
+    };
+    [
+        Style { name: "page", args: PAGE, answer: |seen| Reply::ok(body(page(seen))), code: 0 },
+        Style {
+            name: "cursor",
+            args: &[
+                "--set",
+                "http.pagination.style=cursor",
+                "--set",
+                "http.records=/items",
+                "-b",
+                "25",
+                "-w",
+                "3",
+                "-z",
+                "gzip",
+            ],
+            answer: cursor,
+            code: 0,
+        },
+        Style {
+            name: "link",
+            args: &["--set", "http.pagination.style=link", "-b", "7", "-w", "2"],
+            answer: link,
+            code: 0,
+        },
+        Style {
+            name: "offset, with dead letters",
+            args: &[
+                "--set",
+                "http.pagination.style=offset",
+                "--set",
+                "http.pagination.page_size=101",
+                "-b",
+                "11",
+            ],
+            answer: broken,
+            code: 3,
+        },
+    ]
+}
+
+#[test]
+fn killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes() {
+    let mut dice = Dice(6_202_611);
+    let begun = Instant::now();
+    for style in styles() {
+        let api = Api::new(style.answer);
+        api.run(&[style.args, &["-o", "reference"]].concat()).expect(style.code, &[]);
+        let reference = api.bench.objects("reference");
+        let objects = reference.len();
+        let (mut kills, mut ends) = (0, 0);
+        while kills < 10 || ends == 0 {
+            let _ = std::fs::remove_dir_all(api.bench.path("out"));
+            loop {
+                let mut running = api.start(style.args);
+                let wanted = count(&api.bench.path("out"), "") + 1 + dice.below(objects as u64 / 4) as usize;
+                let end = Instant::now() + Duration::from_millis(dice.below(60));
+                match dice.below(3) {
+                    0 => until("a while is over", || Instant::now() >= end || running.is_over()),
+                    _ => until("more objects", || {
+                        count(&api.bench.path("out"), "") >= wanted || running.is_over()
+                    }),
+                }
+                let ran = running.kill();
+                is_part_of(&api.bench.objects("out"), &reference);
+                if ran.code.is_some() {
+                    ran.expect(style.code, &[]);
+                    break;
+                }
+                kills += 1;
+            }
+            ends += 1;
+            assert!(
+                undated(&api.bench.objects("out")) == undated(&reference),
+                "{}: not the same",
+                style.name
+            );
+            assert_eq!(api.bench.leftovers("out"), Vec::<String>::new(), "{}", style.name);
+            assert!(begun.elapsed() < Duration::from_secs(300), "{}: {kills} kills, {ends} ends", style.name);
+        }
+    }
+}
+
+/// The pages are others when the run goes on: what was stored stays, and it ends.
+#[test]
+fn pages_that_change_between_runs_lose_nothing_that_was_stored() {
+    let changes: [fn(usize) -> String; 4] = [
+        // All is later by some records: new ones came before them.
+        |page| {
+            array(
+                slice((page - 1) * SIZE, SIZE, TOTAL).start.saturating_sub(37)
+                    ..slice(page * SIZE, 0, TOTAL).end.saturating_sub(37),
+            )
+        },
+        // Shorter than where the run was.
+        |page| if page < 9 { array(page * 10_000..page * 10_000 + 3) } else { "[]".into() },
+        |_| "[]".into(),
+        |page| if page < 12 { array(page * 10_000..page * 10_000 + 500) } else { "[]".into() },
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let changed = Arc::new(AtomicBool::new(false));
+        let is_changed = changed.clone();
+        let api = Api::new(move |seen| match page(seen) {
+            page if is_changed.load(SeqCst) => Reply::ok(change(page)),
+            7 => half(body(7)),
+            page => Reply::ok(body(page)),
+        });
+        let running = api.start(PAGE);
+        until("what was read before is stored", || count(&api.bench.path("out/processed"), ".ndjson") >= 15);
+        running.kill();
+        let before = api.bench.objects("out");
+        changed.store(true, SeqCst);
+        let ran = api.run(PAGE);
+        assert!(matches!(ran.code, Some(0 | 4)), "{number}: {:?} {}", ran.code, ran.stderr);
+        let after = api.bench.objects("out");
+        for (name, bytes) in &before {
+            assert!(after.get(name) == Some(bytes), "{number}: {name} has changed");
+        }
+        assert_eq!(api.bench.leftovers("out"), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_finished_run_begins_the_next_cycle() {
+    let state = Arc::new(Mutex::new(0..250));
+    let now = state.clone();
+    let api = Api::new(move |seen| {
+        let range = now.lock().expect("unpoisoned").clone();
+        let at = range.start + (page(seen) - 1) * SIZE;
+        Reply::ok(array(at.min(range.end)..(at + SIZE).min(range.end)))
+    });
+    api.run(PAGE).expect(0, &[]);
+    let first = api.bench.objects("out");
+    *state.lock().expect("unpoisoned") = 1000..1100;
+    api.run(PAGE).expect(0, &[]);
+    let second = api.bench.objects("out");
+    assert!(first.iter().all(|(name, bytes)| second.get(name) == Some(bytes)), "the first cycle stays");
+    assert_eq!(api.numbers(), (0..250).chain(1000..1100).collect::<Vec<u64>>());
+    let cycles: BTreeSet<&str> = second.keys().filter_map(|name| name.rsplit('/').nth(1)).collect();
+    assert_eq!(cycles.len(), 2, "{cycles:?}");
+    // From the beginning, and nothing of before is left.
+    api.run(&[PAGE, &["--fresh"]].concat()).expect(0, &[]);
+    assert_eq!(api.numbers(), (1000..1100).collect::<Vec<u64>>());
+}
+
+#[test]
+fn what_would_change_the_cuts_is_refused_in_the_middle_of_a_cycle() {
+    let api = Api::new(|seen| match page(seen) {
+        7 => half(body(7)),
+        page => Reply::ok(body(page)),
+    });
+    let running = api.start(PAGE);
+    until("what was read before is stored", || count(&api.bench.path("out/processed"), ".ndjson") >= 15);
+    running.kill();
+    api.run(&[PAGE, &["-b", "31"]].concat()).expect(2, &["--fresh"]);
+    api.run(&[PAGE, &["--set", "http.pagination.page_size=50"]].concat()).expect(2, &["--fresh"]);
+    assert!(runs::numbers(&api.bench.objects("out")).len() < 700, "nothing was added");
+}
+
+#[test]
+fn a_run_that_is_stopped_goes_on() {
+    let waits = Arc::new(AtomicUsize::new(0));
+    let waiting = waits.clone();
+    let api = Api::new(move |seen| match page(seen) {
+        7 if waiting.fetch_add(1, SeqCst) == 0 => half(body(7)),
+        page => Reply::ok(body(page)),
+    });
+    api.run(&[PAGE, &["-o", "reference", "--set", "http.pagination.max_pages=6"]].concat()).expect(0, &[]);
+    let running = api.start(PAGE);
+    until("page 7 is asked for", || api.server.seen().iter().any(|seen| page(seen) == 7));
+    running.signal(rustix::process::Signal::TERM);
+    running.ended_within(Duration::from_secs(20)).expect(143, &[]);
+    let before = api.bench.objects("out");
+    assert_eq!(api.bench.leftovers("out"), Vec::<String>::new());
+    api.run(PAGE).expect(0, &[]);
+    api.stored(0..TOTAL as u64);
+    let after = api.bench.objects("out");
+    assert!(before.iter().all(|(name, bytes)| after.get(name) == Some(bytes)));
+}
+
+#[test]
+fn stdout_has_all_records_in_order_and_no_state() {
+    let api = Api::new(|seen| Reply::ok(body(page(seen))));
+    let ran = api.run(&[PAGE, &["-o", "-", "--set", "output.envelope=none"]].concat()).expect(0, &[]);
+    assert_eq!(ran.stdout, runs::lines(0..TOTAL));
+    assert!(
+        std::fs::read_dir(api.bench.path(".")).expect("it is there").next().is_none(),
+        "nothing is written"
+    );
+    api.run(&[PAGE, &["-o", "all.ndjson", "--set", "output.envelope=none"]].concat()).expect(0, &[]);
+    assert_eq!(
+        std::fs::read_to_string(api.bench.path("all.ndjson")).expect("it is there"),
+        runs::lines(0..TOTAL)
+    );
+}
