@@ -163,6 +163,8 @@ impl Base {
         Tools {
             codecs: [Codec::None; 2],
             framing: Framing::Batch,
+            part: None,
+            even_parts: false,
             budget: self.budget.clone(),
             checksums: true,
             buffers: self.buffers.clone(),

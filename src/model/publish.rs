@@ -7,7 +7,7 @@ use super::store::{Put, Refused};
 use crate::batch::{Batch, BatchId, Body, Receipt};
 use crate::codec::Codec;
 use crate::commit::{Note, Verdict};
-use crate::record::{Identity, Partition};
+use crate::record::{Identity, Partition, TopicPart};
 use crate::sink::key::Namer;
 use crate::sink::s3::publish::{Again, Conditional, Expected, Published, Publishing, Step};
 use crate::sink::s3::{Occupied, mark};
@@ -79,9 +79,9 @@ fn id_of(batch: &Batch, outside: &Outside) -> BatchId {
         id.start = ids.map(|id| u64::from(id.offset)).min().unwrap_or(id.start);
     }
     if !outside.without.has(17) {
-        let stem = id.partition.name().replace(':', "-");
         let identity = id.partition.identity();
-        id.partition = Partition::new(Identity { stem: Some(stem), ..identity.clone() });
+        let topic = identity.topic.clone().map(|topic| TopicPart { id: 0, ..topic });
+        id.partition = Partition::new(Identity { topic, ..identity.clone() });
     }
     id
 }
