@@ -194,9 +194,8 @@ impl State {
             return;
         }
         held.leaving = true;
-        if held.released {
-            self.held.remove(of);
-        } else if self.changes.revoked(of, held.epoch) == Heard::No {
+        // Of one that is released already nobody need hear.
+        if held.released || self.changes.revoked(of, held.epoch) == Heard::No {
             self.held.remove(of);
         }
     }
