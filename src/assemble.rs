@@ -361,6 +361,11 @@ impl<'a> Assembler<'a> {
         aged.iter().try_for_each(|partition| self.close_early(partition, Close::Wait))
     }
 
+    #[cfg(test)]
+    pub(crate) fn may_close(&self, partition: &Partition) -> bool {
+        self.lots.get(partition).is_some_and(|lot| !lot.is_planned())
+    }
+
     pub(crate) fn close_early(&mut self, partition: &Partition, reason: Close) -> Result<()> {
         let Some(mut lot) = self.lots.remove(partition) else { return Ok(()) };
         let mut out = Closed::default();

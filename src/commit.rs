@@ -121,6 +121,11 @@ impl Ledgers {
         self.table.lock().verdict(partition, end)
     }
 
+    #[cfg(test)]
+    pub fn with<T>(&self, partition: &Partition, look: impl FnOnce(&mut Ledger) -> T) -> Option<T> {
+        self.table.lock().open.get_mut(partition).map(look)
+    }
+
     /// Whether nothing more of this partition may be published.
     pub fn is_lost(&self, partition: &Partition) -> bool {
         self.table.lock().lost.contains(partition)
@@ -318,6 +323,12 @@ impl<'a> Commit<'a> {
         let mut refused = Vec::new();
         let stored = self.store(&mut flush.marks, &mut refused);
         self.conclude(flush, &refused, stored)
+    }
+
+    /// Whether there is anything to store.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.dirty.is_empty()
     }
 
     /// What is to be stored now; `None` if nothing changed. Behind it comes [`Commit::conclude`], before anything else.

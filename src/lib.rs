@@ -342,6 +342,8 @@ pub mod summary;
 pub mod progress;
 #[cfg(feature = "status")]
 pub mod status;
+#[cfg(all(test, feature = "kafka", feature = "s3"))]
+mod model;
 
 pub use batch::{Batch, Receipt};
 pub use error::{Error, Result};

@@ -1,6 +1,6 @@
 //! Kafka to a directory stores nothing twice: the ends of batches are committed before the batches are published.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -91,5 +91,28 @@ fn a_frozen_member_stores_nothing_twice_in_a_directory() {
         member.ended().expect(0, &[]);
     }
     flow.to_dir();
+    flow.is_stored_once();
+}
+
+/// A run to the end that has done its own part waits for what another member has read and not stored.
+#[test]
+fn a_run_to_the_end_waits_for_what_others_have_in_hand() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let flow = Flow::new(kafka, "waits", 4);
+    kafka.fill(&flow.topic, 4, 400);
+    // Its batches stay open until it is told to stop.
+    let first = flow.start(&["-o", "out", "--set", "processing.batch_wait=1h"]);
+    first.heard("reading from offset");
+    let mut second = flow.start(&["-o", "out", "--until", "end"]);
+    until("the second one stores its part", || files(&flow) > 0);
+    // The fault is that it ends too early: it asks twice a second.
+    let watched = Instant::now();
+    while watched.elapsed() < Duration::from_secs(2) {
+        assert!(!second.is_over(), "it did not wait: {}", second.said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    first.signal(Signal::TERM);
+    first.ended().expect(0, &[]);
+    second.ended().expect(0, &[]);
     flow.is_stored_once();
 }

@@ -18,6 +18,7 @@ use super::assign::Assignor;
 use super::fault::{Fault, permanent};
 use super::member::{Member, text};
 use super::protocol::{Subscription, decode_assignment};
+use super::state::Settled;
 use crate::kafka::cluster::TopicPartition;
 use crate::kafka::code::Code;
 use crate::kafka::error::Error as KafkaError;
@@ -56,18 +57,15 @@ impl Member<'_> {
             self.give_up(&owned)?;
         }
         self.must_join = false;
-        let taken = self.join_and_settle().inspect_err(|_| self.must_join = true)?;
-        if !taken.is_empty() {
-            self.give_up(&taken).inspect_err(|_| self.must_join = true)?;
-            self.must_join = true;
-        }
-        Ok(())
+        let settled = self.join_and_settle().inspect_err(|_| self.must_join = true)?;
+        self.must_join |= settled.again;
+        self.give_up(&settled.taken).inspect_err(|_| self.must_join = true)
     }
 
     /// The run drains, so nobody would read what a join brings. Lets go of everything as soon as what is in flight
     /// is committed, and leaves: the others need not wait for the end of this run. Blocks until that end.
     fn depart(&mut self) -> Result<(), Fault> {
-        let owned = self.group.state.lock().owned();
+        let owned = self.group.state.lock().departing(self.joined);
         self.give_up(&owned)?;
         self.leave("the run ends");
         loop {
@@ -92,7 +90,7 @@ impl Member<'_> {
         Ok(())
     }
 
-    fn join_and_settle(&mut self) -> Result<Vec<TopicPartition>, Fault> {
+    fn join_and_settle(&mut self) -> Result<Settled, Fault> {
         self.round = self.round.wrapping_add(1);
         self.group.state.lock().joining();
         let sent = Instant::now();
@@ -122,7 +120,7 @@ impl Member<'_> {
         wanted.dedup();
         let fetched = self.fetch_offsets(&wanted)?;
         self.group.polled();
-        let taken = self.group.state.lock().settle(joined.generation, &assigned, fetched);
+        let settled = self.group.state.lock().settle(joined.generation, &assigned, fetched);
         self.group.changed.notify_all();
         log::info!(
             "group {}: {} partitions in generation {}{}",
@@ -131,7 +129,7 @@ impl Member<'_> {
             joined.generation,
             if joined.leads { ", as leader" } else { "" }
         );
-        Ok(taken)
+        Ok(settled)
     }
 
     fn join(&mut self) -> Result<Joined, Fault> {

@@ -21,10 +21,10 @@ mod kept;
 mod lead;
 mod leftover;
 mod member;
-mod offsets;
+pub(crate) mod offsets;
 mod protocol;
-mod round;
-mod state;
+pub(crate) mod round;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 
@@ -42,8 +42,6 @@ pub use commit::{Commit, CutShort};
 pub use leftover::transactional_id;
 pub use metadata::{Metadata, Remembered};
 pub use settings::GroupSettings;
-#[cfg(test)]
-pub(crate) use {offsets::judge, round::*, state::*};
 
 use super::cluster::{Cluster, TopicPartition};
 use crate::error::Result;

@@ -73,9 +73,21 @@ pub(crate) struct State {
     /// When the coordinator may have given up on this member; unknown while it waits for a join.
     lease: Option<Instant>,
     pub summons: Option<Summons>,
-    pub changes: Changes,
+    pub(super) changes: Changes,
     held: BTreeMap<TopicPartition, Held>,
+    /// What the last join said that it has.
+    claimed: Vec<TopicPartition>,
     next_epoch: u64,
+}
+
+/// What follows from a new generation.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settled {
+    /// What was taken away, and must be let go of before the next join.
+    pub taken: Vec<TopicPartition>,
+    /// Whether another join must follow: what was claimed and is not assigned any more goes to nobody before that,
+    /// even if it was lost meanwhile.
+    pub again: bool,
 }
 
 impl State {
@@ -88,6 +100,7 @@ impl State {
             summons: None,
             changes: Changes::default(),
             held: BTreeMap::new(),
+            claimed: Vec::new(),
             next_epoch: 1,
         }
     }
@@ -128,6 +141,7 @@ impl State {
     pub fn joining(&mut self) {
         self.phase = Phase::Joining;
         self.lease = None;
+        self.claimed = self.owned();
     }
 
     /// Whether the session must have expired. Then everything is lost, without asking anyone.
@@ -143,6 +157,15 @@ impl State {
     pub fn is_owned(&self, of: &TopicPartition, epoch: u64, now: Instant) -> bool {
         self.held.get(of).is_some_and(|held| held.epoch == epoch)
             && self.lease.is_none_or(|lease| now < lease)
+    }
+
+    /// The member will not join again. If it has joined a generation that it did not settle, whatever is in flight is
+    /// fenced, and all is lost at once. Returns what is still to be let go of.
+    pub fn departing(&mut self, joined: i32) -> Vec<TopicPartition> {
+        if joined > self.generation {
+            self.lose_all();
+        }
+        self.owned()
     }
 
     pub fn owned(&self) -> Vec<TopicPartition> {
@@ -171,9 +194,8 @@ impl State {
             return;
         }
         held.leaving = true;
-        if held.released {
-            self.held.remove(of);
-        } else if self.changes.revoked(of, held.epoch) == Heard::No {
+        // Of one that is released already nobody need hear.
+        if held.released || self.changes.revoked(of, held.epoch) == Heard::No {
             self.held.remove(of);
         }
     }
@@ -208,14 +230,13 @@ impl State {
         }
     }
 
-    /// Enters a generation with what was assigned. Returns what was taken away and must be let go of before the
-    /// next join. `fetched` has everything that is assigned or held.
+    /// Enters a generation with what was assigned. `fetched` has everything that is assigned or held.
     pub fn settle(
         &mut self,
         generation: i32,
         assigned: &[TopicPartition],
         fetched: BTreeMap<TopicPartition, Fetched>,
-    ) -> Vec<TopicPartition> {
+    ) -> Settled {
         if self.generation == NO_GENERATION || self.generation.checked_add(1) != Some(generation) {
             self.lose_all();
         }
@@ -228,6 +249,7 @@ impl State {
             .map(|(of, _)| of.clone())
             .collect();
         doubtful.iter().for_each(|of| self.lose(of));
+        let again = self.claimed.iter().any(|of| !assigned.contains(of));
         let taken: Vec<_> = self.held.keys().filter(|of| !assigned.contains(of)).cloned().collect();
         for (of, fetched) in fetched {
             match self.held.get_mut(&of) {
@@ -240,7 +262,7 @@ impl State {
                 None => {}
             }
         }
-        taken
+        Settled { taken, again }
     }
 
     fn assign(&mut self, of: TopicPartition, fetched: Fetched) {
@@ -299,6 +321,25 @@ impl State {
     pub fn refuse(&mut self, of: &TopicPartition, epoch: u64, stored: &Stored) {
         if let Some(held) = self.held.get_mut(of).filter(|held| held.epoch == epoch) {
             held.sent.retain(|sent| sent != stored);
+        }
+    }
+}
+
+/// What the model falsifies when it takes rule 3 away.
+#[cfg(test)]
+impl State {
+    /// Another name without the loss of everything.
+    pub fn rename(&mut self, member: &str) {
+        self.member = member.to_string();
+    }
+
+    /// As if nothing had happened since the generation before.
+    pub fn assume(&mut self, generation: i32, fetched: &BTreeMap<TopicPartition, Fetched>) {
+        self.generation = generation - 1;
+        for (of, held) in &mut self.held {
+            if let Some(fetched) = fetched.get(of) {
+                held.acknowledged = fetched.stored.clone();
+            }
         }
     }
 }

@@ -10,22 +10,18 @@
 //! A batch that an earlier owner planned may be stored already, and records that its object holds may have left the
 //! source since: the object is looked at first, and stays if it is of this batch.
 
-mod publish;
+pub(crate) mod publish;
 mod upload;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::batch::{Batch, BatchId, Body, Receipt};
-use crate::cut::Close;
 use crate::error::Result;
 use crate::s3::{self, Bucket, Condition, Content, Object};
 use crate::sink::key::Namer;
 use crate::sink::{DeadLetters, Framing, Order, Shape, Sink, Upload};
 
-#[cfg(test)]
-pub(crate) use publish::*;
-#[cfg(not(test))]
 use publish::{Again, Conditional, Expected, Published, Publishing, Step};
 
 /// What every object carries: where its batch begins and when it was opened.
@@ -173,7 +169,7 @@ impl Target {
     }
 
     fn again(&self, batch: &Batch) -> Again {
-        if self.options.redo && batch.close == Close::Planned { Again::Maybe } else { Again::Never }
+        if self.options.redo { Again::of(batch) } else { Again::Never }
     }
 
     fn store(&self, batch: &Batch) -> s3::Result<Receipt> {

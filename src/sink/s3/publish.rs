@@ -4,7 +4,8 @@
 //! Where an earlier owner may have stored the batch, the object is looked at first and kept if it is of this batch:
 //! records that it holds may have left the source since, and a second object would lack them (boundary plan, rule 15).
 
-use crate::batch::BatchId;
+use crate::batch::{Batch, BatchId};
+use crate::cut::Close;
 use crate::s3::{Condition, Found};
 
 use super::{BATCH, Occupied, mark};
@@ -24,6 +25,13 @@ pub(crate) struct Expected<'a> {
 pub(crate) enum Again {
     Never,
     Maybe,
+}
+
+impl Again {
+    /// Only a planned end may be another owner's.
+    pub fn of(batch: &Batch) -> Self {
+        if batch.close == Close::Planned { Again::Maybe } else { Again::Never }
+    }
 }
 
 /// When an object got its name.

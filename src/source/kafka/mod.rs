@@ -14,11 +14,11 @@
 //!   otherwise a run that dies before its first commit begins elsewhere the next time.
 
 mod commits;
-mod desk;
+pub(crate) mod desk;
 mod fill;
-mod marks;
+pub(crate) mod marks;
 mod reader;
-mod start;
+pub(crate) mod start;
 #[cfg(test)]
 mod tests;
 
@@ -35,9 +35,6 @@ use crate::kafka::consumer::FetchSettings;
 use crate::kafka::group::{Group, GroupSettings};
 use crate::record::Payload;
 use crate::source::{Marks, Reader, Source, Start, Task};
-
-#[cfg(test)]
-pub(crate) use {desk::*, marks::*, start::*};
 
 use desk::Desk;
 use marks::GroupMarks;

@@ -126,3 +126,37 @@ impl Begin {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::group::Metadata;
+
+    fn committed(metadata: Remembered) -> Committed {
+        Committed { offset: 5, leader_epoch: -1, metadata }
+    }
+
+    #[test]
+    fn a_batch_that_is_planned_beyond_the_end_of_the_log_is_an_error() {
+        let of = TopicPartition::new("t", 3);
+        let plan = vec![Planned { end: 9, first_time: 1, opened_at: 2 }];
+        let ours = Metadata { topic_id: uuid::Uuid::nil(), location: 0, plan: plan.clone() };
+        let ours = committed(Remembered::Ours(ours));
+        assert_eq!(recovered(&of, &ours, || Ok(9)).unwrap(), plan);
+        let error = recovered(&of, &ours, || Ok(8)).unwrap_err();
+        assert!(error.to_string().contains("planned up to 9, but the log ends at 8"), "{error}");
+        assert_eq!(error.exit_code(), 4);
+        // Nobody is asked where nothing is planned.
+        for other in [Remembered::Absent, Remembered::Foreign("x".into())] {
+            assert_eq!(recovered(&of, &committed(other), || unreachable!()).unwrap(), []);
+        }
+    }
+
+    #[test]
+    fn a_partition_that_is_younger_than_the_groups_commits_is_read_whole() {
+        for from in [From::Earliest, From::Latest, From::Time(7)] {
+            assert_eq!(origin(from, Age::Older), from);
+            assert_eq!(origin(from, Age::Younger), From::Earliest);
+        }
+    }
+}

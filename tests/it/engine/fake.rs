@@ -200,6 +200,8 @@ pub struct Memory {
     pub aborts: Arc<AtomicUsize>,
     pub finished: AtomicUsize,
     pub fault: Fault,
+    /// So many uploads are in doubt when they are to be published.
+    pub doubts: Arc<AtomicUsize>,
 }
 
 impl Memory {
@@ -214,6 +216,7 @@ impl Memory {
             aborts: Arc::default(),
             finished: AtomicUsize::new(0),
             fault: Box::new(|_| Ok(())),
+            doubts: Arc::default(),
         }
     }
 
@@ -293,6 +296,7 @@ impl Sink for Memory {
             parts: Mutex::default(),
             objects: self.objects.clone(),
             aborts: self.aborts.clone(),
+            doubts: self.doubts.clone(),
         }))
     }
 
@@ -306,6 +310,7 @@ struct MemoryUpload {
     parts: Mutex<BTreeMap<u64, Vec<u8>>>,
     objects: Arc<Mutex<Objects>>,
     aborts: Arc<AtomicUsize>,
+    doubts: Arc<AtomicUsize>,
 }
 
 impl Upload for MemoryUpload {
@@ -316,6 +321,10 @@ impl Upload for MemoryUpload {
     }
 
     fn publish(&self, batch: &Batch, totals: &Totals) -> Result<Receipt> {
+        let less = |doubts: usize| doubts.checked_sub(1);
+        if self.doubts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
+            return Err(Error::InDoubt { what: "scripted".into() });
+        }
         let bytes: Vec<u8> = self.parts.lock().values().flatten().copied().collect();
         assert_eq!(bytes.len() as u64, totals.stored);
         let key = (batch.id.partition.name().to_string(), batch.id.start);
@@ -341,6 +350,9 @@ pub struct Book {
     pub released_at: Mutex<Vec<u64>>,
     /// Which marks are refused, as if another owner had taken the partition over.
     pub refuse: Refuse,
+    /// Whether partitions in doubt can be read again.
+    pub rereads: bool,
+    pub doubted: Mutex<Vec<Partition>>,
 }
 
 /// Says of a mark whether it is refused.
@@ -394,6 +406,14 @@ impl Marks for Book {
 
     fn plans(&self) -> bool {
         self.plans
+    }
+
+    fn rereads(&self) -> bool {
+        self.rereads
+    }
+
+    fn doubted(&self, partition: &Partition) {
+        self.doubted.lock().push(partition.clone());
     }
 
     fn released(&self, partition: &Partition) {

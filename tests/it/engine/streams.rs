@@ -537,6 +537,11 @@ fn a_drain_plans_publishes_and_commits_all_open_batches() {
         let committed: u64 = (0..3).map(|index| book.watermark(&format!("p{index}"))).sum();
         assert_eq!(stored, committed);
         assert!(stored >= 2000, "{stored} stored");
+        // Each goes to whoever wants it as soon as it is committed.
+        let mut released = book.released.lock().clone();
+        released.sort();
+        assert_eq!(released, ["p0", "p1", "p2"]);
+        assert_eq!(book.released_at.lock().iter().sum::<u64>(), committed);
         let drained = metrics.totals().closes.get(&Close::Drain).copied();
         assert!(drained.is_some_and(|count| count >= 2), "{:?}", metrics.totals().closes);
         assert!(book.marks.lock().values().all(|mark| mark.plan.is_empty() && !mark.ended));

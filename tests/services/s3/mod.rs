@@ -7,6 +7,7 @@ mod client;
 mod fault;
 mod denied;
 mod faults;
+mod gone;
 mod kafka;
 mod lend;
 mod names;

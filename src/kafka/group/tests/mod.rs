@@ -10,7 +10,9 @@
 
 mod cooperative;
 mod fault;
+mod leaving;
 mod plain;
+mod proof;
 mod world;
 
 use kafka_protocol::messages::ApiKey;

@@ -55,6 +55,8 @@ pub struct World {
     /// What other members say, while we lead.
     pub others: Vec<(String, Bytes)>,
     pub offsets: BTreeMap<i32, (i64, String)>,
+    /// So many bytes of metadata are kept; `None`: all.
+    pub keeps: Option<usize>,
     /// What was asked, in order.
     pub log: Vec<String>,
     /// The shares that we gave as the leader.
@@ -237,13 +239,14 @@ impl World {
         for topic in &request.topics {
             let mut rows = Vec::new();
             for one in &topic.partitions {
-                let text = one.committed_metadata.clone().unwrap().to_string();
+                let mut text = one.committed_metadata.clone().unwrap().to_string();
                 assert!(!text.is_empty(), "a commit without metadata");
                 let generation = request.generation_id_or_member_epoch;
                 self.log.push(format!(
                     "OffsetCommit {generation} {}@{} {code}",
                     one.partition_index, one.committed_offset
                 ));
+                text.truncate(self.keeps.unwrap_or(usize::MAX));
                 if code == 0 {
                     self.offsets.insert(one.partition_index, (one.committed_offset, text));
                 }
@@ -368,6 +371,13 @@ impl Drop for Setup {
             let _ = thread.join();
         }
     }
+}
+
+/// A commit with a plan of so many ends.
+pub fn planned(setup: &Setup, tenancy: &Tenancy, offset: i64, ends: u64) -> Commit {
+    let end = |n| crate::source::Planned { end: offset as u64 + n, first_time: 1, opened_at: 2 };
+    let metadata = setup.group.metadata(tenancy.topic_id, (1..=ends).map(end).collect());
+    Commit { metadata, ..commit_of(tenancy, offset) }
 }
 
 pub fn commit_of(tenancy: &Tenancy, offset: i64) -> Commit {
