@@ -14,13 +14,14 @@ use url::Url;
 use super::memory::output_of;
 use super::report::Extent;
 use super::{Done, Job, Parts};
-use crate::config::Config;
 use crate::config::http::{Auth, Http, Method, name};
 use crate::config::secret::{Lookup, Secret};
+use crate::config::{Config, Place};
 use crate::error::{Error, Result};
 use crate::http::{Bounds, Client, Hosts, Login, Options, Pace, Tls, Verify};
 use crate::metrics::Services;
 use crate::read::now;
+use crate::record::{Identity, Partition};
 use crate::sink::key::Namer;
 use crate::source::http::{HttpOptions, HttpSource, Resume};
 use crate::source::{Cuts, Forget, Marks, Same};
@@ -112,6 +113,7 @@ impl Job<'_> {
         if let Some((one, other)) = namer.clash("http", names.iter().map(String::as_str)) {
             return Err(Error::Usage(format!("endpoints {one} and {other} would be stored under one name")));
         }
+        self.check_names(&names)?;
         let client = client(self.config, self.stop, &self.metrics.services)?;
         let sink = self.sink(&namer)?;
         let past = self.past(&namer, &endpoints)?;
@@ -135,6 +137,20 @@ impl Job<'_> {
             tend: &|| past.tend(),
         });
         Ok(if self.config.http.poll.is_some() { done.endless() } else { done })
+    }
+
+    /// Names must be possible before anything is stored under the first of them.
+    fn check_names(&self, names: &[String]) -> Result<()> {
+        let named = matches!(self.config.output.to, Place::Dir(_) | Place::S3 { .. });
+        let too_long = |name: &String| {
+            let (name, cycle) = (name.clone(), Some(u64::MAX));
+            let identity = Identity { source: "http", name, cycle, ..Identity::default() };
+            self.config.too_long(&Partition::new(identity))
+        };
+        match names.iter().filter(|_| named).find_map(too_long) {
+            Some(why) => Err(Error::Usage(why)),
+            None => Ok(()),
+        }
     }
 
     fn http_options(&self, endpoints: Vec<(String, Url)>, past: &Past) -> Result<HttpOptions> {
