@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 use url::Url;
+use url::form_urlencoded::Serializer;
 
 use crate::config::http::{Pagination, Style};
 use crate::json::Told;
@@ -18,6 +19,8 @@ use crate::json::Told;
 const REMEMBERED: usize = 1 << 20;
 /// So many pages in a row with the same records, and the server takes no notice of the parameter.
 const SAME: u32 = 3;
+
+const NO_URL: &str = "what leads on is no URL";
 
 /// How a page is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,14 @@ pub enum At {
     Cursor(String),
     /// It is this URL.
     Url(String),
+    /// It is this URL with parameters of the first one in it: for each, its place in the query, and its number among
+    /// those of the first URL. Servers repeat what they were asked with, and that may be secret: it is not kept.
+    Own {
+        /// The URL without them.
+        url: String,
+        /// Where they stand, in order.
+        own: Vec<(usize, usize)>,
+    },
 }
 
 /// What a page said.
@@ -128,7 +139,8 @@ impl Pages {
                 set(&mut url, &settings.cursor_param, cursor);
                 size(&mut url, &settings.size_param);
             }
-            At::Url(text) => url = Url::parse(text).map_err(|_| "what leads on is no URL".to_owned())?,
+            At::Url(text) => url = parse(text)?,
+            At::Own { url: rest, own } => url = self.whole(parse(rest)?, own),
         }
         Ok(url)
     }
@@ -153,8 +165,8 @@ impl Pages {
                 _ => None,
             },
             Style::Cursor => text(said.told, "cursor")?.map(At::Cursor),
-            Style::NextUrl => text(said.told, "URL")?.map(|text| join(said.url, &text)).transpose()?,
-            Style::Link => next_link(&said.links).map(|text| join(said.url, text)).transpose()?,
+            Style::NextUrl => text(said.told, "URL")?.map(|text| self.join(said.url, &text)).transpose()?,
+            Style::Link => next_link(&said.links).map(|text| self.join(said.url, text)).transpose()?,
         };
         let Some(next) = next else { return Ok(Next::End) };
         if self.is_known(&next) {
@@ -167,6 +179,40 @@ impl Pages {
             Some(most) if page + 1 >= most => Ok(Next::Capped(most)),
             _ => Ok(Next::Page(next)),
         }
+    }
+
+    /// What is at `text`, which stands on the page at `url`.
+    fn join(&self, url: &Url, text: &str) -> Result<At, String> {
+        let mut next = url.join(text.trim()).map_err(|_| NO_URL.to_owned())?;
+        next.set_fragment(None);
+        let (mut rest, mut own) = (Vec::new(), Vec::new());
+        for (place, part) in next.query().unwrap_or_default().split('&').enumerate() {
+            let pair = url::form_urlencoded::parse(part.as_bytes()).next();
+            let known = pair.and_then(|pair| self.first.query_pairs().position(|other| other == pair));
+            match known {
+                Some(index) => own.push((place, index)),
+                None => rest.push(part),
+            }
+        }
+        if own.is_empty() {
+            return Ok(At::Url(next.into()));
+        }
+        let rest = rest.join("&");
+        next.set_query(if rest.is_empty() { None } else { Some(&rest) });
+        Ok(At::Own { url: next.into(), own })
+    }
+
+    /// The URL with parameters of the first one in their places again.
+    fn whole(&self, mut url: Url, own: &[(usize, usize)]) -> Url {
+        let mut parts: Vec<String> =
+            url.query().map_or_else(Vec::new, |it| it.split('&').map(str::to_owned).collect());
+        for (place, index) in own {
+            let Some((name, value)) = self.first.query_pairs().nth(*index) else { continue };
+            let pair = Serializer::new(String::new()).append_pair(&name, &value).finish();
+            parts.insert((*place).min(parts.len()), pair);
+        }
+        url.set_query(Some(&parts.join("&")));
+        url
     }
 
     /// A server that knows nothing of the parameter gives the same page again and again.
@@ -200,6 +246,7 @@ fn hash(at: &At) -> u64 {
         At::Offset(offset) => (2u8, offset).hash(&mut hasher),
         At::Cursor(text) => (3u8, text).hash(&mut hasher),
         At::Url(text) => (4u8, text).hash(&mut hasher),
+        At::Own { url, own } => (5u8, url, own).hash(&mut hasher),
     }
     hasher.finish()
 }
@@ -219,10 +266,8 @@ pub fn set(url: &mut Url, name: &str, value: &str) {
     url.query_pairs_mut().append_pair(name, value);
 }
 
-fn join(url: &Url, text: &str) -> Result<At, String> {
-    let mut next = url.join(text.trim()).map_err(|_| "what leads on is no URL".to_owned())?;
-    next.set_fragment(None);
-    Ok(At::Url(next.into()))
+fn parse(text: &str) -> Result<Url, String> {
+    Url::parse(text).map_err(|_| NO_URL.to_owned())
 }
 
 /// What leads on, as text; `None` where nothing, `null`, `false` or an empty text stands.
@@ -379,6 +424,28 @@ mod tests {
         url(&it, &At::Url("https://h/v1/a?p=2".into()), "https://h/v1/a?p=2");
         let told = Told::Scalar("\"http://\"".into());
         assert!(it.next(&At::First, 0, &said(1, &told, &[], &here)).is_err());
+    }
+
+    #[test]
+    fn what_the_first_url_was_asked_with_is_not_kept() {
+        let here = Url::parse("https://h/a?x=1&page=9").unwrap();
+        let mut it = pages(Style::NextUrl, |_| {});
+        let mut check = |next: &str, kept: &str| {
+            let told = Told::Scalar(format!("\"{next}\""));
+            let Ok(Next::Page(at)) = it.next(&At::First, 0, &said(1, &told, &[], &here)) else {
+                panic!("{next}")
+            };
+            let text = serde_json::to_string(&at).unwrap();
+            assert!(!text.contains("x=1") && !text.contains("a+b") && text.contains(kept), "{text}");
+            assert_eq!(serde_json::from_str::<At>(&text).unwrap(), at);
+            let (whole, expected) = (it.url(&at).unwrap(), here.join(next).unwrap());
+            assert!(whole.query_pairs().eq(expected.query_pairs()), "{whole}");
+            assert_eq!(whole.path(), expected.path());
+        };
+        check("?x=1&after=5&q=a%20b%26c", "after=5");
+        check("/b?after=%2F&x=1", "after=%2F");
+        check("?q=a+b%26c&x=1", "https://h/a");
+        check("?x=2&after=5", "x=2&after=5");
     }
 
     #[test]

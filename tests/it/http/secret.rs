@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
 use super::server::{Reply, Seen, Server};
 use super::{array, command, slice};
 use crate::runs::{Bench, Running};
@@ -21,7 +24,18 @@ fn is_silent(bench: &Bench, ran: &crate::runs::Ran) {
     for (name, bytes) in bench.tree(".") {
         assert!(!name.contains(SECRET), "{name}");
         assert_eq!(told(&String::from_utf8_lossy(&bytes)), Vec::<String>::new(), "in {name}");
+        if name.ends_with("state.json") {
+            assert_eq!(told(&resumes(&bytes)), Vec::<String>::new(), "in {name}");
+        }
     }
+}
+
+/// What a state remembers for the source, which is in base64 there.
+fn resumes(state: &[u8]) -> String {
+    let state: serde_json::Value = serde_json::from_slice(state).expect("it is JSON");
+    let all = state["partitions"].as_object().expect("a table").values();
+    let text = |it: &serde_json::Value| BASE64_STANDARD.decode(it["resume"].as_str()?).ok();
+    all.filter_map(text).map(|it| String::from_utf8_lossy(&it).into_owned() + "\n").collect()
 }
 
 /// Runs with the secret wherever one may stand: in the address, in queries and headers, in each login.
