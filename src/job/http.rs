@@ -16,7 +16,7 @@ use super::report::Extent;
 use super::{Done, Job, Parts};
 use crate::config::http::{Auth, Http, Method, name};
 use crate::config::secret::{Lookup, Secret};
-use crate::config::{Config, Place};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::http::{Bounds, Client, Hosts, Login, Options, Pace, Tls, Verify};
 use crate::metrics::Services;
@@ -113,7 +113,9 @@ impl Job<'_> {
         if let Some((one, other)) = namer.clash("http", names.iter().map(String::as_str)) {
             return Err(Error::Usage(format!("endpoints {one} and {other} would be stored under one name")));
         }
-        self.check_names(&names)?;
+        if let Some(why) = names.iter().find_map(|name| self.too_long(name)) {
+            return Err(Error::Usage(why));
+        }
         let client = client(self.config, self.stop, &self.metrics.services)?;
         let sink = self.sink(&namer)?;
         let past = self.past(&namer, &endpoints)?;
@@ -139,18 +141,10 @@ impl Job<'_> {
         Ok(if self.config.http.poll.is_some() { done.endless() } else { done })
     }
 
-    /// Names must be possible before anything is stored under the first of them.
-    fn check_names(&self, names: &[String]) -> Result<()> {
-        let named = matches!(self.config.output.to, Place::Dir(_) | Place::S3 { .. });
-        let too_long = |name: &String| {
-            let (name, cycle) = (name.clone(), Some(u64::MAX));
-            let identity = Identity { source: "http", name, cycle, ..Identity::default() };
-            self.config.too_long(&Partition::new(identity))
-        };
-        match names.iter().filter(|_| named).find_map(too_long) {
-            Some(why) => Err(Error::Usage(why)),
-            None => Ok(()),
-        }
+    /// What is too long about the names of an endpoint's batches for where they go, whichever pass it is.
+    fn too_long(&self, name: &str) -> Option<String> {
+        let (name, cycle) = (name.to_owned(), Some(u64::MAX));
+        self.config.too_long(&Partition::new(Identity { source: "http", name, cycle, ..Identity::default() }))
     }
 
     fn http_options(&self, endpoints: Vec<(String, Url)>, past: &Past) -> Result<HttpOptions> {

@@ -137,6 +137,7 @@ impl Answer {
                 | "RequestTimeout"
                 | "IncompleteBody"
                 | "BadDigest"
+                | "XAmzContentSHA256Mismatch"
                 | "OperationAborted"
                 | "ConditionalRequestConflict"
         );

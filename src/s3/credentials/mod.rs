@@ -17,6 +17,7 @@ mod web_identity;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, SystemTime};
@@ -124,6 +125,8 @@ struct Shared {
     current: Mutex<Option<Lent>>,
     /// Held while the provider is asked.
     asking: Mutex<()>,
+    /// How often they could not be renewed since they were.
+    failures: AtomicU32,
     services: OnceLock<Services>,
 }
 
@@ -135,7 +138,15 @@ impl Credentials {
 
     fn made(provider: Option<Box<dyn Provider>>, place: String, tried: String, first: Option<Lent>) -> Self {
         let (current, asking) = (Mutex::new(first), Mutex::default());
-        let shared = Shared { provider, place, tried, current, asking, services: OnceLock::new() };
+        let shared = Shared {
+            provider,
+            place,
+            tried,
+            current,
+            asking,
+            failures: AtomicU32::new(0),
+            services: OnceLock::new(),
+        };
         let shared = Arc::new(shared);
         Credentials(Arc::new(Owner { shared, thread: Mutex::default() }))
     }
@@ -260,15 +271,17 @@ impl Shared {
             Ok(lent) => {
                 log::debug!("new keys of the {}{}", self.place, Until(&lent));
                 *self.current.lock() = Some(lent);
+                self.failures.store(0, Ordering::Relaxed);
             }
             Err(error) => {
                 if let Some(services) = self.services.get() {
                     services.retry(super::SERVICE, error.kind());
                 }
+                let attempt = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
                 let wait = PAUSE.as_millis() as u64;
                 log::warn!(
-                    service = super::SERVICE, wait_ms = wait;
-                    "{error}; going on with keys that are still valid, next in {wait} ms"
+                    service = super::SERVICE, attempt, wait_ms = wait;
+                    "{error}; going on with keys that are still valid; attempt {attempt}, next in {wait} ms"
                 );
                 if let Some(lent) = self.current.lock().as_mut() {
                     lent.renew = Some(SystemTime::now() + PAUSE);
@@ -487,11 +500,15 @@ mod tests {
     fn a_renewal_that_fails_leaves_keys_that_are_valid() {
         use std::sync::atomic::Ordering::SeqCst;
         let (credentials, lend, asked) = scripted(Some(lent("old", 100, 0)));
+        let services = Services::default();
+        credentials.count_into(&services);
         lend.send(Err(failed(Retry::Transient, "later".into()))).unwrap();
         assert_eq!(id(&credentials), "old");
         until(|| credentials.0.shared.current.lock().as_ref().is_some_and(|lent| !lent.is_due()));
         assert!((0..100).all(|_| id(&credentials) == "old"));
         assert_eq!(asked.load(SeqCst), 1, "it is left alone for a while");
+        let told = services.told();
+        assert_eq!(told[&("s3", "credentials")].retries, 1, "{told:?}");
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub use notify::Notifying;
 
 use crate::batch::{Batch, Receipt};
 use crate::error::{Error, Result, Retry};
+use crate::kafka::cluster::SERVICE;
 use crate::kafka::error as kafka;
 use crate::kafka::group::{Group, Identity};
 use crate::kafka::producer::{Ended, GroupOffset, ProducerSettings, Revived, Whose};
@@ -107,7 +108,7 @@ impl KafkaSink {
 
     /// One transaction of what is still owned, begun again while the group refuses its offsets.
     fn transact(&self, state: &mut State, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {
-        let mut refused = None;
+        let (mut refused, mut attempt) = (None, 0);
         loop {
             let Some((owned, member)) = self.owned(batches, refused.as_ref())? else { return Ok(()) };
             state.sent = self.offsets(&owned)?;
@@ -128,7 +129,13 @@ impl KafkaSink {
                     return Ok(());
                 }
                 Ok(Ended::Refused(code)) => {
-                    log::warn!("the group refused the offsets of a transaction, which was aborted: {code}");
+                    attempt += 1;
+                    self.cluster.options().services.retry(SERVICE, code.name());
+                    log::warn!(
+                        service = SERVICE, attempt;
+                        "the group refused the offsets of a transaction, which was aborted: {code}; attempt {attempt}, \
+                         next when the group has a new generation"
+                    );
                     refused = member;
                 }
                 Err(error) => return Err(self.undo(state, &owned, error).into()),

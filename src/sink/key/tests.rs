@@ -189,6 +189,31 @@ fn a_template_names_batches_of_files_and_knows_them_again() {
     assert_eq!(named, "jobs/processed/m/00000000000000000000.ndjson");
 }
 
+/// An input may be called like an object of another one.
+#[test]
+fn no_object_of_a_template_is_a_directory() {
+    let namer = templated("{path}/x-{start}", Codec::None);
+    let object = namer.stored(&file("a", 0));
+    assert_eq!(object, "jobs/processed/a/x-00000000000000000000.ndjson");
+    let inside = namer.stored(&file("a/x-00000000000000000000.ndjson", 0));
+    assert!(!inside.starts_with(&object) || inside.starts_with(&format!("{object}--")), "{inside}");
+}
+
+/// Each pass over an endpoint has a directory of its own, whatever the template is.
+#[test]
+fn a_template_names_batches_of_endpoints() {
+    let identity = Identity { source: "http", name: "h/items".into(), cycle: Some(3), ..Identity::default() };
+    let id = BatchId { partition: Partition::new(identity), start: 7, first_time: 0, opened_at: 0 };
+    let start = "00000000000000000007";
+    for (text, expected) in [
+        ("x/", format!("x/h/items/3/{start}")),
+        ("x/{name}/part-{start}", format!("x/h/items/3/part-{start}")),
+    ] {
+        assert_eq!(Template::parse(text).unwrap().check("http"), Ok(()));
+        assert_eq!(templated(text, Codec::None).stored(&id), format!("jobs/processed/{expected}.ndjson"));
+    }
+}
+
 #[test]
 fn what_is_too_long_is_said() {
     let long = |namer: &Namer, id: &BatchId, most| namer.too_long(&id.partition, most).unwrap_or_default();

@@ -20,6 +20,8 @@ pub enum Act {
     Swallow,
     /// The connection is cut after so many bytes of the body.
     Cut(usize),
+    /// It is passed on with one bit changed in its body.
+    Spoil,
     /// There is no answer, and the connection stays open.
     Silence,
 }
@@ -169,7 +171,10 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
             return Ok(());
         }
         Act::Answer(status, headers, body) => made(*status, headers, body),
-        Act::Pass | Act::Swallow => {
+        Act::Pass | Act::Swallow | Act::Spoil => {
+            if let (Act::Spoil, Some(last)) = (&act, body.last_mut()) {
+                *last ^= 1;
+            }
             let passed = pass(shared, &head, &body)?;
             if matches!(act, Act::Swallow) {
                 return client.shutdown(Shutdown::Both);

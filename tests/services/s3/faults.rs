@@ -130,6 +130,17 @@ fn a_success_with_an_error_inside_is_none() {
 }
 
 #[test]
+fn what_is_damaged_on_the_way_is_not_stored() {
+    let Some(server) = Server::shared() else { return };
+    let (store, _faulty) = behind(server, "spoilt", first(2, Asked::is_put, Act::Spoil));
+    small(&store).expect(0, &["XAmzContentSHA256Mismatch"]);
+    assert_eq!(store.data("processed/"), sorted(&lines(0..300)));
+    let (store, _faulty) = behind(server, "spoilt-part", first(2, Asked::is_part, Act::Spoil));
+    large(&store, &[]).expect(0, &["cannot store a part"]);
+    assert_eq!(store.data("processed/"), sorted(&lines(0..250_000)));
+}
+
+#[test]
 fn a_connection_cut_in_the_middle_of_a_part_is_tried_again() {
     let Some(server) = Server::shared() else { return };
     let (store, _faulty) = behind(server, "cut", first(3, Asked::is_part, Act::Cut(1 << 20)));

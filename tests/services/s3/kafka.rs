@@ -113,3 +113,26 @@ fn sigkill_and_lost_answers_store_nothing_twice() {
     same_ids(stored_ids(&store, &topic), &kafka.ids(&topic), Times::Once);
     assert!(faulty.seen().iter().any(|asked| asked.method == "HEAD"), "something was looked for");
 }
+
+/// A store that refuses ends the run, and the group has committed nothing that is not stored.
+#[test]
+fn a_refusal_commits_nothing_beyond_what_is_stored() {
+    let (Some(kafka), Some(server)) = (Kafka::shared(), Server::shared()) else { return };
+    let denied = "<Error><Code>AccessDenied</Code></Error>";
+    let faulty = Faulty::new(server, move |asked| {
+        // The sixth batch of each partition, while later ones may be stored.
+        match asked.is_put() && asked.target.contains("-00000000000000000035.") {
+            true => Act::Answer(403, "", denied.into()),
+            false => Act::Pass,
+        }
+    });
+    let store = server.bucket("refused").by(faulty.endpoint());
+    let topic = kafka.topic("refused-s3", 2);
+    kafka.fill(&topic, 2, 200);
+    start(&store, kafka, &topic, &["--until", "end"]).ended().expect(4, &["403 AccessDenied"]);
+    assert!(stored_ids(&store, &topic).len() < 400);
+    drop(faulty);
+    let store = store.by(server.endpoint());
+    start(&store, kafka, &topic, &["--until", "end"]).ended().expect(0, &[]);
+    same_ids(stored_ids(&store, &topic), &kafka.ids(&topic), Times::Once);
+}

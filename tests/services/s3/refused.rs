@@ -53,6 +53,28 @@ fn a_wrong_region_is_said_with_the_right_one() {
     run(&store, &store.url(""), &[("AWS_REGION", "eu-west-3")]).expect(4, &["eu-west-3", "region us-east-1"]);
 }
 
+/// As AWS says it, which the server here does not.
+#[test]
+fn a_redirect_to_another_region_is_said() {
+    let Some(server) = Server::shared() else { return };
+    let body = |code: &str| {
+        format!("<Error><Code>{code}</Code><Message>m</Message><Region>eu-north-1</Region></Error>")
+    };
+    for (status, headers, body) in [
+        (301, "x-amz-bucket-region: eu-north-1\r\n", body("PermanentRedirect")),
+        (307, "Location: http://127.0.0.1:1/\r\nx-amz-bucket-region: eu-north-1\r\n", String::new()),
+        (400, "", body("AuthorizationHeaderMalformed")),
+    ] {
+        let faulty = Faulty::new(server, move |_| Act::Answer(status, headers, body.clone()));
+        let store = server.bucket("redirect").by(faulty.endpoint());
+        run(&store, &store.url(""), &[("AWS_REGION", "eu-west-3")]).expect(
+            4,
+            &[&status.to_string(), "the bucket is in region eu-north-1, not eu-west-3: set s3.region"],
+        );
+        assert_eq!(faulty.seen().len(), 1, "no redirect is followed, and nothing is tried again");
+    }
+}
+
 #[test]
 fn an_object_of_somebody_else_is_not_replaced() {
     let Some(server) = Server::shared() else { return };
