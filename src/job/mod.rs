@@ -289,6 +289,7 @@ impl Job<'_> {
     }
 
     /// What every name begins with.
+    #[cfg(feature = "s3")]
     fn prefix(&self) -> &str {
         match &self.config.output.to {
             Place::S3 { prefix, .. } => prefix,
