@@ -409,3 +409,65 @@ fn a_directory_that_cannot_be_made_is_a_clear_error() {
     assert!(error.to_string().contains(".pipeline"), "{error}");
     assert!(Path::new(&bench.dir.0).is_dir());
 }
+
+/// A state of endpoints: the ends of objects are planned.
+fn paged(bench: &Bench, now_ms: i64) -> StateOptions {
+    let leftovers = DirLeftovers {
+        stored: bench.dir.0.clone(),
+        failed: bench.dir.0.clone(),
+        namer: Namer::new("", Codec::None),
+        source: "http".into(),
+    };
+    let leftovers = Some(Leftovers::Dir(leftovers));
+    StateOptions { source: "http", cuts: Cuts::Early, leftovers, ..bench.options(now_ms) }
+}
+
+#[test]
+fn what_is_planned_is_remembered_before_anything_is_done_and_its_objects_stay() {
+    let bench = Bench::new();
+    let state = State::open(paged(&bench, 1000)).unwrap();
+    let outcome = state.outcome(["a"]).unwrap();
+    state.begin(["a"], &outcome).unwrap();
+    assert!(state.plans());
+    state.store(&mut [mark("a", 0, false)], &mut Vec::new()).unwrap();
+    drop(state);
+    let object = "processed/a/0/00000000000000000000.ndjson";
+    bench.object(object);
+    let state = State::open(paged(&bench, 2000)).unwrap();
+    let outcome = state.outcome(["a"]).unwrap();
+    assert_eq!(outcome, Outcome::Resume(Resume { open: 1, ..Resume::default() }));
+    state.begin(["a"], &outcome).unwrap();
+    assert_eq!(state.load("a").unwrap().unwrap().plan, mark("a", 0, false).plan);
+    assert!(bench.has(object));
+}
+
+#[test]
+fn another_pass_begins_with_the_run_and_may_have_other_settings() {
+    let bench = Bench::new();
+    let state = State::open(paged(&bench, 1000)).unwrap();
+    state.begin(["a"], &Outcome::Begin).unwrap();
+    state.store(&mut [mark("a", 40, true)], &mut Vec::new()).unwrap();
+    state.finished().unwrap();
+    drop(state);
+    for key in ["processed/a/0/00000000000000000000.ndjson", "failed/a/12/00000000000000000000.ndjson"] {
+        bench.object(key);
+    }
+    let mut options = paged(&bench, 2000);
+    options.settings.insert("batch_size".into(), "100".into());
+    let state = State::open(options.clone()).unwrap();
+    assert!(state.is_finished());
+    let outcome = state.outcome(["a"]).unwrap();
+    state.begin_again(["a"], &outcome, &[("a".into(), Arc::from(&b"next"[..]))]).unwrap();
+    assert_eq!((state.started_at(), state.is_finished()), (2000, false));
+    drop(state);
+    // It was killed before it did anything: it is that pass that goes on.
+    let state = State::open(StateOptions { now_ms: 3000, ..options.clone() }).unwrap();
+    let mark = state.load("a").unwrap().unwrap();
+    assert_eq!((mark.watermark, mark.ended, mark.resume.as_deref()), (0, false, Some(&b"next"[..])));
+    drop(state);
+    options.settings.insert("batch_size".into(), "7".into());
+    assert!(text(State::open(options.clone())).contains("batch_size was 100"));
+    let state = State::open(StateOptions { fresh: Fresh::Yes, ..options }).unwrap();
+    state.begin(["a"], &Outcome::Begin).unwrap();
+    assert!(!bench.has("processed/a") && !bench.has("failed/a"), "of every pass");
+}

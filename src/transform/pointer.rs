@@ -38,6 +38,7 @@ impl Pointer {
     }
 
     /// Its steps, unescaped.
+    #[cfg(feature = "http")]
     pub(crate) fn steps(&self) -> &[String] {
         &self.0
     }

@@ -433,4 +433,6 @@ fn apply(transform: &dyn Transform, record: &Record<'_>, out: &mut Outputs) -> R
 }
 
 #[cfg(test)]
+mod pages;
+#[cfg(test)]
 mod tests;

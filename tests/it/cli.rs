@@ -52,9 +52,18 @@ fn wrong_use_is_one_line() {
     let count = "expected a whole number of records, 0 or more (0: no limit by count)";
     wrong(&["a", "-b", "-1"], &format!("-b: {count}, not \"-1\""));
     wrong(&["help"], "input help: no such file or directory");
+    wrong(&["-s", "http"], "no endpoints: expected --url URL (http.urls)");
     wrong(
-        &["-s", "http"],
-        "-s: this build cannot read from http yet; it reads from: file (files, directories and -) and kafka",
+        &["--url", "ftp://h/?token=secret"],
+        "--url: a URL begins with \"ftp\"; expected http://HOST[:PORT]/PATH or https://…",
+    );
+    wrong(
+        &["--url", "http://h/", "a"],
+        "files and URLs are named; expected one of them, or -s file or -s http",
+    );
+    wrong(
+        &["-s", "file", "--url", "http://h/", "a"],
+        "--url: the source is file (flag -s); expected it with -s http only",
     );
 }
 

@@ -574,3 +574,35 @@ fn other_settings_are_refused_in_the_middle_of_a_pass() {
     finished(&config);
     assert_eq!(lines(dir.path(), "processed").len() as u64, 2 * 3 * SIZE);
 }
+
+#[test]
+fn what_was_planned_ends_there_again() {
+    let (server, dir) = (numbered(3), tempfile::tempdir().unwrap());
+    let mut config = config(&server, dir.path(), Style::Page);
+    config.processing.batch_size = 5;
+    finished(&config);
+    let objects = || -> Vec<u64> {
+        let name = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+        files(&dir.path().join("out/processed")).keys().map(name).collect()
+    };
+    let page = |page: u64, index: u64| page << 32 | index;
+    assert_eq!(objects(), [0, 5, page(1, 3), page(2, 1), page(2, 6)]);
+    // As a run leaves it that closed batches early, and was killed when their ends were planned, and one was there.
+    let path = dir.path().join("out/.pipeline/state.json");
+    let mut state: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let started = state["run"]["started_at"].as_i64().unwrap();
+    state["run"]["finished"] = json!(false);
+    let resume = json!({ "cycle": 0, "started": started, "page": 0, "at": { "number": 1 } }).to_string();
+    let entry = state["partitions"].as_object_mut().unwrap().values_mut().next().unwrap();
+    (entry["watermark"], entry["ended"]) = (json!(0), json!(false));
+    entry["resume"] = json!(base64::Engine::encode(&base64::prelude::BASE64_STANDARD, resume));
+    let end = |end: u64| json!({ "end": end, "first_time": 0, "opened_at": started });
+    entry["plan"] = json!([end(3), end(page(1, 2))]);
+    fs::write(&path, state.to_string() + "\n").unwrap();
+    for object in files(&dir.path().join("out/processed")).keys() {
+        fs::remove_file(object).unwrap();
+    }
+    finished(&config);
+    assert_eq!(objects(), [0, 3, page(1, 2), page(1, 7), page(2, 5)]);
+    assert_eq!(ids(dir.path()), expected(3));
+}

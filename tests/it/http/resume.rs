@@ -224,6 +224,54 @@ fn killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes() {
     }
 }
 
+/// Batches that end with time, not with a count, end elsewhere in each run. What was planned before it was published is
+/// kept to: no record is there twice, none is missing, and no object ever changes.
+#[test]
+fn killed_while_time_ends_the_batches_it_stores_each_record_once() {
+    let mut dice = Dice(14);
+    let api = Api::new(|seen| {
+        let body = body(page(seen));
+        Reply::script(move |wire| {
+            // Batches end within pages, too.
+            for piece in body.as_bytes().chunks(1200) {
+                wire.rest(Duration::from_millis(4))?;
+                wire.write(piece)?;
+            }
+            Ok(())
+        })
+    });
+    let args = &["--set", "http.pagination.style=page", "--set", "http.pagination.page_size=100", "-w", "2"];
+    let args = &[&args[..], &["--set", "processing.batch_wait=10ms"]].concat();
+    let mut kills = 0;
+    while kills < 12 {
+        let _ = std::fs::remove_dir_all(api.bench.path("out"));
+        kills += kill_until_it_is_over(&api, args, &mut dice);
+        api.stored(0..TOTAL as u64);
+        assert_eq!(api.bench.leftovers("out"), Vec::<String>::new());
+    }
+}
+
+/// How often it was killed. No object that was seen once may change.
+fn kill_until_it_is_over(api: &Api, args: &[&str], dice: &mut Dice) -> u32 {
+    let (mut kills, mut seen) = (0, Tree::new());
+    loop {
+        let mut running = api.start(args);
+        let wanted = count(&api.bench.path("out/processed"), "") + 1 + dice.below(4) as usize;
+        until("more objects", || count(&api.bench.path("out/processed"), "") >= wanted || running.is_over());
+        let ran = running.kill();
+        let objects = api.bench.objects("out");
+        for (name, bytes) in &seen {
+            assert!(objects.get(name) == Some(bytes), "{name} has changed after {kills} kills");
+        }
+        seen = objects;
+        if ran.code.is_some() {
+            ran.expect(0, &[]);
+            return kills;
+        }
+        kills += 1;
+    }
+}
+
 /// The pages are others when the run goes on: what was stored stays, and it ends.
 #[test]
 fn pages_that_change_between_runs_lose_nothing_that_was_stored() {
