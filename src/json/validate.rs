@@ -3,8 +3,8 @@
 //!
 //! Of a run that only wraps records, nearly three quarters of the instructions were serde_json's skipping of
 //! values. Two things make this faster. Strings and numbers are looked at in sixteen bytes at a time
-//! ([`super::sixteen`]). And records of one kind have the same keys in the same order: what stands before a
-//! member's value is compared with what stood there in the record before ([`super::label`]). It allocates only for
+//! (`sixteen`). And records of one kind have the same keys in the same order: what stands before a
+//! member's value is compared with what stood there in the record before (`label`). It allocates only for
 //! nesting beyond 64 levels.
 //!
 //! It only ever says yes: whoever gets a no asks serde_json, which has the last word and the message. That it never
