@@ -111,10 +111,10 @@ fn wrong_values_name_the_option_as_it_was_written() {
 }
 
 #[test]
-fn what_this_build_cannot_do_yet_says_what_it_can() {
-    let reads = "it reads from: file (files, directories and -) and kafka";
-    wrong(&["-s", "http"], &format!("-s: this build cannot read from http yet; {reads}"));
-    wrong(&["-s", "api"], &format!("-s: this build cannot read from api yet; {reads}"));
+fn what_is_missing_or_unknown_is_said_with_what_is_expected() {
+    for source in ["http", "api"] {
+        wrong(&["-s", source], "no endpoints: expected --url URL (http.urls)");
+    }
     let problems = ask(&["-o", "gs://bucket/x", "a"], &[]).err().unwrap();
     let start = "-o: this build cannot write to gs yet; it writes to a directory, a file";
     assert!(problems[0].starts_with(start), "{problems:?}");
