@@ -1,5 +1,7 @@
 //! Brackets and strings: how deep a scan stands in a value.
 
+use super::sixteen::{brackets, commas, find, quotes};
+
 /// How deep a scan stands, and whether in a string.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Nesting {
@@ -39,7 +41,7 @@ enum Class {
     Comma,
 }
 
-/// One load a byte; most bytes outside strings are `Other`.
+/// One load a byte.
 static CLASSES: [Class; 256] = {
     let mut classes = [Class::Other; 256];
     classes[b'"' as usize] = Class::Quote;
@@ -61,8 +63,7 @@ impl Nesting {
                     return Some((Event::Quoted, at - 1));
                 }
             }
-            let offset = bytes[at..].iter().position(|byte| CLASSES[*byte as usize] != Class::Other)?;
-            let index = at + offset;
+            let index = self.mark(bytes, at)?;
             at = index + 1;
             match CLASSES[bytes[index] as usize] {
                 Class::Quote => self.string = InString::Yes,
@@ -80,6 +81,16 @@ impl Nesting {
         }
     }
 
+    /// The next quote or bracket outside strings; outside all brackets commas count, too.
+    #[inline(always)]
+    fn mark(&self, bytes: &[u8], at: usize) -> Option<usize> {
+        let class = |byte: u8| CLASSES[byte as usize];
+        if self.depth > 0 {
+            return find(bytes, at, brackets, |byte| !matches!(class(byte), Class::Other | Class::Comma));
+        }
+        find(bytes, at, |block| brackets(block) | commas(block), |byte| class(byte) != Class::Other)
+    }
+
     /// Behind the quote that ends the string in which `at` stands.
     fn string_end(&mut self, bytes: &[u8], mut at: usize) -> Option<usize> {
         loop {
@@ -88,7 +99,7 @@ impl Nesting {
                 at += 1;
                 self.string = InString::Yes;
             }
-            at += memchr::memchr2(b'"', b'\\', &bytes[at..])? + 1;
+            at = find(bytes, at, quotes, |byte| matches!(byte, b'"' | b'\\'))? + 1;
             if bytes[at - 1] == b'"' {
                 self.string = InString::No;
                 return Some(at);

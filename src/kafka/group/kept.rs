@@ -81,7 +81,9 @@ impl Group {
             match lost {
                 Some(lost) if state.unproven(of, *epoch).as_ref() == Some(sent) => {
                     return Ok(Some(format!(
-                        "the broker, or a proxy before it, does not keep the metadata of commits: {lost} for {of}.                          Where batches end stands there; without it records would be stored twice after a crash. Use                          a broker that keeps them, or another output: -o kafka:TOPIC needs none"
+                        "the broker, or a proxy before it, does not keep the metadata of commits: {lost} for {of}. \
+                         Where batches end stands there; without it records would be stored twice after a crash. Use \
+                         a broker that keeps them, or another output: -o kafka:TOPIC needs none"
                     )));
                 }
                 _ => state.proven(of, *epoch),
