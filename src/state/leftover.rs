@@ -185,14 +185,8 @@ impl DirLeftovers {
     /// Files directly in `dir` that are named like objects, and where their batches begin; none if there is no such
     /// directory.
     fn objects(&self, dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
-        let entries = match fs::read_dir(dir) {
-            Ok(entries) => entries,
-            Err(error) if is_absent(&error) => return Ok(Vec::new()),
-            Err(error) => return Err(Error::io("list", dir, error)),
-        };
         let mut found = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|error| Error::io("list", dir, error))?;
+        for entry in entries(dir)? {
             let start = entry.file_name().to_str().and_then(|name| self.namer.start(&self.source, name));
             if let Some(start) = start.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file())) {
                 found.push((start, entry.path()));
@@ -212,22 +206,23 @@ fn remove_if_empty(dir: &Path) -> Result<bool> {
     }
 }
 
-/// Directories directly in `dir` that are named like passes; none if there is no such directory.
+/// Directories directly in `dir` that are named like passes, in order; none if there is no such directory.
 fn cycles(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if is_absent(&error) => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io("list", dir, error)),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|error| Error::io("list", dir, error))?;
-        if entry.file_name().to_str().is_some_and(is_cycle) {
-            found.push(entry.path());
-        }
-    }
+    let is_pass = |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(is_cycle);
+    let mut found: Vec<PathBuf> =
+        entries(dir)?.into_iter().filter(is_pass).map(|entry| entry.path()).collect();
     found.sort_unstable();
     Ok(found)
+}
+
+/// What stands directly in `dir`; nothing if there is no such directory.
+fn entries(dir: &Path) -> Result<Vec<fs::DirEntry>> {
+    let list = |error| Error::io("list", dir, error);
+    match fs::read_dir(dir) {
+        Ok(entries) => entries.collect::<io::Result<_>>().map_err(list),
+        Err(error) if is_absent(&error) => Ok(Vec::new()),
+        Err(error) => Err(list(error)),
+    }
 }
 
 /// The first symbolic link below `root` on the way to `dir`.
