@@ -180,7 +180,7 @@ impl Cluster {
     }
 
     /// Tries until it works, fails in a way that trying again cannot help, or the deadline is near.
-    fn persist<T>(
+    pub(crate) fn persist<T>(
         &self,
         what: impl Fn() -> String,
         deadline: Instant,

@@ -14,6 +14,7 @@ use super::{PATIENCE, Shared};
 use crate::error::{Error, Result};
 use crate::kafka::Code;
 use crate::kafka::cluster::{Coordinates, SERVICE, TopicPartition};
+use crate::kafka::error::{Error as KafkaError, Result as KafkaResult};
 
 /// From this version on a request asks for several groups (KIP-709).
 const GROUPS: i16 = 8;
@@ -26,7 +27,7 @@ impl Shared {
     /// # Errors
     /// If the coordinator does not say within a minute.
     pub(super) fn is_committed(&self, ends: &[(TopicPartition, i64)]) -> Result<bool> {
-        let commits = self.commits(ends.iter().map(|(of, _)| of))?;
+        let commits = self.commits(ends.iter().map(|(of, _)| of), Instant::now() + PATIENCE)?;
         Ok(ends.iter().all(|(of, end)| *end <= 0 || commits.get(of).is_some_and(|commit| commit >= end)))
     }
 
@@ -40,23 +41,36 @@ impl Shared {
         );
     }
 
-    /// What the group has committed of these partitions; those without a commit are missing.
-    pub(super) fn commits<'a>(
+    /// Whether the group has committed any of these offsets. Asks until it is told: where nobody knows, a partition
+    /// must not be taken for new.
+    ///
+    /// # Errors
+    /// If the coordinator does not say within a minute.
+    pub(super) fn has_committed(&self, any: &[TopicPartition]) -> Result<bool> {
+        let deadline = Instant::now() + PATIENCE;
+        let what = || "what the group has committed".to_owned();
+        let commits = self.cluster.persist(what, deadline, || self.commits(any.iter(), deadline))?;
+        Ok(!commits.is_empty())
+    }
+
+    /// What the group has committed of these partitions; those without a commit are missing. One try, once there is a
+    /// coordinator.
+    fn commits<'a>(
         &self,
         of: impl Iterator<Item = &'a TopicPartition>,
-    ) -> Result<HashMap<TopicPartition, i64>> {
+        deadline: Instant,
+    ) -> KafkaResult<HashMap<TopicPartition, i64>> {
         let Some(settings) = &self.options.group else { return Ok(HashMap::new()) };
         let mut topics: HashMap<Arc<str>, Vec<i32>> = HashMap::new();
         for one in of {
             topics.entry(one.topic.clone()).or_default().push(one.partition);
         }
-        let deadline = Instant::now() + PATIENCE;
         let mut connection = self.cluster.coordinator(Coordinates::Group, &settings.group, deadline)?;
         let version = connection.version::<OffsetFetchRequest>(NAMES)?;
         let request = request(&settings.group, &topics, version);
         let timeout = self.cluster.options().request_timeout;
         let answer = connection.call_within(&request, version, timeout)?;
-        Ok(read(&answer))
+        read(&answer, &settings.group)
     }
 }
 
@@ -79,23 +93,66 @@ fn request(group: &str, topics: &HashMap<Arc<str>, Vec<i32>>, version: i16) -> O
     OffsetFetchRequest::default().with_group_id(group).with_topics(Some(topics.iter().map(topic).collect()))
 }
 
-/// An error of one partition counts as no commit: it is asked again.
-fn read(answer: &OffsetFetchResponse) -> HashMap<TopicPartition, i64> {
+/// An error of anything is one of the whole: what is not told is not taken for missing.
+fn read(answer: &OffsetFetchResponse, group: &str) -> KafkaResult<HashMap<TopicPartition, i64>> {
+    for code in answer.groups.iter().map(|group| group.error_code).chain([answer.error_code]) {
+        let refused =
+            |code| KafkaError::Coordinator { kind: Coordinates::Group, key: group.to_owned(), code };
+        Code(code).check().map_err(refused)?;
+    }
     let mut commits = HashMap::new();
     let mut add = |topic: &TopicName, partition: i32, code: i16, offset: i64| {
-        if Code(code).check().is_ok() && offset >= 0 {
-            commits.insert(TopicPartition { topic: Arc::from(&*topic.0), partition }, offset);
+        let of = TopicPartition { topic: Arc::from(&*topic.0), partition };
+        match Code(code).check() {
+            Ok(()) if offset >= 0 => drop(commits.insert(of, offset)),
+            Ok(()) => {}
+            Err(code) => return Err(KafkaError::Partition { of, api: "OffsetFetch", code }),
         }
+        Ok(())
     };
     for topic in &answer.topics {
         for one in &topic.partitions {
-            add(&topic.name, one.partition_index, one.error_code, one.committed_offset);
+            add(&topic.name, one.partition_index, one.error_code, one.committed_offset)?;
         }
     }
     for topic in answer.groups.iter().flat_map(|group| &group.topics) {
         for one in &topic.partitions {
-            add(&topic.name, one.partition_index, one.error_code, one.committed_offset);
+            add(&topic.name, one.partition_index, one.error_code, one.committed_offset)?;
         }
     }
-    commits
+    Ok(commits)
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::offset_fetch_response::{
+        OffsetFetchResponseGroup, OffsetFetchResponsePartitions, OffsetFetchResponseTopics,
+    };
+
+    use super::*;
+    use crate::error::Retry;
+
+    /// An answer about two partitions of `orders`, the second with this code, in a group with that one.
+    fn answer(partition: i16, group: i16) -> OffsetFetchResponse {
+        let row = |index, offset| {
+            OffsetFetchResponsePartitions::default().with_partition_index(index).with_committed_offset(offset)
+        };
+        let rows = vec![row(0, 7), row(1, -1).with_error_code(partition)];
+        let name = TopicName(StrBytes::from_static_str("orders"));
+        let topic = OffsetFetchResponseTopics::default().with_name(name).with_partitions(rows);
+        let group = OffsetFetchResponseGroup::default().with_topics(vec![topic]).with_error_code(group);
+        OffsetFetchResponse::default().with_groups(vec![group])
+    }
+
+    /// With `--from latest` a group that seems to have committed nothing begins at the end.
+    #[test]
+    fn what_is_not_told_is_not_taken_for_missing() {
+        let commits = read(&answer(0, 0), "nightly").unwrap();
+        assert_eq!(commits.into_iter().collect::<Vec<_>>(), [(TopicPartition::new("orders", 0), 7)]);
+        // COORDINATOR_LOAD_IN_PROGRESS, UNSTABLE_OFFSET_COMMIT
+        for (partition, group) in [(14, 0), (0, 14), (88, 0)] {
+            let error = read(&answer(partition, group), "nightly").unwrap_err();
+            assert_eq!(error.retry(), Retry::Transient, "{error}");
+        }
+    }
 }

@@ -55,7 +55,7 @@ impl Shared {
         let Some(topic) = self.cluster.topic(&of.topic) else { return Ok(false) };
         let partition = |info: &PartitionInfo| TopicPartition::new(of.topic.clone(), info.index);
         let all: Vec<TopicPartition> = topic.partitions.iter().map(partition).collect();
-        Ok(!self.commits(all.iter())?.is_empty())
+        self.has_committed(&all)
     }
 
     /// The offset at a place of the log.
