@@ -77,10 +77,17 @@ impl<'k> Flow<'k> {
         same_ids(self.stored_ids(), &self.kafka.ids(&self.topic), Times::Once);
     }
 
-    /// Waits until `out` has everything that is in the topic now, for at most `limit`.
+    /// Waits until `out` has everything that is in the topic now, for at most `limit`. There must be something: a
+    /// feeder that has just begun may have written nothing yet.
     #[track_caller]
     pub fn stores_within(&self, limit: Duration) {
-        let (expected, end) = (self.kafka.ids(&self.topic), Instant::now() + limit);
+        let end = Instant::now() + limit;
+        let mut expected = self.kafka.ids(&self.topic);
+        while expected.is_empty() {
+            assert!(Instant::now() < end, "nothing is in the topic after {limit:?}");
+            std::thread::sleep(Duration::from_millis(100));
+            expected = self.kafka.ids(&self.topic);
+        }
         loop {
             let missing = expected.difference(&self.stored_ids().into_iter().collect()).count();
             if missing == 0 {
