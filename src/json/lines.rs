@@ -1,11 +1,13 @@
 //! Lines: NDJSON, where blank lines are no records, and text, where every line is one.
 
-use super::{Cursor, Found, Span, Tail, is_white};
+use super::feeds::Feeds;
+use super::{Cursor, Span, Tail, is_white};
 
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     blank: Blank,
     longest: usize,
+    feeds: Feeds,
 }
 
 /// What a line without anything but white space is.
@@ -17,23 +19,23 @@ enum Blank {
 
 impl Lines {
     pub(super) fn json(longest: usize) -> Self {
-        Lines { blank: Blank::Skip, longest }
+        Lines { blank: Blank::Skip, longest, feeds: Feeds::default() }
     }
 
     pub(super) fn text(longest: usize) -> Self {
-        Lines { blank: Blank::Record, longest }
+        Lines { blank: Blank::Record, longest, feeds: Feeds::default() }
     }
 
-    #[inline]
-    pub(super) fn next(&mut self, cursor: &mut Cursor, bytes: &[u8], tail: Tail) -> Found {
+    #[inline(always)]
+    pub(super) fn next(&mut self, cursor: &mut Cursor, bytes: &[u8], tail: Tail) -> Option<Span> {
         loop {
             let begin = cursor.begin;
-            let (stop, next) = match memchr::memchr(b'\n', &bytes[cursor.at..]) {
-                Some(offset) => (cursor.at + offset, cursor.at + offset + 1),
+            let (stop, next) = match self.feeds.next(bytes) {
+                Some(at) => (at, at + 1),
                 None => {
                     cursor.at = bytes.len();
                     if tail == Tail::Open || begin == bytes.len() {
-                        return Found::Nothing;
+                        return None;
                     }
                     (bytes.len(), bytes.len())
                 }
@@ -42,9 +44,14 @@ impl Lines {
             let line = &bytes[begin..stop];
             if self.blank == Blank::Record || !self.is_blank(line) {
                 let end = if line.ends_with(b"\r") { stop - 1 } else { stop };
-                return Found::Record(Span { begin, end, stop, next });
+                return Some(Span { begin, end, stop, next });
             }
         }
+    }
+
+    /// The buffer is another one: it was looked at before `at`.
+    pub(super) fn restart(&mut self, at: usize) {
+        self.feeds.restart(at);
     }
 
     /// A line of nothing but white space. A longer one than a record may be is not asked: if it came in pieces,

@@ -13,6 +13,7 @@
 pub mod validate;
 mod array;
 mod detect;
+mod feeds;
 mod label;
 mod lines;
 mod nesting;
@@ -116,6 +117,18 @@ impl Scanner {
         matches!(self.kind, Kind::Lines(_))
     }
 
+    /// [`Scanner::next`] where each record is a line, which is all that is found then.
+    #[inline(always)]
+    pub fn next_line(&mut self, bytes: &[u8], tail: Tail) -> Option<Span> {
+        if self.cursor.first && !self.skip_mark(bytes, tail) {
+            return None;
+        }
+        match &mut self.kind {
+            Kind::Lines(lines) => lines.next(&mut self.cursor, bytes, tail),
+            _ => None,
+        }
+    }
+
     /// A scanner of one value that has the array of records somewhere inside. `pointers` are the steps to that array,
     /// then those to small values that are wanted besides ([`Scanner::told`]); at most 31 of them.
     pub fn page(pointers: Vec<Vec<String>>) -> Self {
@@ -154,7 +167,10 @@ impl Scanner {
             return Found::Nothing;
         }
         match &mut self.kind {
-            Kind::Lines(lines) => lines.next(&mut self.cursor, bytes, tail),
+            Kind::Lines(lines) => match lines.next(&mut self.cursor, bytes, tail) {
+                Some(span) => Found::Record(span),
+                None => Found::Nothing,
+            },
             Kind::Array(array) => array.next(&mut self.cursor, bytes, tail),
             Kind::Values(values) => values.next(&mut self.cursor, bytes, tail),
             Kind::Page(page) => page.next(&mut self.cursor, bytes, tail),
@@ -193,16 +209,26 @@ impl Scanner {
     pub fn rebase(&mut self, count: usize) {
         self.cursor.at -= count;
         self.cursor.begin -= count;
+        self.restart();
     }
 
     /// All bytes were taken away, and no more will come.
     pub fn forget_all(&mut self) {
         (self.cursor.at, self.cursor.begin) = (0, 0);
+        self.restart();
     }
 
     /// All bytes from `at` on, which were looked at, were taken away.
     pub fn forget_from(&mut self, at: usize) {
         self.cursor.at = self.cursor.at.min(at);
+        self.restart();
+    }
+
+    /// What was found ahead stands elsewhere now.
+    fn restart(&mut self) {
+        if let Kind::Lines(lines) = &mut self.kind {
+            lines.restart(self.cursor.at);
+        }
     }
 }
 

@@ -27,9 +27,12 @@ pub(super) const PREFIX: usize = 4 << 10;
 /// So much white space between two records ends a chunk: it is not held in memory.
 const GAP: usize = 64 << 10;
 
-/// A block has so many more bytes than its records, for line endings and the last record; and this is how much is
-/// taken at a time of what was read ahead.
+/// A block has at most so many more bytes than its records, for line endings and the last record, unless that is larger;
+/// and this is how much is taken at a time of what was read ahead.
 const PIECE: usize = 32 << 10;
+
+/// A chunk has room for so many more bytes than the last one took. What is read beyond its end is copied twice.
+const OVER: usize = 8 << 10;
 
 /// A call returns after so long even if there is more: the inside of a record without an end is dropped for minutes.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -45,7 +48,7 @@ pub(super) struct Filler {
     by_lines: bool,
     scanner: Scanner,
     /// What the scanner found already, but stands in the next chunk.
-    pending: Option<Found>,
+    pending: Option<(Span, Option<Fault>)>,
     ahead: Ahead,
     /// Where the next chunk begins, and the number of that line.
     position: u64,
@@ -189,7 +192,8 @@ impl Filler {
                 chunk.start(&self.partition, self.position);
                 chunk.line = self.line;
                 self.work = Work { line: self.line, ..Work::default() };
-                let size = chunk.cutters.limits().block_bytes as usize + PIECE;
+                let block = chunk.cutters.limits().block_bytes as usize;
+                let size = self.expect.clamp(block, block + PIECE) + OVER;
                 if chunk.bytes.capacity() > 2 * size {
                     chunk.bytes = Vec::new();
                 }
@@ -226,29 +230,44 @@ impl Filler {
             Some(Closing::Whole) if self.ahead.is_empty() => Tail::Last,
             _ => Tail::Open,
         };
+        if let Some((span, fault)) = self.pending.take()
+            && self.take(chunk, span, fault) == Room::Full
+        {
+            return Room::Full;
+        }
+        // Lines apart: what is found comes in registers. Through memory a record took twice as long.
+        if self.by_lines {
+            while let Some(span) = self.scanner.next_line(&chunk.bytes, tail) {
+                if self.take(chunk, span, None) == Room::Full {
+                    return Room::Full;
+                }
+            }
+            return Room::More;
+        }
         loop {
-            let found = match self.pending.take() {
-                Some(found) => found,
-                None => self.scanner.next(&chunk.bytes, tail),
-            };
-            let (span, fault) = match found {
+            let (span, fault) = match self.scanner.next(&chunk.bytes, tail) {
                 Found::Record(span) => (span, None),
                 Found::Fault(span, fault) => (span, Some(fault)),
                 Found::Nothing => return Room::More,
             };
-            if span.begin - self.work.done > GAP && !chunk.is_empty() {
-                self.pending = Some(found);
-                chunk.close_block();
+            if self.take(chunk, span, fault) == Room::Full {
                 return Room::Full;
-            }
-            let room = self.mark(chunk, span, fault);
-            if room == Room::Full {
-                return room;
             }
         }
     }
 
-    #[inline]
+    /// Marks what was found, unless a gap before it ends the chunk.
+    #[inline(always)]
+    fn take(&mut self, chunk: &mut Chunk, span: Span, fault: Option<Fault>) -> Room {
+        if span.begin - self.work.done > GAP && !chunk.is_empty() {
+            self.pending = Some((span, fault));
+            chunk.close_block();
+            return Room::Full;
+        }
+        self.mark(chunk, span, fault)
+    }
+
+    #[inline(always)]
     fn mark(&mut self, chunk: &mut Chunk, span: Span, fault: Option<Fault>) -> Room {
         let length = (span.stop - span.begin) as u64 + self.work.dropped;
         if length > self.longest as u64 || fault.is_some() {
@@ -348,7 +367,7 @@ impl Filler {
         self.ahead.give_back(&chunk.bytes[done..]);
         chunk.bytes.truncate(done);
         self.scanner.rebase(done);
-        if let Some(Found::Record(span) | Found::Fault(span, _)) = &mut self.pending {
+        if let Some((span, _)) = &mut self.pending {
             for index in [&mut span.begin, &mut span.end, &mut span.stop, &mut span.next] {
                 *index -= done;
             }
