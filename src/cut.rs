@@ -156,7 +156,7 @@ impl Cutter {
     }
 
     /// Counts one record that ends at position `end` and has `len` bytes.
-    #[inline]
+    #[inline(always)]
     pub fn step(&mut self, end: u64, len: u32) -> Step {
         self.batch_records += 1;
         self.block_records += 1;
@@ -188,6 +188,7 @@ impl Cutter {
         Step::More
     }
 
+    #[cold]
     fn step_planned(&mut self, end: u64) -> Step {
         match self.planned.front() {
             Some(planned) if end >= planned.end => {
@@ -198,6 +199,7 @@ impl Cutter {
         }
     }
 
+    #[cold]
     fn cut(&mut self, close: Close) -> Step {
         let now = self.opened_at;
         self.open(now);

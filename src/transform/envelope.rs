@@ -134,7 +134,16 @@ impl Envelope {
     ) {
         out.extend_from_slice(self.before(parts, position));
         splice(data, breaks, out);
-        out.extend_from_slice(self.after());
+        self.close(out);
+    }
+
+    /// Appends what stands behind the data. Of known length each, so that nobody is called to copy two bytes.
+    #[inline]
+    fn close(&self, out: &mut Vec<u8>) {
+        match self.0.kind {
+            EnvelopeKind::None => out.push(b'\n'),
+            _ => out.extend_from_slice(b"}\n"),
+        }
     }
 
     /// Appends one line of any record. `number` tells apart the outputs of a record that has several.
