@@ -56,6 +56,7 @@ pub(super) struct Filler {
     /// How many bytes the last chunk took.
     expect: usize,
     work: Work,
+    entries: Entries,
     stash: Option<Stash>,
     closing: Option<Closing>,
     growth: Arc<Growth>,
@@ -78,6 +79,33 @@ struct Work {
     /// How many bytes, and line feeds, of the record under way were dropped.
     dropped: u64,
     dropped_lines: u64,
+}
+
+/// Where entries are written down. A chunk's own buffer was read by a worker, so it stands in the cache of another
+/// processor, and to fetch it from there line by line took longer than to find the records. So they are written to a
+/// buffer that only this reader uses, and copied at once.
+#[derive(Default)]
+struct Entries {
+    /// This reader's.
+    near: Vec<Entry>,
+    /// That of the chunk which is being filled.
+    far: Vec<Entry>,
+}
+
+impl Entries {
+    /// Gives an empty chunk the near buffer.
+    fn lend(&mut self, chunk: &mut Chunk) {
+        self.far = std::mem::replace(&mut chunk.entries, std::mem::take(&mut self.near));
+    }
+
+    /// Gives a chunk that is full its own buffer back.
+    fn copy(&mut self, chunk: &mut Chunk) {
+        let mut far = std::mem::take(&mut self.far);
+        far.clear();
+        far.extend_from_slice(&chunk.entries);
+        self.near = std::mem::replace(&mut chunk.entries, far);
+        self.near.clear();
+    }
 }
 
 /// A chunk's contents while there is nothing to read.
@@ -139,6 +167,7 @@ impl Filler {
             line,
             expect: 0,
             work: Work::default(),
+            entries: Entries::default(),
             stash: None,
             closing: None,
             growth,
@@ -191,6 +220,7 @@ impl Filler {
             None => {
                 chunk.start(&self.partition, self.position);
                 chunk.line = self.line;
+                self.entries.lend(chunk);
                 self.work = Work { line: self.line, ..Work::default() };
                 let block = chunk.cutters.limits().block_bytes as usize;
                 let size = self.expect.clamp(block, block + PIECE) + OVER;
@@ -366,6 +396,7 @@ impl Filler {
         chunk.end_line = self.work.line;
         self.ahead.give_back(&chunk.bytes[done..]);
         chunk.bytes.truncate(done);
+        self.entries.copy(chunk);
         self.scanner.rebase(done);
         if let Some((span, _)) = &mut self.pending {
             for index in [&mut span.begin, &mut span.end, &mut span.stop, &mut span.next] {
