@@ -48,6 +48,7 @@ impl Job<'_> {
             marks,
             consumed,
             extent,
+            rejected: 0,
             tend: &|| {},
         });
         Ok(if endless { done.endless() } else { done })
