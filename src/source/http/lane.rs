@@ -217,3 +217,149 @@ impl State {
         same && self.event.is_none() && !self.paused.contains(partition)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn partition(name: &str) -> Partition {
+        Partition::named("http", name)
+    }
+
+    /// One record of a page, as the fetching thread adds it.
+    fn add(lane: &Lane, partition: &Partition, page: u64, index: u64) -> Result<(), Over> {
+        let (position, within) = (page << 32 | index, page.to_string().into_bytes().into());
+        let place = Place { partition, position, page, within: &within };
+        lane.fill(&place, |chunk| chunk.push(position, b"1"))
+    }
+
+    /// What a reader gets next, idle times passed over.
+    fn lend(lane: &Lane) -> (Read, Chunk) {
+        let mut chunk = Chunk::default();
+        loop {
+            match lane.lend(&mut chunk).unwrap() {
+                Read::Idle => assert!(chunk.is_empty()),
+                read => return (read, chunk),
+            }
+        }
+    }
+
+    fn positions(chunk: &Chunk) -> Vec<u64> {
+        chunk.entries.iter().map(|entry| entry.position).collect()
+    }
+
+    /// Does both sides at once.
+    fn beside(fetch: impl FnOnce(&Lane) + Send, read: impl FnOnce(&Lane)) {
+        let lane = Lane::new(Stop::new());
+        thread::scope(|scope| {
+            scope.spawn(|| fetch(&lane));
+            read(&lane);
+        });
+    }
+
+    #[test]
+    fn pages_share_a_chunk_that_knows_what_asks_for_each() {
+        let of = partition("a");
+        beside(
+            |lane| {
+                let within = |page: u64| page.to_string().into_bytes().into();
+                let both: [Arc<[u8]>; 2] = [within(0), within(1)];
+                lane.fill(&Place { partition: &of, position: 0, page: 0, within: &both[0] }, |chunk| {
+                    chunk.push(0, b"1")
+                })
+                .unwrap();
+                lane.fill(&Place { partition: &of, position: 1 << 32, page: 1, within: &both[1] }, |chunk| {
+                    let _ = chunk.push(1 << 32, b"2");
+                    Room::Full
+                })
+                .unwrap();
+            },
+            |lane| {
+                let (read, chunk) = lend(lane);
+                assert!(matches!(read, Read::Chunk));
+                // If the machine rested for longer than a record waits, they come one by one.
+                if chunk.len() == 2 {
+                    let within: Vec<(u64, &[u8])> =
+                        chunk.within.iter().map(|(at, it)| (*at, &**it)).collect();
+                    assert_eq!(within, [(0, &b"0"[..]), (1, &b"1"[..])]);
+                } else {
+                    assert_eq!(positions(&chunk), [0]);
+                    assert_eq!(positions(&lend(lane).1), [1 << 32]);
+                }
+            },
+        );
+    }
+
+    /// The fetching thread does not return: it waits for a server.
+    #[test]
+    fn records_do_not_wait_for_the_next_page() {
+        let (of, (done, answered)) = (partition("a"), crossbeam_channel::bounded::<()>(0));
+        beside(
+            |lane| {
+                add(lane, &of, 0, 0).unwrap();
+                answered.recv().unwrap();
+                add(lane, &of, 1, 0).unwrap();
+            },
+            |lane| {
+                assert_eq!(positions(&lend(lane).1), [0]);
+                done.send(()).unwrap();
+                assert_eq!(positions(&lend(lane).1), [1 << 32]);
+            },
+        );
+    }
+
+    #[test]
+    fn events_stay_between_the_records_around_them() {
+        let (one, other) = (partition("a"), partition("b"));
+        beside(
+            |lane| {
+                lane.tell(Ok(Read::Assigned(one.clone(), None))).unwrap();
+                add(lane, &one, 0, 0).unwrap();
+                lane.tell(Ok(Read::Ended(one.clone()))).unwrap();
+                lane.tell(Ok(Read::Assigned(other.clone(), None))).unwrap();
+                add(lane, &other, 0, 0).unwrap();
+                add(lane, &one, 0, 1).unwrap();
+                lane.tell(Err(crate::Error::Usage("told".into()))).unwrap();
+            },
+            |lane| {
+                assert!(matches!(lend(lane).0, Read::Assigned(..)));
+                let (read, chunk) = lend(lane);
+                assert!(matches!(read, Read::Chunk) && chunk.partition.as_ref() == Some(&one));
+                assert!(matches!(lend(lane).0, Read::Ended(..)));
+                assert!(matches!(lend(lane).0, Read::Assigned(..)));
+                // Records of two partitions share no chunk.
+                assert!(lend(lane).1.partition == Some(other.clone()));
+                assert!(lend(lane).1.partition == Some(one.clone()));
+                let mut chunk = Chunk::default();
+                assert_eq!(lane.lend(&mut chunk).unwrap_err().to_string(), "told");
+            },
+        );
+    }
+
+    #[test]
+    fn nothing_comes_of_what_is_paused_or_over() {
+        let of = partition("a");
+        let lane = Lane::new(Stop::new());
+        lane.pause(&of, Flow::Pause);
+        thread::scope(|scope| {
+            let adding = scope.spawn(|| add(&lane, &of, 0, 0));
+            assert!(matches!(lane.lend(&mut Chunk::default()).unwrap(), Read::Idle));
+            lane.pause(&of, Flow::Run);
+            assert_eq!(positions(&lend(&lane).1), [0]);
+            assert!(adding.join().unwrap().is_ok());
+            // There is no chunk for this one.
+            let adding = scope.spawn(|| add(&lane, &of, 0, 1));
+            lane.close();
+            assert!(adding.join().unwrap().is_err());
+        });
+        assert!(lane.tell(Ok(Read::Done)).is_ok(), "there is room for one");
+        assert!(lane.tell(Ok(Read::Done)).is_err() && lane.check().is_err() && lane.rest().is_err());
+        let stop = Stop::new();
+        let lane = Lane::new(stop.clone());
+        stop.drain();
+        assert!(add(&lane, &of, 0, 0).is_err());
+        assert!(matches!(lane.lend(&mut Chunk::default()).unwrap(), Read::Done));
+    }
+}
