@@ -60,10 +60,10 @@ impl Nesting {
     /// The next event from `at` on, and its byte's index; `None`: all bytes were looked at.
     pub(super) fn next(&mut self, bytes: &[u8], mut at: usize) -> Option<(Event, usize)> {
         loop {
-            if self.depth > 0 {
-                if let Some(closed) = self.blocks(bytes, &mut at) {
-                    return Some((Event::Closed, closed));
-                }
+            if self.depth > 0
+                && let Some(closed) = self.blocks(bytes, &mut at)
+            {
+                return Some((Event::Closed, closed));
             }
             if self.string != InString::No {
                 at = self.string_end(bytes, at)?;
