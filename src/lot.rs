@@ -10,7 +10,7 @@ use crate::batch::{Batch, BatchId, Body, Buffer, Counts, Piece};
 use crate::budget::{Budget, Recycler};
 use crate::codec::{Codec, Encoder, Framer};
 use crate::cut::Close;
-use crate::process::{Block, SectionOut};
+use crate::process::{Block, SectionOut, Wait};
 use crate::record::Partition;
 use crate::sink::{Framing, Part, Stream, Totals};
 use crate::source::Planned;
@@ -136,6 +136,14 @@ impl Lot {
                 strand.codec = codec;
                 strand.push(if open { block.compact(tools) } else { block }, tools);
             }
+            let is_due = match section.wait {
+                Wait::Size => strand.raw.len() >= RUN,
+                Wait::Block => false,
+                Wait::Over => true,
+            };
+            if is_due {
+                strand.flush(tools);
+            }
         }
     }
 
@@ -227,12 +235,7 @@ fn last_parts(stored: &mut Strand, failed: &mut Strand, tools: &Tools) -> (Vec<P
 impl Strand {
     fn push(&mut self, block: Block, tools: &mut Tools) {
         match block {
-            Block::Raw(piece) => {
-                self.raw.extend_from_slice(piece.bytes());
-                if self.raw.len() >= RUN {
-                    self.flush(tools);
-                }
-            }
+            Block::Raw(piece) => self.raw.extend_from_slice(piece.bytes()),
             Block::Encoded(piece) => {
                 self.flush(tools);
                 self.frame(piece, tools);
@@ -240,7 +243,7 @@ impl Strand {
         }
     }
 
-    /// Compresses the small blocks that wait.
+    /// Compresses what waits.
     fn flush(&mut self, tools: &mut Tools) {
         if self.raw.is_empty() {
             return;

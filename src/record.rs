@@ -274,8 +274,11 @@ pub struct Chunk {
     pub(crate) end_line: u64,
     /// `opened_at` of the batch that this chunk begins in.
     pub(crate) opened_at: i64,
-    /// Whether the last record ends a compressed block.
+    /// Whether the first record begins a compressed block, and whether the last one ends one.
+    pub(crate) block_begin: bool,
     pub(crate) block_end: bool,
+    /// Whether what is compressed does not depend on where chunks end: parts of a block then wait for its end.
+    pub(crate) joins: bool,
     /// What the source needs to go on from `end`, for sources whose positions alone do not tell.
     pub(crate) resume: Option<Arc<[u8]>>,
     /// The same for positions before `end`, where batches may end, too: for those from the given one on, ascending.
@@ -294,6 +297,7 @@ impl Chunk {
         self.start = position;
         self.end = position;
         self.opened_at = self.cutters.begin(partition);
+        self.block_begin = self.cutters.current().is_block_begin();
     }
 
     /// Positions of the first and of the last record.
@@ -388,6 +392,12 @@ impl Chunk {
         self.block_end = true;
     }
 
+    /// Lets this chunk end anywhere without a difference to what is compressed. For readers whose chunks seldom end within
+    /// a block: parts of blocks are compressed by the assembler.
+    pub(crate) fn join_blocks(&mut self) {
+        self.joins = true;
+    }
+
     /// Rejects the last pushed record: the reader itself found the fault.
     pub fn reject_last(&mut self, rejection: Rejection) {
         self.faults.push((self.entries.len() as u32 - 1, rejection));
@@ -455,7 +465,7 @@ impl Chunk {
         self.cuts.clear();
         self.faults.clear();
         (self.start, self.end, self.line, self.end_line) = (0, 0, 0, 0);
-        self.block_end = false;
+        (self.block_begin, self.block_end, self.joins) = (false, false, false);
         self.resume = None;
         self.within.clear();
     }

@@ -149,6 +149,7 @@ impl Lane {
             Used::Since(..) => chunk.set_resume_within(place.within.clone()),
             Used::Not | Used::Full => {
                 chunk.start(place.partition, place.position);
+                chunk.join_blocks();
                 chunk.set_resume_within(place.within.clone());
             }
         }
