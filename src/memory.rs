@@ -204,6 +204,15 @@ mod tests {
     }
 
     #[test]
+    fn as_many_files_are_open_as_there_are_slots() {
+        let settings = Settings { memory_limit: 40 << 20, ..Settings::default() };
+        let plan = |part| Plan::new(&settings, &shape(part, Order::Any), needs(3, 0)).unwrap();
+        let (parts, whole) = (plan(Some(1 << 20)), plan(None));
+        assert_eq!(whole.readers, 3, "there is enough for three");
+        assert!(parts.slots < 3 && parts.readers == parts.slots, "{parts:?}");
+    }
+
+    #[test]
     fn what_readers_hold_is_taken_from_the_rest() {
         let settings = Settings { memory_limit: 48 << 20, ..Settings::default() };
         let plan = |buffers| Plan::new(&settings, &shape(None, Order::Partition), needs(2, buffers));
