@@ -14,6 +14,7 @@ use crate::cut::Limits;
 use crate::error::{Error, Result};
 use crate::pipeline::Settings;
 use crate::sink::{Framing, Order, Shape};
+use crate::source::Source;
 
 /// Object stores take no smaller parts, so a slot is never counted for less.
 const SLOT: usize = 5 << 20;
@@ -52,6 +53,13 @@ pub struct Needs {
     pub readers: usize,
     /// What readers hold outside of chunks, in bytes.
     pub buffers: usize,
+}
+
+impl Needs {
+    /// Of this source, with so many threads in the pool.
+    pub fn of(source: &dyn Source, workers: usize) -> Self {
+        Needs { workers, readers: source.readers(workers), buffers: source.buffers() }
+    }
 }
 
 impl Plan {
