@@ -40,8 +40,8 @@ pub(crate) struct Lot {
     end: u64,
     line: u64,
     resume: Option<Arc<[u8]>>,
-    /// What the source needs to go on from where the chunk under way is cut.
-    within: Option<Arc<[u8]>>,
+    /// What the source needs to go on from where the chunk under way is cut, from the given positions on.
+    within: Vec<(u64, Arc<[u8]>)>,
     first_time: Option<i64>,
     opened_at: Option<i64>,
     counts: Counts,
@@ -76,7 +76,7 @@ impl Lot {
             end: start,
             line: 0,
             resume: None,
-            within: None,
+            within: Vec::new(),
             first_time: None,
             opened_at: None,
             counts: Counts::default(),
@@ -108,8 +108,8 @@ impl Lot {
         self.since.map(|since| since.elapsed())
     }
 
-    /// A chunk begins: this is what the source needs to go on from any position in it.
-    pub fn enter(&mut self, within: Option<Arc<[u8]>>) {
+    /// A chunk begins: this is what the source needs to go on from positions in it.
+    pub fn enter(&mut self, within: Vec<(u64, Arc<[u8]>)>) {
         self.within = within;
     }
 
@@ -117,8 +117,10 @@ impl Lot {
     pub fn add(&mut self, section: SectionOut, tools: &mut Tools) {
         self.end = section.cut.end.max(self.end);
         self.line = section.cut.line;
-        if self.within.is_some() {
-            self.resume = self.within.clone();
+        let known = self.within.iter().rev().find(|(from, _)| *from <= section.cut.end);
+        // A planned end may stand before the first record that there is.
+        if let Some((_, resume)) = known.or(self.within.first()) {
+            self.resume = Some(resume.clone());
         }
         self.counts += section.counts;
         if section.counts.read > 0 {
@@ -178,7 +180,7 @@ impl Lot {
         let (id, upload) = (self.id(), self.upload.take());
         let mut next = Lot::new(&self.partition, self.end, self.planned.drain(..));
         next.line = self.line;
-        next.within = self.within.clone();
+        next.within = std::mem::take(&mut self.within);
         let mut this = std::mem::replace(self, next);
         this.stored.finish(tools);
         this.failed.finish(tools);

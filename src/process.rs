@@ -30,7 +30,7 @@ pub(crate) struct Processed {
     pub end: u64,
     pub sections: Vec<SectionOut>,
     pub resume: Option<Arc<[u8]>>,
-    pub within: Option<Arc<[u8]>>,
+    pub within: Vec<(u64, Arc<[u8]>)>,
     pub samples: Vec<Sample>,
 }
 
@@ -154,7 +154,7 @@ impl<'a> Shop<'a> {
             end: chunk.end,
             sections,
             resume: chunk.resume.take(),
-            within: chunk.within.take(),
+            within: std::mem::take(&mut chunk.within),
             samples: std::mem::take(&mut bench.out.samples),
         };
         let lease = std::mem::take(&mut chunk.lease);

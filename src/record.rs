@@ -107,8 +107,8 @@ pub struct Chunk {
     pub(crate) block_end: bool,
     /// What the source needs to go on from `end`, for sources whose positions alone do not tell.
     pub(crate) resume: Option<Arc<[u8]>>,
-    /// The same for every position before `end`, where batches may end, too.
-    pub(crate) within: Option<Arc<[u8]>>,
+    /// The same for positions before `end`, where batches may end, too: for those from the given one on, ascending.
+    pub(crate) within: Vec<(u64, Arc<[u8]>)>,
     /// What the reader knows of partitions, not only of this one: where it stands, and where they end for now.
     pub(crate) readable: Vec<(Partition, u64, u64)>,
     pub(crate) lease: Lease,
@@ -200,7 +200,9 @@ impl Chunk {
         // Not the buffer's length: a file's reader has more in it than it has marked.
         let filled = self.entries.last().map_or(0, |last| u64::from(last.at) + u64::from(last.len));
         let filled = filled + self.side.bytes.len() as u64;
-        let bytes = used.max(filled);
+        // Positions that count pages count no bytes.
+        let paged = self.partition.as_ref().is_some_and(|partition| partition.identity().cycle.is_some());
+        let bytes = if paged { filled } else { used.max(filled) };
         if bytes >= limits.block_bytes || u64::from(entry) >= limits.block_records {
             Room::Full
         } else {
@@ -240,10 +242,11 @@ impl Chunk {
         self.resume = Some(resume);
     }
 
-    /// What the source needs to go on from any position in this chunk, its end included: batches may end there. A
-    /// source that cannot tell that for all of them ends the chunk.
+    /// What the source needs to go on from any position in this chunk from where it now ends, until it is told anew:
+    /// batches may end there. A source that cannot tell that for all of them ends the chunk.
     pub fn set_resume_within(&mut self, resume: Arc<[u8]>) {
-        (self.resume, self.within) = (Some(resume.clone()), Some(resume));
+        self.resume = Some(resume.clone());
+        self.within.push((self.end, resume));
     }
 
     /// What the records are meant to be; JSON unless told otherwise.
@@ -282,7 +285,8 @@ impl Chunk {
         self.faults.clear();
         (self.start, self.end, self.line, self.end_line) = (0, 0, 0, 0);
         self.block_end = false;
-        (self.resume, self.within) = (None, None);
+        self.resume = None;
+        self.within.clear();
     }
 
     /// The parts of this chunk that belong to different batches, in order.

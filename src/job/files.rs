@@ -65,6 +65,7 @@ impl Job<'_> {
             marks,
             consumed,
             extent: Extent::Open,
+            rejected: memory.rejected(),
             tend: &|| memory.tend(),
         }))
     }

@@ -49,6 +49,7 @@ impl Job<'_> {
             marks,
             consumed,
             extent,
+            rejected: 0,
             tend: &|| {},
         });
         Ok(if endless { done.endless() } else { done })
