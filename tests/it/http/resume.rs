@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::server::{Reply, Seen};
 use super::{Api, array, slice};
-use crate::runs::{self, Ran, Tree, count, until};
+use crate::runs::{self, Dice, Ran, Tree, count, until};
 
 /// Twelve pages, the last one not full.
 const TOTAL: usize = 1150;
@@ -119,19 +119,6 @@ fn killed_in_the_middle_of_page_7_it_goes_on_there() {
     assert_eq!(api.bench.leftovers("out"), Vec::<String>::new());
     let first = api.server.seen()[asked..].iter().map(page).min().expect("something");
     assert!((5..=7).contains(&first), "it does not begin again, but at page {first}");
-}
-
-/// Numbers that are the same in each run of the tests (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (bits ^ (bits >> 31)) % limit
-    }
 }
 
 /// A style: its settings, and what the server answers.
