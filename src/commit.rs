@@ -471,24 +471,76 @@ fn broken(partition: &Partition, gap: &Gap) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+    use crate::ledger::Content;
     use crate::record::Identity;
     use crate::source::Forget;
+
+    fn tenancy(epoch: u64) -> Partition {
+        let name = "a".to_owned();
+        Partition::new(Identity { source: "test", name, position: "offset", epoch, ..Identity::default() })
+    }
+
+    fn cut(start: u64, end: u64) -> CutBatch {
+        let content = Content::Records;
+        CutBatch { start, end, line: 0, resume: None, first_time: 0, opened_at: 0, content }
+    }
+
+    /// Counts how often it is asked to store, and plans.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Marks for Counting {
+        fn load(&self, _: &str) -> Result<Option<Mark>> {
+            Ok(None)
+        }
+
+        fn store(&self, _: &mut [Mark], _: &mut Vec<Partition>) -> Result<()> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+
+        fn plans(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn what_has_come_meanwhile_is_stored_together() {
+        let (ledgers, metrics, stop) = (Ledgers::default(), Metrics::default(), Stop::default());
+        let (marks, (notes, noted)) = (Counting::default(), crossbeam_channel::bounded(100));
+        notes.send(Note::Assigned(tenancy(1), 0, None)).unwrap();
+        for start in 0..50 {
+            notes.send(Note::Cut(tenancy(1), vec![cut(start, start + 1)])).unwrap();
+        }
+        drop(notes);
+        Commit::new(&marks, &ledgers, &metrics, &stop).run(&noted).unwrap();
+        assert_eq!(ledgers.verdict(&tenancy(1), 50), Some(Verdict::Publish));
+        assert_eq!(marks.0.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn an_end_that_was_not_stored_is_not_planned() {
+        let (ledgers, metrics, stop) = (Ledgers::default(), Metrics::default(), Stop::default());
+        let marks = Counting::default();
+        let mut commit = Commit::new(&marks, &ledgers, &metrics, &stop);
+        commit.apply(Note::Assigned(tenancy(1), 0, None)).unwrap();
+        commit.apply(Note::Cut(tenancy(1), vec![cut(0, 10)])).unwrap();
+        let flush = commit.begin().unwrap();
+        commit.conclude(flush, &[], Err(Error::Stopped)).unwrap_err();
+        assert_eq!(ledgers.verdict(&tenancy(1), 10), None);
+        commit.apply(Note::Cut(tenancy(1), vec![cut(10, 20)])).unwrap();
+        let flush = commit.begin().unwrap();
+        commit.conclude(flush, &[], Ok(())).unwrap();
+        assert_eq!(ledgers.verdict(&tenancy(1), 10), Some(Verdict::Publish));
+    }
 
     #[test]
     fn a_loss_that_overtakes_the_assignment_stands() {
         let (ledgers, metrics, stop) = (Ledgers::default(), Metrics::default(), Stop::default());
         let mut commit = Commit::new(&Forget, &ledgers, &metrics, &stop);
-        let tenancy = |epoch| {
-            let name = "a".to_owned();
-            Partition::new(Identity {
-                source: "test",
-                name,
-                position: "offset",
-                epoch,
-                ..Identity::default()
-            })
-        };
         let fresh = |partition: Partition| Mark {
             partition,
             watermark: 0,

@@ -174,6 +174,11 @@ impl Cutter {
         self.block()
     }
 
+    /// Whether the next record begins a block.
+    pub(crate) fn is_block_begin(&self) -> bool {
+        self.block_records == 0
+    }
+
     /// Ends the block behind the last record.
     pub(crate) fn close_block(&mut self) {
         (self.block_bytes, self.block_records) = (0, 0);

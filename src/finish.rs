@@ -56,7 +56,7 @@ impl Finish {
             (None, Some(summary)) if summary.outcome == Outcome::Drained && signal.is_some() => {
                 signal.unwrap_or_default()
             }
-            (None, Some(summary)) if summary.records_rejected > 0 && rejects == Rejects::Count => 3,
+            (None, Some(summary)) if summary.any_rejected() && rejects == Rejects::Count => 3,
             (None, _) => 0,
         }
     }

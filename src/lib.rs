@@ -337,6 +337,8 @@ pub mod s3;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(any(feature = "s3", feature = "http"))]
+mod agent;
+#[cfg(any(feature = "s3", feature = "http"))]
 mod tls;
 pub mod summary;
 pub mod progress;

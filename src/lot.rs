@@ -10,7 +10,7 @@ use crate::batch::{Batch, BatchId, Body, Buffer, Counts, Piece};
 use crate::budget::{Budget, Recycler};
 use crate::codec::{Codec, Encoder, Framer};
 use crate::cut::Close;
-use crate::process::{Block, SectionOut};
+use crate::process::{Block, SectionOut, Wait};
 use crate::record::Partition;
 use crate::sink::{Framing, Part, Stream, Totals};
 use crate::source::Planned;
@@ -40,8 +40,8 @@ pub(crate) struct Lot {
     end: u64,
     line: u64,
     resume: Option<Arc<[u8]>>,
-    /// What the source needs to go on from where the chunk under way is cut.
-    within: Option<Arc<[u8]>>,
+    /// What the source needs to go on from where the chunk under way is cut, from the given positions on.
+    within: Vec<(u64, Arc<[u8]>)>,
     first_time: Option<i64>,
     opened_at: Option<i64>,
     counts: Counts,
@@ -76,7 +76,7 @@ impl Lot {
             end: start,
             line: 0,
             resume: None,
-            within: None,
+            within: Vec::new(),
             first_time: None,
             opened_at: None,
             counts: Counts::default(),
@@ -108,8 +108,8 @@ impl Lot {
         self.since.map(|since| since.elapsed())
     }
 
-    /// A chunk begins: this is what the source needs to go on from any position in it.
-    pub fn enter(&mut self, within: Option<Arc<[u8]>>) {
+    /// A chunk begins: this is what the source needs to go on from positions in it.
+    pub fn enter(&mut self, within: Vec<(u64, Arc<[u8]>)>) {
         self.within = within;
     }
 
@@ -117,8 +117,10 @@ impl Lot {
     pub fn add(&mut self, section: SectionOut, tools: &mut Tools) {
         self.end = section.cut.end.max(self.end);
         self.line = section.cut.line;
-        if self.within.is_some() {
-            self.resume = self.within.clone();
+        let known = self.within.iter().rev().find(|(from, _)| *from <= section.cut.end);
+        // A planned end may stand before the first record that there is.
+        if let Some((_, resume)) = known.or(self.within.first()) {
+            self.resume = Some(resume.clone());
         }
         self.counts += section.counts;
         if section.counts.read > 0 {
@@ -133,6 +135,14 @@ impl Lot {
             if let Some(block) = block {
                 strand.codec = codec;
                 strand.push(if open { block.compact(tools) } else { block }, tools);
+            }
+            let is_due = match section.wait {
+                Wait::Size => strand.raw.len() >= RUN,
+                Wait::Block => false,
+                Wait::Over => true,
+            };
+            if is_due {
+                strand.flush(tools);
             }
         }
     }
@@ -178,7 +188,7 @@ impl Lot {
         let (id, upload) = (self.id(), self.upload.take());
         let mut next = Lot::new(&self.partition, self.end, self.planned.drain(..));
         next.line = self.line;
-        next.within = self.within.clone();
+        next.within = std::mem::take(&mut self.within);
         let mut this = std::mem::replace(self, next);
         this.stored.finish(tools);
         this.failed.finish(tools);
@@ -225,12 +235,7 @@ fn last_parts(stored: &mut Strand, failed: &mut Strand, tools: &Tools) -> (Vec<P
 impl Strand {
     fn push(&mut self, block: Block, tools: &mut Tools) {
         match block {
-            Block::Raw(piece) => {
-                self.raw.extend_from_slice(piece.bytes());
-                if self.raw.len() >= RUN {
-                    self.flush(tools);
-                }
-            }
+            Block::Raw(piece) => self.raw.extend_from_slice(piece.bytes()),
             Block::Encoded(piece) => {
                 self.flush(tools);
                 self.frame(piece, tools);
@@ -238,7 +243,7 @@ impl Strand {
         }
     }
 
-    /// Compresses the small blocks that wait.
+    /// Compresses what waits.
     fn flush(&mut self, tools: &mut Tools) {
         if self.raw.is_empty() {
             return;

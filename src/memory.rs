@@ -14,6 +14,7 @@ use crate::cut::Limits;
 use crate::error::{Error, Result};
 use crate::pipeline::Settings;
 use crate::sink::{Framing, Order, Shape};
+use crate::source::Source;
 
 /// Object stores take no smaller parts, so a slot is never counted for less.
 const SLOT: usize = 5 << 20;
@@ -52,6 +53,13 @@ pub struct Needs {
     pub readers: usize,
     /// What readers hold outside of chunks, in bytes.
     pub buffers: usize,
+}
+
+impl Needs {
+    /// Of this source, with so many threads in the pool.
+    pub fn of(source: &dyn Source, workers: usize) -> Self {
+        Needs { workers, readers: source.readers(workers), buffers: source.buffers() }
+    }
 }
 
 impl Plan {
@@ -201,6 +209,15 @@ mod tests {
         let settings = Settings { memory_limit: 48 << 20, ..Settings::default() };
         let plan = Plan::new(&settings, &shape(None, Order::Any), needs(2, 0)).unwrap();
         assert!(plan.limits.batch_bytes as usize * plan.readers <= plan.flow / 4);
+    }
+
+    #[test]
+    fn as_many_files_are_open_as_there_are_slots() {
+        let settings = Settings { memory_limit: 40 << 20, ..Settings::default() };
+        let plan = |part| Plan::new(&settings, &shape(part, Order::Any), needs(3, 0)).unwrap();
+        let (parts, whole) = (plan(Some(1 << 20)), plan(None));
+        assert_eq!(whole.readers, 3, "there is enough for three");
+        assert!(parts.slots < 3 && parts.readers == parts.slots, "{parts:?}");
     }
 
     #[test]

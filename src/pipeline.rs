@@ -236,7 +236,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(pipe: &'a Pipeline<'a>, pool: &'a ThreadPool, marks: &'a dyn Marks) -> Result<Self> {
         let workers = pool.current_num_threads();
-        let needs = Needs { workers, readers: pipe.source.readers(workers), buffers: pipe.source.buffers() };
+        let needs = Needs::of(pipe.source, workers);
         let plan = Plan::new(&pipe.settings, &pipe.sink.shape(), needs)?;
         let budget = Budget::new(plan.flow);
         let freed = budget.clone();

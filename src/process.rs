@@ -19,8 +19,8 @@ use crate::source::Cuts;
 use crate::stage::panicked;
 use crate::transform::{Out, Program, Sample};
 
-/// Sections below this many bytes that neither begin nor end a block are left for the assembler to compress
-/// together: frames of a few KiB are a quarter larger.
+/// Sections below this many bytes that end no block are left for the assembler to compress together: frames of a few KiB
+/// are a quarter larger.
 const SMALL: usize = 64 << 10;
 
 /// A chunk's output.
@@ -30,7 +30,7 @@ pub(crate) struct Processed {
     pub end: u64,
     pub sections: Vec<SectionOut>,
     pub resume: Option<Arc<[u8]>>,
-    pub within: Option<Arc<[u8]>>,
+    pub within: Vec<(u64, Arc<[u8]>)>,
     pub samples: Vec<Sample>,
 }
 
@@ -40,15 +40,27 @@ pub(crate) struct SectionOut {
     pub opened_at: i64,
     pub first_time: Option<i64>,
     pub counts: Counts,
+    pub wait: Wait,
     pub stored: Option<Block>,
     pub failed: Option<Block>,
+}
+
+/// For what pieces that are still to be compressed wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// For enough of them.
+    Size,
+    /// For the end of their block, which comes later.
+    Block,
+    /// For nothing: here it ends.
+    Over,
 }
 
 /// A piece, compressed or still to be compressed.
 pub(crate) enum Block {
     /// Ready for the container.
     Encoded(Piece),
-    /// Too small to compress alone.
+    /// Too small to compress alone, or not a whole block.
     Raw(Piece),
 }
 
@@ -133,7 +145,17 @@ impl<'a> Shop<'a> {
         let mut spans = Vec::with_capacity(chunk.cuts.len() + 1);
         let mut sections = Vec::with_capacity(chunk.cuts.len() + 1);
         for section in chunk.sections() {
-            let span = self.section(&section, &chunk, &mut bench);
+            let wait = wait(&section, &chunk);
+            let begins = chunk.block_begin || !spans.is_empty();
+            let whole = self.cuts == Cuts::Fixed || (wait == Wait::Over && (begins || !chunk.joins));
+            let least = if whole {
+                0
+            } else if chunk.joins {
+                usize::MAX
+            } else {
+                SMALL
+            };
+            let span = self.section(&section, least, &mut bench);
             for (kind, count) in bench.out.rejects.drain(..) {
                 bench.out.counts.kinds.add(kind, count);
             }
@@ -142,6 +164,7 @@ impl<'a> Shop<'a> {
                 opened_at: section.opened_at(),
                 first_time: section.first_time(),
                 counts: std::mem::take(&mut bench.out.counts),
+                wait,
                 stored: None,
                 failed: None,
             });
@@ -154,7 +177,7 @@ impl<'a> Shop<'a> {
             end: chunk.end,
             sections,
             resume: chunk.resume.take(),
-            within: chunk.within.take(),
+            within: std::mem::take(&mut chunk.within),
             samples: std::mem::take(&mut bench.out.samples),
         };
         let lease = std::mem::take(&mut chunk.lease);
@@ -164,15 +187,14 @@ impl<'a> Shop<'a> {
         processed
     }
 
-    fn section(&self, section: &Section<'_>, chunk: &Chunk, bench: &mut Bench) -> [Span; 2] {
+    /// `least`: less output than this is not compressed here.
+    fn section(&self, section: &Section<'_>, least: usize, bench: &mut Bench) -> [Span; 2] {
         let before = (bench.out.stored.len(), bench.out.failed.len());
         self.program.run(section, &mut bench.out);
-        let block_end = chunk.block_end || section.cut().close != Close::Open;
-        let whole = self.cuts == Cuts::Fixed || block_end;
         let Bench { out, encoder, stored, failed } = bench;
         [
-            encode(self.codecs[0], whole, &mut out.stored, before.0, (encoder, stored)),
-            encode(self.codecs[1], whole, &mut out.failed, before.1, (encoder, failed)),
+            encode(self.codecs[0], least, &mut out.stored, before.0, (encoder, stored)),
+            encode(self.codecs[1], least, &mut out.failed, before.1, (encoder, failed)),
         ]
     }
 
@@ -219,10 +241,20 @@ impl Bench {
     }
 }
 
-/// Encodes what stands in `raw` from `from` on. Small parts of a block are passed on as they are.
+/// For what the pieces of a section wait that are not compressed here.
+fn wait(section: &Section<'_>, chunk: &Chunk) -> Wait {
+    match section.cut().close {
+        Close::Open if chunk.block_end => Wait::Over,
+        Close::Open if chunk.joins => Wait::Block,
+        Close::Open => Wait::Size,
+        _ => Wait::Over,
+    }
+}
+
+/// Encodes what stands in `raw` from `from` on; less than `least` bytes are passed on as they are.
 fn encode(
     codec: Codec,
-    whole: bool,
+    least: usize,
     raw: &mut Vec<u8>,
     from: usize,
     tools: (&mut Encoder, &mut Vec<u8>),
@@ -233,7 +265,7 @@ fn encode(
         return Span { from, to: raw.len(), raw_len, raw_crc: 0, raw: false };
     }
     let at = out.len();
-    let small = !whole && raw.len() - from < SMALL;
+    let small = raw.len() - from < least;
     let raw_crc = if small {
         out.extend_from_slice(&raw[from..]);
         0

@@ -5,125 +5,20 @@
 //! Both depend only on the records since the batch's start and on the settings ([`crate::cut`]), never on how
 //! much one `read` returned, so a batch that is done again comes out with the same bytes.
 
+mod partition;
+mod rejection;
 mod side;
 
-use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::budget::Lease;
 use crate::cut::{Close, Cutters, Step};
 use crate::outgoing::{Headers, Pair};
 
+pub use partition::{Identity, Partition, TopicPart};
+pub use rejection::{RejectKind, Rejection};
 pub use side::{Extra, Incoming};
 pub(crate) use side::{Header, Side};
-
-/// One independently ordered stream of a source: a file, a topic-partition, an endpoint. Cheap to clone.
-#[derive(Clone)]
-pub struct Partition(Arc<Identity>);
-
-/// What a [`Partition`] is made of.
-#[derive(Clone, Debug, Default)]
-pub struct Identity {
-    /// The kind of source: `file`, `kafka`, `http`. The first part of every message id.
-    pub source: &'static str,
-    /// The name, unique within the source: a normalised path, `topic-0`, host and path.
-    pub name: String,
-    /// Members of the envelope's `metadata` object that are the same for every record, as JSON text without
-    /// braces: `"path":"data1.json"`.
-    pub metadata: String,
-    /// The metadata member that holds a record's position: `offset`.
-    pub position: &'static str,
-    /// Milliseconds since the epoch that stand for "now" in every batch of this partition, where they do not
-    /// depend on the batch: the persisted start of the run for files. `None`: the time the batch was opened.
-    pub opened_at: Option<i64>,
-    /// Which tenancy of the partition this is: greater than every earlier one in this run; 0 where partitions never
-    /// change hands.
-    pub epoch: u64,
-    /// The partition of a topic that it is, if it is one. Names of its batches then have this and the time of their
-    /// first record in them instead of the name.
-    pub topic: Option<TopicPart>,
-    /// Which pass over its source this is, counted from 0, for partitions that are read in pages again and again. A
-    /// position is then `page << 32 | index`, envelopes tell all three, and each pass has a place of its own in the
-    /// output. `None`: a position is one number.
-    pub cycle: Option<u64>,
-}
-
-/// A partition of a topic as names of batches have it: `{topic}-{partition}-{topic id, 8 hex digits}`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TopicPart {
-    /// The topic's name.
-    pub topic: String,
-    /// The partition's number.
-    pub partition: i32,
-    /// The beginning of the topic's id: one that is created again under the same name has another.
-    pub id: u32,
-}
-
-impl fmt::Display for TopicPart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{:08x}", self.topic, self.partition, self.id)
-    }
-}
-
-impl Partition {
-    /// A partition from its parts.
-    pub fn new(identity: Identity) -> Self {
-        Partition(Arc::new(identity))
-    }
-
-    /// A partition of an embedder's source: `name` must be unique within `source`.
-    pub fn named(source: &'static str, name: impl Into<String>) -> Self {
-        let name = name.into();
-        let metadata = format!("\"name\":{}", serde_json::Value::String(name.clone()));
-        Partition::new(Identity { source, name, metadata, position: "position", ..Identity::default() })
-    }
-
-    /// Its parts.
-    pub fn identity(&self) -> &Identity {
-        &self.0
-    }
-
-    /// The name, unique within the source.
-    pub fn name(&self) -> &str {
-        &self.0.name
-    }
-
-    /// The kind of source.
-    pub fn source(&self) -> &'static str {
-        self.0.source
-    }
-}
-
-impl PartialEq for Partition {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-            || (self.0.epoch == other.0.epoch
-                && self.0.source == other.0.source
-                && self.0.name == other.0.name)
-    }
-}
-
-impl Eq for Partition {}
-
-impl Hash for Partition {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.name.hash(state);
-        self.0.epoch.hash(state);
-    }
-}
-
-impl fmt::Debug for Partition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.0.source, self.0.name)
-    }
-}
-
-impl fmt::Display for Partition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.name)
-    }
-}
 
 /// What the bytes of a record are meant to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,72 +79,6 @@ pub enum Room {
     Full,
 }
 
-/// Why a record is not stored but becomes a dead letter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// Which kind of fault, from a closed list.
-    pub kind: RejectKind,
-    /// What is wrong, for people.
-    pub message: String,
-    /// How many bytes the record has, where only its beginning was kept.
-    pub length: Option<u64>,
-    /// Where in the value, as an RFC 6901 pointer, if known.
-    pub pointer: Option<String>,
-}
-
-impl Rejection {
-    /// A rejection of this kind, with a message for people.
-    pub fn new(kind: RejectKind, message: impl Into<String>) -> Self {
-        Rejection { kind, message: message.into(), length: None, pointer: None }
-    }
-}
-
-/// The closed list of reasons why a record is rejected.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum RejectKind {
-    /// Not one JSON value by RFC 8259.
-    InvalidJson,
-    /// Not UTF-8.
-    InvalidUtf8,
-    /// Longer than `max_record_bytes`.
-    TooLarge,
-    /// The input ended inside the record.
-    Incomplete,
-    /// A transform rejected it.
-    Transform,
-    /// What a transform made of it is not valid, or too large.
-    Output,
-    /// It does not match the schema.
-    Schema,
-}
-
-impl RejectKind {
-    /// Every kind, in order.
-    pub const ALL: [RejectKind; 7] = [
-        RejectKind::InvalidJson,
-        RejectKind::InvalidUtf8,
-        RejectKind::TooLarge,
-        RejectKind::Incomplete,
-        RejectKind::Transform,
-        RejectKind::Output,
-        RejectKind::Schema,
-    ];
-
-    /// The name that dead letters and metrics carry.
-    pub fn name(self) -> &'static str {
-        match self {
-            RejectKind::InvalidJson => "invalid_json",
-            RejectKind::InvalidUtf8 => "invalid_utf8",
-            RejectKind::TooLarge => "too_large",
-            RejectKind::Incomplete => "incomplete",
-            RejectKind::Transform => "transform",
-            RejectKind::Output => "output",
-            RejectKind::Schema => "schema",
-        }
-    }
-}
-
 /// Consecutive records of one partition as read. The unit of transport and of work in the pool.
 ///
 /// An embedder's reader needs [`Chunk::start`], [`Chunk::push`] and [`Chunk::set_end`]. Buffers keep their
@@ -274,12 +103,15 @@ pub struct Chunk {
     pub(crate) end_line: u64,
     /// `opened_at` of the batch that this chunk begins in.
     pub(crate) opened_at: i64,
-    /// Whether the last record ends a compressed block.
+    /// Whether the first record begins a compressed block, and whether the last one ends one.
+    pub(crate) block_begin: bool,
     pub(crate) block_end: bool,
+    /// Whether what is compressed does not depend on where chunks end: parts of a block then wait for its end.
+    pub(crate) joins: bool,
     /// What the source needs to go on from `end`, for sources whose positions alone do not tell.
     pub(crate) resume: Option<Arc<[u8]>>,
-    /// The same for every position before `end`, where batches may end, too.
-    pub(crate) within: Option<Arc<[u8]>>,
+    /// The same for positions before `end`, where batches may end, too: for those from the given one on, ascending.
+    pub(crate) within: Vec<(u64, Arc<[u8]>)>,
     /// What the reader knows of partitions, not only of this one: where it stands, and where they end for now.
     pub(crate) readable: Vec<(Partition, u64, u64)>,
     pub(crate) lease: Lease,
@@ -294,6 +126,7 @@ impl Chunk {
         self.start = position;
         self.end = position;
         self.opened_at = self.cutters.begin(partition);
+        self.block_begin = self.cutters.current().is_block_begin();
     }
 
     /// Positions of the first and of the last record.
@@ -371,7 +204,9 @@ impl Chunk {
         // Not the buffer's length: a file's reader has more in it than it has marked.
         let filled = self.entries.last().map_or(0, |last| u64::from(last.at) + u64::from(last.len));
         let filled = filled + self.side.bytes.len() as u64;
-        let bytes = used.max(filled);
+        // Positions that count pages count no bytes.
+        let paged = self.partition.as_ref().is_some_and(|partition| partition.identity().cycle.is_some());
+        let bytes = if paged { filled } else { used.max(filled) };
         if bytes >= limits.block_bytes || u64::from(entry) >= limits.block_records {
             Room::Full
         } else {
@@ -384,6 +219,12 @@ impl Chunk {
     pub(crate) fn close_block(&mut self) {
         self.cutters.current().close_block();
         self.block_end = true;
+    }
+
+    /// Lets this chunk end anywhere without a difference to what is compressed. For readers whose chunks seldom end within
+    /// a block: parts of blocks are compressed by the assembler.
+    pub(crate) fn join_blocks(&mut self) {
+        self.joins = true;
     }
 
     /// Rejects the last pushed record: the reader itself found the fault.
@@ -411,10 +252,11 @@ impl Chunk {
         self.resume = Some(resume);
     }
 
-    /// What the source needs to go on from any position in this chunk, its end included: batches may end there. A
-    /// source that cannot tell that for all of them ends the chunk.
+    /// What the source needs to go on from any position in this chunk from where it now ends, until it is told anew:
+    /// batches may end there. A source that cannot tell that for all of them ends the chunk.
     pub fn set_resume_within(&mut self, resume: Arc<[u8]>) {
-        (self.resume, self.within) = (Some(resume.clone()), Some(resume));
+        self.resume = Some(resume.clone());
+        self.within.push((self.end, resume));
     }
 
     /// What the records are meant to be; JSON unless told otherwise.
@@ -452,8 +294,9 @@ impl Chunk {
         self.cuts.clear();
         self.faults.clear();
         (self.start, self.end, self.line, self.end_line) = (0, 0, 0, 0);
-        self.block_end = false;
-        (self.resume, self.within) = (None, None);
+        (self.block_begin, self.block_end, self.joins) = (false, false, false);
+        self.resume = None;
+        self.within.clear();
     }
 
     /// The parts of this chunk that belong to different batches, in order.

@@ -18,6 +18,8 @@ pub struct Summary {
     pub records_stored: u64,
     /// Records rejected.
     pub records_rejected: u64,
+    /// Records that were rejected before it, by the interrupted run that it went on with.
+    pub rejected_earlier: u64,
     /// Records rejected by kind: the name of [`crate::RejectKind`] and how many.
     pub rejected: BTreeMap<String, u64>,
     /// Bytes read from the inputs as they stand there (compressed, if they are).
@@ -102,6 +104,11 @@ impl Summary {
         self
     }
 
+    /// Whether records were rejected, by this run or the interrupted one that it went on with.
+    pub fn any_rejected(&self) -> bool {
+        self.records_rejected + self.rejected_earlier > 0
+    }
+
     /// One JSON object, without a line break.
     pub fn json(&self) -> String {
         // Every map here has keys that are texts, the only thing that could fail.
@@ -170,7 +177,16 @@ impl Summary {
         format!(" ({})", reasons.join(", "))
     }
 
+    fn letters(&self) -> String {
+        let place = self.dead_letters.as_ref();
+        place.map_or_else(String::new, |place| format!(", kept in {}", printable(place)))
+    }
+
     fn rejections(&self, out: &mut String) {
+        if self.rejected_earlier > 0 {
+            let (earlier, place) = (records(self.rejected_earlier), self.letters());
+            let _ = writeln!(out, "{:<9} {earlier} before the run was interrupted{place}", "rejected");
+        }
         if self.records_rejected == 0 {
             // A run that would not go on with a rejected record stored none of its chunk.
             for sample in &self.samples {
@@ -187,9 +203,8 @@ impl Summary {
         let kinds: Vec<String> =
             self.rejected.iter().map(|(kind, times)| format!("{kind} {}", count(*times))).collect();
         let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
-        let place = self.dead_letters.as_ref();
-        let place = place.map_or_else(String::new, |place| format!(", kept in {}", printable(place)));
-        let _ = writeln!(out, "{:<9} {}{kinds}{place}", "rejected", records(self.records_rejected));
+        let all = records(self.records_rejected);
+        let _ = writeln!(out, "{:<9} {all}{kinds}{}", "rejected", self.letters());
         for sample in &self.samples {
             let _ = writeln!(out, "{:<9} {}: {}", "", printable(&sample.place), printable(&sample.reason));
         }
@@ -302,6 +317,15 @@ rejected  4 records (invalid_json 3, too_large 1), kept in out/failed
           … and 3 more
 ";
         assert_eq!(example().text(), expected);
+    }
+
+    #[test]
+    fn what_was_rejected_before_an_interruption_is_told_too() {
+        let told = "rejected  7 records before the run was interrupted, kept in out/failed\n";
+        let both = Summary { rejected_earlier: 7, ..example() };
+        assert!(both.text().contains(&format!("{told}rejected  4 records (")), "{}", both.text());
+        let earlier = Summary { records_rejected: 0, samples: Vec::new(), ..both };
+        assert!(earlier.any_rejected() && earlier.text().ends_with(told), "{}", earlier.text());
     }
 
     #[test]

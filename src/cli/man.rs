@@ -12,7 +12,7 @@ pub fn page() -> String {
     let mut out = format!(
         ".TH PIPELINE 1 \"\" \"pipeline {}\" \"User Commands\"\n.SH NAME\npipeline \\- {}\n.SH SYNOPSIS\n{}\n",
         env!("CARGO_PKG_VERSION"),
-        escape("moves JSON records from files and Kafka to directories, files, Kafka and stdout"),
+        escape("moves JSON records from files, Kafka and HTTP to directories, files, S3, Kafka and stdout"),
         escape(USAGE),
     );
     let _ = writeln!(out, ".SH DESCRIPTION\n{}", escape(ABOUT));

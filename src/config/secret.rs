@@ -100,6 +100,27 @@ impl Secret {
 /// What is printed instead of a secret.
 pub const HIDDEN: &str = "***";
 
+/// A setting that may hold what nobody must read, as it is printed: `name=value` as `name=***` where the name sounds like
+/// a secret, and the same of the parameters of a URL.
+pub fn masked(text: &str) -> String {
+    const WORDS: [&str; 9] =
+        ["auth", "cookie", "credential", "key", "pass", "secret", "session", "signature", "token"];
+    let (before, query) = match text.split_once('?') {
+        Some((before, query)) if text.contains("://") => (format!("{before}?"), query),
+        _ if text.contains("://") => return text.into(),
+        _ => (String::new(), text),
+    };
+    let one = |pair: &str| match pair.split_once('=') {
+        Some((name, _)) if WORDS.iter().any(|word| name.to_ascii_lowercase().contains(word)) => {
+            format!("{name}={HIDDEN}")
+        }
+        _ => pair.to_owned(),
+    };
+    let pairs: Vec<String> =
+        if before.is_empty() { vec![one(query)] } else { query.split('&').map(one).collect() };
+    before + &pairs.join("&")
+}
+
 /// A text without its last newline: editors add one to files.
 pub fn without_newline(text: &str) -> &str {
     text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line))
@@ -149,6 +170,20 @@ mod tests {
             },
         });
         secret.map(|secret| secret.expose().expect("it is loaded").to_owned())
+    }
+
+    #[test]
+    fn what_sounds_like_a_secret_is_masked() {
+        for (text, expected) in [
+            ("X-Api-Key=abc=", "X-Api-Key=***"),
+            ("Authorization=Bearer x", "Authorization=***"),
+            ("X-Team=data&token=1", "X-Team=data&token=1"),
+            ("https://a/b?x=1&access_token=t&y", "https://a/b?x=1&access_token=***&y"),
+            ("https://a/token=b", "https://a/token=b"),
+            ("api_key=", "api_key=***"),
+        ] {
+            assert_eq!(masked(text), expected);
+        }
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::fmt::Write;
 
 use super::key::{Default, KEYS, Key, SWITCHED, Shape};
 use super::resolve::Resolved;
+use super::secret::masked;
 use super::setting::{Origin, Value};
 
 /// The effective configuration as TOML that says the same when it is fed back; each line with where its value
 /// came from. Lines of keys without a value are comments. Of secrets only where they are is shown, and `***` if
-/// that is here.
+/// that is here; the same for what sounds like one in URLs, headers and parameters.
 pub fn effective(resolved: &Resolved) -> String {
     let mut out = String::new();
     let mut section = "";
@@ -75,7 +76,9 @@ fn begin_section(
 
 /// A value as TOML.
 fn literal(key: &Key, value: &Value) -> String {
-    let quoted = |text: &str| toml::Value::String(text.into()).to_string();
+    // Its URLs, headers and parameters may hold what the server takes for a password.
+    let shown = |text: &str| if key.section == "http" { masked(text) } else { text.into() };
+    let quoted = |text: &str| toml::Value::String(shown(text)).to_string();
     match value {
         Value::List(texts) => {
             let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();

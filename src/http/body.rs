@@ -1,6 +1,7 @@
 //! The body of an answer as it comes: unpacked, never longer than allowed, never slower than a trickle.
 
 use std::io::Read;
+use std::ops::Range;
 use std::time::Instant;
 
 use ureq::BodyReader;
@@ -20,15 +21,23 @@ const READS: usize = 64;
 pub struct Body {
     what: String,
     reader: BodyReader<'static>,
-    decoder: Option<Decoder>,
-    buffer: Box<[u8]>,
-    /// What of the buffer is not unpacked yet.
-    rest: std::ops::Range<usize>,
+    packed: Option<Box<Packed>>,
     received: u64,
     unpacked: u64,
     limit: u64,
     pace: Pace,
     over: bool,
+}
+
+/// What a packed body needs besides.
+struct Packed {
+    decoder: Decoder,
+    buffer: Box<[u8]>,
+    /// What of the buffer is not unpacked yet.
+    rest: Range<usize>,
+    /// What was unpacked, and how much of it the caller has.
+    out: Vec<u8>,
+    given: usize,
 }
 
 /// What a [`Body`] may be.
@@ -45,8 +54,8 @@ pub struct Bounds {
 /// What came of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Got {
-    /// The buffer grew.
-    Bytes,
+    /// So many bytes.
+    Bytes(usize),
     /// Nothing yet.
     Idle,
     /// This is all of it.
@@ -79,9 +88,7 @@ impl Body {
         Ok(Body {
             what: what.to_owned(),
             reader,
-            decoder: packing.map(|packing| Decoder::new(packing, bounds.window)),
-            buffer: vec![0; PIECE].into(),
-            rest: 0..0,
+            packed: packing.map(|packing| Box::new(Packed::new(packing, bounds.window))),
             received: 0,
             unpacked: 0,
             limit: bounds.length,
@@ -95,79 +102,100 @@ impl Body {
         self.received
     }
 
-    /// Appends to `out` what its spare capacity takes at most; there must be some. Blocks for as long as one read of a
-    /// socket may take.
+    /// Reads into `out`, which must not be empty. Blocks for as long as one read of a socket may take.
     ///
     /// # Errors
     /// What keeps the rest from being read.
-    pub fn read(&mut self, out: &mut Vec<u8>) -> Result<Got> {
-        let before = out.len();
-        let got = match self.decoder.take() {
-            None => self.plain(out),
-            Some(mut decoder) => {
-                let got = self.unpack(&mut decoder, out);
-                self.decoder = Some(decoder);
-                got
+    pub fn read(&mut self, out: &mut [u8]) -> Result<Got> {
+        let got = match self.packed.take() {
+            None => match self.receive(out)? {
+                0 => Got::End,
+                count => Got::Bytes(count),
+            },
+            Some(mut packed) => {
+                let got = self.unpack(&mut packed, out);
+                self.packed = Some(packed);
+                got?
             }
-        }?;
-        self.unpacked += (out.len() - before) as u64;
+        };
+        if let Got::Bytes(count) = got {
+            self.unpacked += count as u64;
+        }
         if self.unpacked > self.limit {
             return Err(self.wrong(Fault::TooLong(self.limit)));
         }
         Ok(got)
     }
 
-    fn plain(&mut self, out: &mut Vec<u8>) -> Result<Got> {
-        if self.rest.is_empty() && !self.receive()? {
-            return Ok(Got::End);
-        }
-        let count = self.rest.len().min(out.capacity() - out.len());
-        out.extend_from_slice(&self.buffer[self.rest.start..self.rest.start + count]);
-        self.rest.start += count;
-        Ok(Got::Bytes)
-    }
-
-    fn unpack(&mut self, decoder: &mut Decoder, out: &mut Vec<u8>) -> Result<Got> {
-        let before = out.len();
+    fn unpack(&mut self, packed: &mut Packed, out: &mut [u8]) -> Result<Got> {
         for _ in 0..READS {
-            let input = &self.buffer[self.rest.clone()];
-            let used = decoder.decode(input, out).map_err(|why| self.wrong(Fault::Damaged(why)))?;
-            self.rest.start += used;
-            if out.len() > before {
-                return Ok(Got::Bytes);
+            let count = packed.give(out);
+            if count > 0 {
+                return Ok(Got::Bytes(count));
             }
-            if used > 0 && !self.rest.is_empty() {
+            let used = packed.decode().map_err(|why| self.wrong(Fault::Damaged(why)))?;
+            if !packed.out.is_empty() || (used > 0 && !packed.rest.is_empty()) {
                 continue;
             }
-            if !self.rest.is_empty() {
+            if !packed.rest.is_empty() {
                 return Err(self.wrong(Fault::Damaged("it makes no sense".into())));
             }
-            if !self.receive()? {
-                decoder.finish().map_err(|why| self.wrong(Fault::Cut(why)))?;
+            packed.rest = 0..self.receive(&mut packed.buffer)?;
+            if packed.rest.is_empty() {
+                packed.decoder.finish().map_err(|why| self.wrong(Fault::Cut(why)))?;
                 return Ok(Got::End);
             }
         }
         Ok(Got::Idle)
     }
 
-    /// Fills the buffer; `false` if there is nothing more.
-    fn receive(&mut self) -> Result<bool> {
+    /// Reads what comes; 0 if there is nothing more.
+    fn receive(&mut self, out: &mut [u8]) -> Result<usize> {
         if self.over {
-            return Ok(false);
+            return Ok(0);
         }
         let begun = Instant::now();
-        let read = self.reader.read(&mut self.buffer);
+        let read = self.reader.read(out);
         let count = read.map_err(|error| self.wrong(Fault::Cut(error.to_string())))?;
-        self.rest = 0..count;
         self.received += count as u64;
         self.over = count == 0;
         if !self.over && !self.pace.keeps(count as u64, begun.elapsed()) {
             return Err(self.wrong(Fault::Slow));
         }
-        Ok(!self.over)
+        Ok(count)
     }
 
     fn wrong(&self, fault: Fault) -> Error {
         Error::Body { what: self.what.clone(), fault }
+    }
+}
+
+impl Packed {
+    fn new(packing: Packing, window: u64) -> Self {
+        Packed {
+            decoder: Decoder::new(packing, window),
+            buffer: vec![0; PIECE].into(),
+            rest: 0..0,
+            out: Vec::with_capacity(PIECE),
+            given: 0,
+        }
+    }
+
+    /// Unpacks until there is something, or more must come; says how much of the buffer that took.
+    fn decode(&mut self) -> std::result::Result<usize, String> {
+        self.out.clear();
+        self.given = 0;
+        let used = self.decoder.decode(&self.buffer[self.rest.clone()], &mut self.out)?;
+        self.rest.start += used;
+        Ok(used)
+    }
+
+    /// Gives of what was unpacked as much as `out` takes.
+    fn give(&mut self, out: &mut [u8]) -> usize {
+        let rest = &self.out[self.given..];
+        let count = rest.len().min(out.len());
+        out[..count].copy_from_slice(&rest[..count]);
+        self.given += count;
+        count
     }
 }

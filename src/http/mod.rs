@@ -164,26 +164,12 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] if certificates cannot be read, or something cannot be sent.
     pub fn new(options: Options, stop: &Stop, services: &Services) -> Result<Self> {
-        let limit = Some(options.timeout);
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(concat!("pipeline/", env!("CARGO_PKG_VERSION")))
-            .accept("")
-            .accept_encoding("")
-            .proxy(None)
-            .timeout_resolve(limit)
-            .timeout_connect(limit)
-            .timeout_send_request(limit)
-            .timeout_recv_response(limit)
-            .timeout_per_read(limit)
-            .timeout_per_write(limit);
+        let config = crate::agent::settings(options.timeout).proxy(None);
         let config = match &options.tls {
             Some(tls) => config.tls_config(crate::tls::config(&files(tls)).map_err(Error::Config)?),
             None => config,
         };
-        let agent = config.build().new_agent();
+        let agent = crate::agent::agent(config);
         // Readers stop at a drain: nothing that they wait for matters any more.
         let ending = agent.clone();
         stop.on_change(move || ending.clone().shutdown());

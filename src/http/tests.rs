@@ -40,11 +40,12 @@ fn get(client: &Client, at: &str) -> Result<String> {
 }
 
 fn read(mut body: Body) -> Result<String> {
-    let mut out = Vec::new();
+    let (mut out, mut piece) = (Vec::new(), [0; 100]);
     loop {
-        out.reserve(100);
-        if body.read(&mut out)? == Got::End {
-            return Ok(String::from_utf8(out).unwrap());
+        match body.read(&mut piece)? {
+            Got::Bytes(count) => out.extend_from_slice(&piece[..count]),
+            Got::Idle => {}
+            Got::End => return Ok(String::from_utf8(out).unwrap()),
         }
     }
 }

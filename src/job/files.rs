@@ -36,6 +36,7 @@ impl Job<'_> {
             return Err(Error::Usage(format!("inputs {one} and {other} would be stored under one name")));
         }
         self.check_lengths(&inputs)?;
+        self.check_memory(&source)?;
         let sink = self.sink(&namer)?;
         let remember = Remember {
             state: self.state_home()?,
@@ -64,6 +65,7 @@ impl Job<'_> {
             marks,
             consumed,
             extent: Extent::Open,
+            rejected: memory.rejected(),
             tend: &|| memory.tend(),
         }))
     }

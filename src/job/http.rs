@@ -136,6 +136,7 @@ impl Job<'_> {
             marks,
             consumed,
             extent: Extent::Open,
+            rejected: past.rejected,
             tend: &|| past.tend(),
         });
         Ok(if self.config.http.poll.is_some() { done.endless() } else { done })
@@ -177,7 +178,7 @@ impl Job<'_> {
         let all = || names.iter().map(String::as_str);
         let Some(home) = self.state_home()?.filter(|_| !names.is_empty()) else {
             check_stateless(leftovers.as_ref(), names, fresh)?;
-            return Ok(Past { state: None, started_at: now, unfinished: false });
+            return Ok(Past { state: None, started_at: now, unfinished: false, rejected: 0 });
         };
         let queries = Arc::new(Queries::new(&self.config.http, endpoints));
         let state = State::open(StateOptions {
@@ -196,16 +197,18 @@ impl Job<'_> {
         let outcome = state.outcome(all())?;
         let (again, unfinished) = self.passes(&state, names, fresh, now)?;
         state.begin_again(all(), &outcome, &again)?;
-        if let Outcome::Resume(resume) = &outcome
-            && resume.open > 0
-        {
-            log::info!(
-                "going on where the last run stopped: {} endpoints begun, {} new",
-                resume.open,
-                resume.new
-            );
-        }
-        Ok(Past { started_at: state.started_at(), state: Some(Arc::new(state)), unfinished })
+        let rejected = match &outcome {
+            Outcome::Resume(resume) => {
+                if resume.open > 0 {
+                    let (open, new) = (resume.open, resume.new);
+                    log::info!("going on where the last run stopped: {open} endpoints begun, {new} new");
+                }
+                resume.rejected
+            }
+            Outcome::NothingToDo { rejected } if unfinished => *rejected,
+            Outcome::NothingToDo { .. } | Outcome::Begin => 0,
+        };
+        Ok(Past { started_at: state.started_at(), state: Some(Arc::new(state)), unfinished, rejected })
     }
 
     /// The endpoints that begin another pass now, and whether those that are at their end are left alone.
@@ -252,6 +255,8 @@ struct Past {
     state: Option<Arc<State>>,
     started_at: i64,
     unfinished: bool,
+    /// Records that the interrupted run rejected.
+    rejected: u64,
 }
 
 impl Past {

@@ -28,6 +28,7 @@ impl Job<'_> {
     /// Topics in.
     pub(super) fn run_kafka(&self) -> Result<Done> {
         let source = KafkaSource::new(self.cluster()?, self.kafka_options()?)?;
+        self.check_memory(&source)?;
         source.reach()?;
         if let Some(group) = source.group() {
             log::info!("group {}", group.settings().group);
@@ -48,6 +49,7 @@ impl Job<'_> {
             marks,
             consumed,
             extent,
+            rejected: 0,
             tend: &|| {},
         });
         Ok(if endless { done.endless() } else { done })

@@ -91,6 +91,14 @@ impl Memory {
         }
     }
 
+    /// How many records were rejected by the interrupted run that this one goes on with.
+    pub(super) fn rejected(&self) -> u64 {
+        match &self.state {
+            Some((_, Outcome::Resume(resume))) => resume.rejected,
+            _ => 0,
+        }
+    }
+
     /// Makes the run's start durable, and deletes what a fresh run replaces.
     pub(super) fn begin(&self) -> Result<()> {
         if let Some((state, outcome)) = &self.state {

@@ -157,6 +157,8 @@ struct Parts<'a> {
     consumed: Arc<AtomicU64>,
     /// What progress is shown over.
     extent: Extent,
+    /// Records that were rejected by the interrupted run that it goes on with.
+    rejected: u64,
     /// Called now and then while it goes on.
     tend: &'a (dyn Fn() + Sync),
 }
@@ -215,7 +217,8 @@ impl Job<'_> {
         let mut summary = reporter.summary(metrics, outcome);
         let stored = self.mode == Mode::Store && self.is_visible(&result);
         summary.output = stored.then(|| self.place());
-        summary.dead_letters = self.dead_letters(summary.records_rejected);
+        summary.rejected_earlier = parts.rejected;
+        summary.dead_letters = self.dead_letters(summary.records_rejected + summary.rejected_earlier);
         Done { summary: Some(summary), error: result.err() }
     }
 

@@ -8,15 +8,39 @@ use super::{Job, Mode};
 use crate::codec::Codec;
 use crate::config::Place;
 use crate::error::{Error, Result};
-use crate::sink::Sink;
-use crate::sink::dir::{DirOptions, DirSink, Fsync};
+use crate::memory::{Needs, Plan};
+use crate::sink::dir::{DirOptions, DirSink, Fsync, PART};
 use crate::sink::key::Namer;
 use crate::sink::stream::{FileOptions as FileTo, FileSink, StdoutSink, WithDeadLetters};
+use crate::sink::{Order, Shape, Sink};
+use crate::source::Source;
 
 /// Threads that store files: they mostly wait for the disk.
 const WRITERS: usize = 4;
 
 impl Job<'_> {
+    /// Refuses a `memory_limit` that is too small for this source and the output. The engine would too, but then
+    /// directories are made, and the state is there.
+    pub(super) fn check_memory(&self, source: &dyn Source) -> Result<()> {
+        let settings = self.settings();
+        Plan::new(&settings, &self.shape(), Needs::of(source, settings.workers)).map(drop)
+    }
+
+    /// What of the sink's shape is known before there is one, and decides how much memory it takes.
+    fn shape(&self) -> Shape {
+        let any = |writers, part| Shape { writers, part: Some(part), order: Order::Any, ..Shape::default() };
+        match &self.config.output.to {
+            Place::Dir(_) if self.mode == Mode::Store => any(WRITERS, PART),
+            #[cfg(feature = "s3")]
+            Place::S3 { .. } if self.mode == Mode::Store => {
+                let s3 = &self.config.s3;
+                any(s3.concurrency, usize::try_from(s3.part_size).unwrap_or(usize::MAX))
+            }
+            Place::Kafka(_) if self.mode == Mode::Store => Shape::default(),
+            _ => Shape { order: Order::Total, ..Shape::default() },
+        }
+    }
+
     /// The sink of a job that needs no brokers, or only to write to.
     pub(super) fn sink(&self, namer: &Namer) -> Result<Box<dyn Sink>> {
         #[cfg(feature = "kafka")]

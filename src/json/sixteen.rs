@@ -75,6 +75,44 @@ pub(super) fn find(
     rest.iter().position(|byte| is(*byte)).map(|offset| at + offset)
 }
 
+/// How many bytes [`structure`] looks at.
+pub(super) type SixtyFour = [u8; 64];
+
+/// Where quotes, backslashes and brackets of all kinds stand in sixty-four bytes.
+pub(super) struct Structure {
+    pub quotes: u64,
+    pub slashes: u64,
+    pub opening: u64,
+    pub closing: u64,
+}
+
+/// Quotes, backslashes and brackets, each with masks of their own.
+#[inline(always)]
+pub(super) fn structure(bytes: &SixtyFour) -> Structure {
+    let mut found = Structure { quotes: 0, slashes: 0, opening: 0, closing: 0 };
+    let (blocks, _) = bytes.as_chunks::<16>();
+    for (index, block) in blocks.iter().enumerate() {
+        let bytes = u8x16::new(*block);
+        let folded = bytes | u8x16::splat(0x20);
+        let mask = |found: u8x16| u64::from(found.to_bitmask()) << (16 * index);
+        found.quotes |= mask(bytes.simd_eq(u8x16::splat(b'"')));
+        found.slashes |= mask(bytes.simd_eq(u8x16::splat(b'\\')));
+        found.opening |= mask(folded.simd_eq(u8x16::splat(b'{')));
+        found.closing |= mask(folded.simd_eq(u8x16::splat(b'}')));
+    }
+    found
+}
+
+/// Each bit says whether the bits up to it, itself included, are odd in number: with quotes, whether a byte stands in a
+/// string or begins one.
+#[inline(always)]
+pub(super) fn odd(mut bits: u64) -> u64 {
+    for step in [1, 2, 4, 8, 16, 32] {
+        bits ^= bits << step;
+    }
+    bits
+}
+
 /// Bytes that are equal.
 #[inline(always)]
 pub(super) fn same(bytes: &Sixteen, others: &Sixteen) -> u32 {
@@ -104,6 +142,30 @@ mod tests {
                 assert_eq!(feeds(&four), u64::from(byte == b'\n') << (3 * at), "{byte} at {at}");
                 assert_eq!(same(&bytes, b"a1b2c3d4e5f6g7h8") | 1 << at, 0xffff, "{byte} at {at}");
             }
+        }
+    }
+
+    #[test]
+    fn structure_has_each_byte_where_it_stands() {
+        for byte in 0..=255u8 {
+            for at in 0..64 {
+                let mut bytes = [b'a'; 64];
+                bytes[at] = byte;
+                let found = structure(&bytes);
+                let bit = |of: &[u8]| u64::from(of.contains(&byte)) << at;
+                assert_eq!(found.quotes, bit(b"\""), "{byte} at {at}");
+                assert_eq!(found.slashes, bit(b"\\"), "{byte} at {at}");
+                assert_eq!(found.opening, bit(b"{["), "{byte} at {at}");
+                assert_eq!(found.closing, bit(b"}]"), "{byte} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn bits_are_counted_up_to_each() {
+        for bits in [0u64, 1, 0b1001_0110, 1 << 63, u64::MAX, 0x9E37_79B9_7F4A_7C15] {
+            let one = |at: u32| u64::from((bits & (u64::MAX >> (63 - at))).count_ones() % 2) << at;
+            assert_eq!(odd(bits), (0..64).map(one).sum::<u64>(), "{bits:x}");
         }
     }
 }

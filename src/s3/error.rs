@@ -273,7 +273,11 @@ impl fmt::Display for Error {
         match self {
             Error::Config(text) => f.write_str(text),
             Error::Credentials { why, .. } => write!(f, "no credentials: {why}"),
-            Error::Transport { what, source } => write!(f, "{what}: {}", Plain(source)),
+            Error::Transport { what, source } => {
+                write!(f, "{what}: {}", Plain(source))?;
+                let advice = unencrypted(what, source).then_some("; does it want https? See s3.endpoint");
+                f.write_str(advice.unwrap_or_default())
+            }
             Error::Occupied { what, how } => write!(
                 f,
                 "{what}: another object is there already ({how}); two runs write to one place, or its settings changed"
@@ -293,6 +297,18 @@ impl fmt::Display for Error {
             }
         }
     }
+}
+
+/// Whether it may be that a service which wants TLS was asked without. It answers with an alert that is no HTTP, or
+/// hangs up without a word.
+fn unencrypted(what: &Subject, source: &ureq::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let silent = match source {
+        ureq::Error::Io(error) => matches!(error.kind(), ConnectionAborted | ConnectionReset | UnexpectedEof),
+        ureq::Error::Protocol(_) => true,
+        _ => false,
+    };
+    silent && what.service.starts_with("http://")
 }
 
 /// What happened on the way, in words.
@@ -362,6 +378,22 @@ mod tests {
         let error = refused(301, "", &[("x-amz-bucket-region", "us-west-2")]);
         assert!(error.to_string().contains("the bucket is in region us-west-2, not eu-west-1"), "{error}");
         assert_eq!(error.retry(), Retry::Permanent);
+    }
+
+    #[test]
+    fn a_service_that_hangs_up_without_a_word_may_want_tls() {
+        let told = |service: &str, kind| {
+            let what = Box::new(Subject { service: service.into(), ..*what() });
+            let source = Box::new(ureq::Error::Io(std::io::Error::new(kind, "Peer disconnected")));
+            Error::Transport { what, source }.to_string()
+        };
+        let disconnected = std::io::ErrorKind::UnexpectedEof;
+        assert_eq!(
+            told("http://h", disconnected),
+            "cannot PUT s3://b/k at http://h: Peer disconnected; does it want https? See s3.endpoint"
+        );
+        assert!(told("https://h", disconnected).ends_with("Peer disconnected"));
+        assert!(told("http://h", std::io::ErrorKind::HostUnreachable).ends_with("Peer disconnected"));
     }
 
     #[test]

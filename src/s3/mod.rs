@@ -164,20 +164,7 @@ impl Bucket {
     /// # Errors
     /// [`Error::Config`] if certificates cannot be read.
     pub fn new(options: Options) -> Result<Self> {
-        let limit = Some(options.timeout);
-        let mut config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(concat!("pipeline/", env!("CARGO_PKG_VERSION")))
-            .accept("")
-            .accept_encoding("")
-            .timeout_resolve(limit)
-            .timeout_connect(limit)
-            .timeout_send_request(limit)
-            .timeout_recv_response(limit)
-            .timeout_per_read(limit)
-            .timeout_per_write(limit)
+        let mut config = crate::agent::settings(options.timeout)
             .max_idle_connections(options.connections)
             .max_idle_connections_per_host(options.connections);
         if options.endpoint.is_encrypted() {
@@ -185,7 +172,7 @@ impl Bucket {
         }
         let Options { endpoint, credentials, services, .. } = options;
         credentials.count_into(&services);
-        Ok(Bucket { agent: config.build().new_agent(), endpoint, credentials, services })
+        Ok(Bucket { agent: crate::agent::agent(config), endpoint, credentials, services })
     }
 
     /// Where it is.

@@ -131,7 +131,9 @@ impl State {
         Ok(match resume.new == names.len() {
             true => Outcome::Begin,
             false if resume.done == names.len() => Outcome::NothingToDo { rejected },
-            false => Outcome::Resume(resume),
+            // Those of a run that came to its end were told by it.
+            false if record.run.finished => Outcome::Resume(resume),
+            false => Outcome::Resume(Resume { rejected, ..resume }),
         })
     }
 

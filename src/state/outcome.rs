@@ -31,6 +31,8 @@ pub struct Resume {
     pub new: usize,
     /// Inputs that were stored to their end and have grown.
     pub grown: Vec<String>,
+    /// Records of them that were rejected by the run that this one goes on with.
+    pub rejected: u64,
 }
 
 /// Refuses a state of another output or source.

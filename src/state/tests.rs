@@ -129,7 +129,7 @@ fn marks_come_back() {
     state.store(&mut [mark("a", 40, false)], &mut Vec::new()).unwrap();
     drop(state);
     let (state, outcome) = bench.run(2000, &["a", "b"]);
-    assert_eq!(outcome, Outcome::Resume(Resume { done: 0, open: 1, new: 1, grown: vec![] }));
+    assert_eq!(outcome, Outcome::Resume(Resume { open: 1, new: 1, rejected: 2, ..Resume::default() }));
     assert_eq!(state.load("a").unwrap(), Some(mark("a", 40, false)));
     assert_eq!(state.load("b").unwrap(), None);
     let remembered = state.partition("a").unwrap();
@@ -172,7 +172,7 @@ fn a_grown_input_goes_on_with_a_new_start_that_a_crash_does_not_change() {
     assert_eq!((state.started_at_of("a"), state.started_at_of("b")), (2000, 1000));
     drop(state);
     let (state, outcome) = bench.run(3000, &["a", "b"]);
-    assert_eq!(outcome, Outcome::Resume(Resume { done: 1, open: 1, ..Resume::default() }));
+    assert_eq!(outcome, Outcome::Resume(Resume { done: 1, open: 1, rejected: 4, ..Resume::default() }));
     assert_eq!((state.started_at_of("a"), state.started_at_of("b")), (2000, 1000));
     assert_eq!(state.load("a").unwrap().unwrap().watermark, 100);
 }
@@ -435,7 +435,7 @@ fn what_is_planned_is_remembered_before_anything_is_done_and_its_objects_stay() 
     bench.object(object);
     let state = State::open(paged(&bench, 2000)).unwrap();
     let outcome = state.outcome(["a"]).unwrap();
-    assert_eq!(outcome, Outcome::Resume(Resume { open: 1, ..Resume::default() }));
+    assert_eq!(outcome, Outcome::Resume(Resume { open: 1, rejected: 2, ..Resume::default() }));
     state.begin(["a"], &outcome).unwrap();
     assert_eq!(state.load("a").unwrap().unwrap().plan, mark("a", 0, false).plan);
     assert!(bench.has(object));

@@ -344,10 +344,22 @@ fn what_is_known_to_be_no_text_is_said_at_once() {
 
 #[test]
 fn a_memory_limit_that_is_too_small_is_refused_with_the_arithmetic() {
-    let dir = with("a.json", "1\n");
-    run(dir.path(), &["a.json", "--set", "processing.memory_limit=1MiB"])
-        .exits(2)
-        .says("memory_limit is 1024 KiB, but at least ")
-        .says(" KiB are needed: 512 for reading, ");
-    assert!(out(&dir).keys().all(|name| !name.starts_with("processed")));
+    let outputs: [&[&str]; 5] = [
+        &[],
+        &["-o", "x.ndjson", "--dead-letter", "letters"],
+        &["-o", "-", "--state", "kept"],
+        &["-o", "s3://bucket", "--set", "s3.endpoint=http://127.0.0.1:1"],
+        &["--dry-run"],
+    ];
+    for output in outputs {
+        let dir = with("a.json", "1\n");
+        let small: &[&str] = &["a.json", "--set", "processing.memory_limit=1MiB"];
+        run(dir.path(), &[small, output].concat())
+            .exits(2)
+            .says("memory_limit is 1024 KiB, but at least ")
+            .says(" KiB are needed: 512 for reading, ");
+        let left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["a.json"], "nothing is touched");
+    }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::runs::{Bench, Running, Tree, count, lines, masked, numbers, text, until};
+use crate::runs::{Bench, Dice, Running, Tree, count, lines, masked, numbers, text, until};
 
 /// What one case of the loop reads, and with which options.
 struct Case {
@@ -99,19 +99,6 @@ impl Seeded {
             let expected = self.reference.get(&name).unwrap_or_else(|| panic!("{name} should not be there"));
             assert!(*expected == bytes, "{name} is {}", text(&name, &bytes));
         }
-    }
-}
-
-/// Numbers that are the same in each run of the tests (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (bits ^ (bits >> 31)) % limit
     }
 }
 

@@ -333,3 +333,17 @@ pub fn masked(tree: &Tree) -> BTreeMap<String, Vec<Value>> {
     };
     tree.iter().map(|(name, bytes)| (name.clone(), text(name, bytes).lines().map(line).collect())).collect()
 }
+
+/// Numbers that are the same in each run of the tests (splitmix64).
+pub struct Dice(pub u64);
+
+impl Dice {
+    /// The next number, below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (bits ^ (bits >> 31)) % limit
+    }
+}

@@ -393,6 +393,26 @@ fn forget_marks(bench: &Bench) {
     bench.write("out/.pipeline/state.json", state.to_string() + "\n");
 }
 
+/// A run that goes on with an interrupted one ends like that one would have; one that only has more to read, on its own.
+#[test]
+fn what_an_interrupted_run_rejected_counts_when_it_is_gone_on_with() {
+    let bench = Bench::new();
+    bench.write("in.json", "broken\n".to_owned() + &lines(0..20));
+    bench.write("more.json", lines(20..25));
+    bench.run(&["in.json"]).expect(3, &["rejected  1 record (invalid_json 1), kept in out/failed"]);
+    bench.run(&["in.json", "more.json"]).expect(0, &["stored    5 records"]);
+
+    let mut state = bench.state("out/.pipeline");
+    state["run"]["finished"] = false.into();
+    bench.write("out/.pipeline/state.json", state.to_string() + "\n");
+    bench.write("last.json", lines(25..30));
+    let all = &["in.json", "more.json", "last.json"];
+    let told =
+        ["stored    5 records", "rejected  1 record before the run was interrupted, kept in out/failed"];
+    bench.run(all).expect(3, &told);
+    bench.run(all).expect(3, &["nothing to do"]);
+}
+
 #[test]
 fn an_input_that_changes_before_the_first_mark_is_not_mixed() {
     let old = lines(0..120);

@@ -14,7 +14,9 @@ SERVICES=${CARGO_TARGET_DIR:-$ROOT/target}/services
 BIN=$SERVICES/json
 LIST=$HERE/json/package-lock.json
 
-die() { echo "json.sh: $*" >&2; exit 1; }
+NAME=json PORT=3000 DIR=$SERVICES/developer-json MARK=db.json
+# shellcheck source=tests/services/developer.sh
+. "$HERE/developer.sh"
 
 node_version() { node --version 2> /dev/null | sed -n 's/^v\([0-9]*\).*/\1/p'; }
 
@@ -62,41 +64,15 @@ server() { # DIR PORT: becomes the server
     "$1/db.json" >> "$1/log" 2>&1 < /dev/null
 }
 
-serve() { # DIR PORT
-  local pid
-  server "$1" "$2" & pid=$!
-  # shellcheck disable=SC2064
-  trap "kill -KILL $pid 2> /dev/null || true; wait 2> /dev/null || true; rm -rf '$1'" EXIT
-  trap 'exit 1' HUP INT TERM
-  cat > /dev/null
-}
+serve() { serve_by server "$@"; } # DIR PORT
 
-is_up() {
-  [ -s "$DIR/pid" ] && tr '\0' ' ' 2> /dev/null < "/proc/$(cat "$DIR/pid")/cmdline" | grep -qF "$DIR/db.json"
+# One list of the records of testdata/data1.json.
+records() {
+  [ -e "$DIR/db.json" ] || { echo '{"items":['; paste -sd, "$ROOT/testdata/data1.json"; echo ']}'; } > "$DIR/db.json"
 }
-
-is_open() { (exec 3<> /dev/tcp/127.0.0.1/3000) 2> /dev/null; }
 
 up() {
-  local lack number
-  DIR=$SERVICES/developer-json
-  lack=$(missing)
-  [ -z "$lack" ] || die "no $lack"
-  if ! is_up; then
-    is_open && die "something else listens on port 3000"
-    mkdir -p "$DIR"
-    # One list of the records of testdata/data1.json.
-    [ -e "$DIR/db.json" ] || { echo '{"items":['; paste -sd, "$ROOT/testdata/data1.json"; echo ']}'; } > "$DIR/db.json"
-    set -m
-    server "$DIR" 3000 &
-    echo $! > "$DIR/pid"
-    disown
-    for number in $(seq 300); do
-      is_open && break
-      [ "$number" != 300 ] || { tail -20 "$DIR/log" >&2; die "the server did not start"; }
-      sleep 0.1
-    done
-  fi
+  up_by server records
   cat << END
 A JSON API is on http://localhost:3000/items. Try:
 
@@ -106,16 +82,7 @@ A JSON API is on http://localhost:3000/items. Try:
 END
 }
 
-down() {
-  local number
-  DIR=$SERVICES/developer-json
-  is_up || { echo "no server of make json-up is running"; return; }
-  kill -TERM "$(cat "$DIR/pid")"
-  for number in $(seq 100); do is_up || break; sleep 0.1; done
-  ! is_up || kill -KILL "$(cat "$DIR/pid")"
-  rm -f "$DIR/pid"
-  echo "stopped; its records are kept in $DIR"
-}
+down() { down_by records; }
 
 command=${1:-}; shift || true
 case $command in

@@ -16,7 +16,9 @@ BIN=$SERVICES/s3
 VERSION=v1.8.0
 KEY=test-key SECRET=test-secret
 
-die() { echo "s3.sh: $*" >&2; exit 1; }
+NAME=s3 PORT=9000 DIR=$SERVICES/developer-s3 MARK=data
+# shellcheck source=tests/services/developer.sh
+. "$HERE/developer.sh"
 
 missing() {
   [ -e "$BIN/$VERSION" ] && return
@@ -51,39 +53,14 @@ gateway() { # DIR PORT [OPTION]...: becomes the server
 }
 
 serve() { # DIR PORT [OPTION]...
-  local pid
   mkdir -p "$1"
-  gateway "$@" & pid=$!
-  # shellcheck disable=SC2064
-  trap "kill -KILL $pid 2> /dev/null || true; wait 2> /dev/null || true; rm -rf '$1'" EXIT
-  trap 'exit 1' HUP INT TERM
-  cat > /dev/null
+  serve_by gateway "$@"
 }
 
-is_up() {
-  [ -s "$DIR/pid" ] && tr '\0' ' ' 2> /dev/null < "/proc/$(cat "$DIR/pid")/cmdline" | grep -qF "$DIR/data"
-}
-
-is_open() { (exec 3<> /dev/tcp/127.0.0.1/9000) 2> /dev/null; }
+bucket() { mkdir -p "$DIR/data/my-bucket"; }
 
 up() {
-  local lack number
-  DIR=$SERVICES/developer-s3
-  lack=$(missing)
-  [ -z "$lack" ] || die "no $lack"
-  if ! is_up; then
-    is_open && die "something else listens on port 9000"
-    mkdir -p "$DIR/data/my-bucket"
-    set -m
-    gateway "$DIR" 9000 &
-    echo $! > "$DIR/pid"
-    disown
-    for number in $(seq 100); do
-      is_open && break
-      [ "$number" != 100 ] || { tail -20 "$DIR/log" >&2; die "the server did not start"; }
-      sleep 0.1
-    done
-  fi
+  up_by gateway bucket
   cat << END
 An S3 server is on http://localhost:9000, with the bucket my-bucket. Try:
 
@@ -95,16 +72,7 @@ An S3 server is on http://localhost:9000, with the bucket my-bucket. Try:
 END
 }
 
-down() {
-  local number
-  DIR=$SERVICES/developer-s3
-  is_up || { echo "no server of make s3-up is running"; return; }
-  kill -TERM "$(cat "$DIR/pid")"
-  for number in $(seq 100); do is_up || break; sleep 0.1; done
-  ! is_up || kill -KILL "$(cat "$DIR/pid")"
-  rm -f "$DIR/pid"
-  echo "stopped; its objects are kept in $DIR"
-}
+down() { down_by objects; }
 
 command=${1:-}; shift || true
 case $command in

@@ -14,7 +14,7 @@ use super::metadata::Metadata;
 use super::round::{Attempt, Ready, Round};
 use super::state::{Stored, Summons};
 use crate::error::{Error, Result, Retry};
-use crate::kafka::cluster::{Coordinates, SERVICE, TopicPartition};
+use crate::kafka::cluster::{Coordinates, TopicPartition};
 use crate::kafka::connection::Connection;
 use crate::kafka::error::{Error as KafkaError, Result as KafkaResult};
 
@@ -92,8 +92,7 @@ impl Group {
                 Ok(()) => {}
                 Err(error) if error.is_ambiguous() => {
                     path.connection = None;
-                    self.cluster.options().services.retry(SERVICE, error.kind());
-                    self.doubt(&error.to_string());
+                    self.doubt(&round.doubted(&error));
                 }
                 Err(KafkaError::HungUp) => return Err(Error::Stopped),
                 Err(error) if error.retry() == Retry::Transient => {

@@ -28,6 +28,7 @@ impl Group {
     /// # Errors
     /// If one did not come back as it was sent: no plan can be relied upon.
     pub(super) fn prove(&self, path: &mut CommitPath, offsets: &[Commit]) -> Result<()> {
+        let mut tries = 0;
         loop {
             let unproven = self.unproven(offsets);
             if unproven.is_empty() {
@@ -37,7 +38,9 @@ impl Group {
                 Ok(text) => text.map_or(Ok(()), |text| Err(permanent(&self.settings, text)))?,
                 Err(KafkaError::HungUp) => return Err(Error::Stopped),
                 Err(error) if error.retry() == Retry::Transient => {
-                    log::debug!("group {}: reading back: {error}", self.settings.group);
+                    tries += 1;
+                    let what = format_args!("group {}: reading back what was committed", self.settings.group);
+                    self.cluster.again(&what, &error, tries, PAUSE);
                     path.forget();
                 }
                 Err(error) => return Err(error.into()),

@@ -20,7 +20,7 @@ use super::member::text;
 use super::state::{Phase, State, Stored, Summons};
 use super::{Group, fault};
 use crate::error::{Error, Retry};
-use crate::kafka::cluster::{TopicPartition, topic_name};
+use crate::kafka::cluster::{SERVICE, TopicPartition, topic_name};
 use crate::kafka::code::Code;
 use crate::kafka::error::{Error as KafkaError, Result as KafkaResult};
 
@@ -127,6 +127,13 @@ impl<'a> Round<'a> {
         self.tries += 1;
         let what = format_args!("group {}: committing", self.group.settings.group);
         self.group.cluster.again(&what, error, self.tries, PAUSE);
+    }
+
+    /// Nobody knows what became of a try: counts it, and tells what the next one waits for.
+    pub fn doubted(&mut self, error: &KafkaError) -> String {
+        self.tries += 1;
+        self.group.cluster.options().services.retry(SERVICE, error.kind());
+        format!("committing: {error}; attempt {}, next when the group has a new generation", self.tries)
     }
 
     /// The coordinator refused a commit for now.

@@ -224,11 +224,19 @@ pub fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many directories this thread has synced.
+    pub(super) static SYNCED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Blocks until a directory's entries are durable.
 ///
 /// # Errors
 /// If they are not.
 pub fn sync_dir(dir: &Path) -> Result<()> {
+    #[cfg(test)]
+    SYNCED.with(|count| count.set(count.get() + 1));
     // An empty path is what `parent` makes of a bare name.
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     File::open(dir)

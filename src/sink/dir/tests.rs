@@ -100,6 +100,23 @@ const ONE_FAILED: &str = "failed/a.json/00000000000000000000.ndjson";
 const TWO: &str = "processed/a.json/00000000000000000010.ndjson";
 
 #[test]
+fn a_directory_is_synced_once_a_call() {
+    let dir = Scratch::new();
+    let sink = sink(&dir.0);
+    let synced = |batches: &[Batch]| {
+        let before = place::SYNCED.get();
+        let mut receipts = Vec::new();
+        sink.store(batches, &mut receipts).unwrap();
+        assert_eq!(receipts.len(), batches.len());
+        place::SYNCED.get() - before
+    };
+    // The first makes directories, which are synced too.
+    let _ = synced(&[batch("a.json", 0, &["x\n"], &[])]);
+    let many: Vec<Batch> = (1..=40).map(|at| batch("a.json", 10 * at, &["x\n"], &[])).collect();
+    assert_eq!(synced(&many), 1);
+}
+
+#[test]
 fn storing_again_replaces_and_takes_stale_files_away() {
     let dir = Scratch::new();
     let sink = sink(&dir.0);

@@ -2,33 +2,40 @@
 //!
 //! Owns which page is asked for when, putting records of pages into chunks, and what another run needs to go on; how
 //! a request is sent is the client's ([`crate::http`]). `desk` is the one table of endpoints, shared by the readers
-//! and the commit thread. `pass` reads one endpoint once, `page` one page of it, `since` knows what is new, `resume`
-//! is what is remembered. Read them in this order.
+//! and the commit thread. Each reader has a thread that fetches for it (`fetch`) and hands it records by way of a
+//! `lane`. `pass` reads one endpoint once, `page` one page of it (`window`: what was not scanned yet, `print`: whether
+//! a page is the one before), `since` knows what is new, `resume` is what is remembered. Read them in this order.
 //!
 //! Decided here:
 //! - The position of a record is `page << 32 | index`, both counted from 0 in each pass. A pass (*cycle*) is a partition
 //!   of its own, so positions only grow; its name is the endpoint's.
-//! - A chunk holds records of one page alone, so what asks for that page is all that is needed to go on from any record
-//!   in it: the page is asked for again, and what stands before the watermark is passed over. The same happens within a
-//!   run when a page breaks off.
-//! - The end of a page is no reason to wait: the reader asks for the next one while the pool works. It waits for the
-//!   commit of a pass before it begins the next one, since that asks for what comes behind this one.
+//! - A chunk knows for each page that it has records of what asks for that page: that is all that is needed to go on from
+//!   any record in it. The page is asked for again, and what stands before the watermark is passed over. The same
+//!   happens within a run when a page breaks off.
+//! - The end of a page is no reason to wait: the next one is asked for while the pool works, and no record waits for it.
+//!   A page is never asked for before the one before it was read: that says whether there is another one. The commit of
+//!   a pass is waited for before the next one begins, since that asks for what comes behind this one.
 //! - A page that is damaged where it cannot be told what follows is asked for twice more; then its rest is one rejected
 //!   record. What leads on must be known, or the endpoint has failed.
 
 mod desk;
+mod fetch;
+mod lane;
 mod page;
 mod pass;
+mod print;
 mod resume;
 mod since;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use url::Url;
 
 use crate::config::Format;
@@ -37,16 +44,15 @@ use crate::error::{Error, Result, Retry};
 use crate::http::Client;
 use crate::record::{Chunk, Partition};
 use crate::retry::Policy;
-use crate::source::{Flow, Mark, Marks, Read, Reader, Source, Start};
+use crate::source::{Flow, Mark, Marks, Read, Reader, Source, Start, Task};
 use crate::stop::Stop;
 use crate::transform::pointer::Pointer;
 
-use desk::{Desk, Turn};
-use pass::{Pass, Step};
+use desk::Desk;
+use fetch::Fetcher;
+use lane::Lane;
 pub use resume::Resume;
 
-/// How long one `read` waits where there is nothing to do.
-const WAIT: Duration = Duration::from_millis(100);
 /// So many endpoints are read side by side, on however few processors.
 const SIDE_BY_SIDE: usize = 8;
 /// What a reader holds outside of chunks: buffers of the connection, of the body, and what was not yet scanned.
@@ -87,6 +93,8 @@ pub struct HttpOptions {
 pub struct HttpSource {
     shared: Arc<Shared>,
     memory: Arc<dyn Marks>,
+    /// Lanes that nobody fetches for yet.
+    lanes: Mutex<Vec<Arc<Lane>>>,
 }
 
 /// What readers share.
@@ -114,7 +122,7 @@ impl HttpSource {
         }
         let desk = Desk::default();
         let shared = Arc::new(Shared { client, options, desk, consumed: Arc::default() });
-        Ok(HttpSource { shared, memory })
+        Ok(HttpSource { shared, memory, lanes: Mutex::default() })
     }
 
     /// Bytes of pages that came so far: of packed ones, the packed bytes.
@@ -136,17 +144,21 @@ impl Source for HttpSource {
             Some(_) => 1,
             None => start.readers.clamp(1, options.endpoints.len().max(1)),
         };
-        let reader = |_| -> Box<dyn Reader> {
-            Box::new(HttpReader {
-                shared: self.shared.clone(),
-                stop: start.stop.clone(),
-                left: options.limit,
-                pass: None,
-                resting: Vec::new(),
-                paused: HashSet::new(),
-            })
+        let lanes: Vec<Arc<Lane>> = (0..readers).map(|_| Arc::new(Lane::new(start.stop.clone()))).collect();
+        let reader = |lane: &Arc<Lane>| -> Box<dyn Reader> {
+            Box::new(HttpReader { lane: lane.clone(), stop: start.stop.clone() })
         };
-        Ok((0..readers).map(reader).collect())
+        let readers = lanes.iter().map(reader).collect();
+        *self.lanes.lock() = lanes;
+        Ok(readers)
+    }
+
+    fn tasks(&self) -> Vec<Task<'_>> {
+        let task = |(index, lane)| {
+            let fetcher = Fetcher::new(self.shared.clone(), lane);
+            Task { name: format!("fetch-{index}"), run: Box::new(move |_| fetcher.run()) }
+        };
+        self.lanes.lock().drain(..).enumerate().map(task).collect()
     }
 
     /// One that waits for its server, or was asked to leave it alone, must not keep the others waiting.
@@ -193,15 +205,10 @@ impl Marks for PassMarks {
     }
 }
 
-/// Reads endpoints one after another, each for a pass.
+/// The engine's side of a lane.
 struct HttpReader {
-    shared: Arc<Shared>,
+    lane: Arc<Lane>,
     stop: Stop,
-    left: Option<u64>,
-    pass: Option<Box<Pass>>,
-    /// Passes whose server has failed for now: they go on later, with this reader, so that their chunks stay in order.
-    resting: Vec<(Instant, Box<Pass>)>,
-    paused: HashSet<Partition>,
 }
 
 impl Reader for HttpReader {
@@ -209,79 +216,17 @@ impl Reader for HttpReader {
         if !self.stop.is_running() {
             return Ok(Read::Done);
         }
-        let Some(pass) = &mut self.pass else { return Ok(self.take()) };
-        if self.paused.contains(pass.partition()) {
-            return Ok(self.idle());
-        }
-        let step = pass.read(chunk, &self.shared, &mut self.left);
-        let partition = pass.partition().clone();
-        Ok(match step {
-            Step::Chunk => Read::Chunk,
-            Step::Idle => Read::Idle,
-            Step::Ended => {
-                if let Some(pass) = self.pass.take() {
-                    self.shared.desk.ended(pass.endpoint(), &pass.last(), &self.shared.options);
-                }
-                Read::Ended(partition)
-            }
-            Step::Failed(error) => return self.failed(partition, error),
-        })
+        self.lane.lend(chunk)
     }
 
     fn pause(&mut self, partition: &Partition, flow: Flow) {
-        match flow {
-            Flow::Pause => self.paused.insert(partition.clone()),
-            Flow::Run => self.paused.remove(partition),
-        };
+        self.lane.pause(partition, flow);
     }
 }
 
-impl HttpReader {
-    /// Takes the next endpoint whose time has come.
-    fn take(&mut self) -> Read {
-        if self.left == Some(0) {
-            return Read::Done;
-        }
-        let now = Instant::now();
-        if let Some(at) = self.resting.iter().position(|(due, _)| *due <= now) {
-            self.pass = Some(self.resting.remove(at).1);
-            return Read::Idle;
-        }
-        match self.shared.desk.take(now) {
-            Turn::Take(endpoint, begin) => {
-                let pass = Pass::new(endpoint, &begin, &self.shared.options);
-                let partition = pass.partition().clone();
-                let mark = begin.mark(&partition);
-                self.pass = Some(Box::new(pass));
-                Read::Assigned(partition, Some(mark))
-            }
-            Turn::Wait => self.idle(),
-            // What is read again and again may be left by another reader.
-            Turn::Done if self.shared.options.poll.is_some() => self.idle(),
-            Turn::Done => Read::Done,
-        }
-    }
-
-    fn idle(&self) -> Read {
-        // A stop is seen by the next call.
-        let _ = self.stop.sleep_running(WAIT);
-        Read::Idle
-    }
-
-    /// An endpoint could not be read any further: for good, or, where it is read again and again, for now.
-    fn failed(&mut self, partition: Partition, error: Error) -> Result<Read> {
-        let pass = self.pass.take();
-        match (self.shared.options.poll, pass) {
-            (Some(poll), Some(mut pass)) if error.is_transient() => {
-                log::error!("{partition}: {error}; it goes on in {} s", poll.as_secs_f64());
-                pass.rest();
-                self.resting.push((Instant::now() + poll, pass));
-                Ok(Read::Idle)
-            }
-            // A run that never ends must not go on without one of its endpoints.
-            (Some(_), _) => Err(error),
-            (None, _) => Ok(Read::Failed(partition, error)),
-        }
+impl Drop for HttpReader {
+    fn drop(&mut self) {
+        self.lane.close();
     }
 }
 

@@ -1,20 +1,25 @@
-//! One page: its records into chunks while the rest of it has not come yet. Only what was not scanned yet is held,
-//! and of a record that is too large only its beginning.
+//! One page: its records into the lane's chunks while the rest of it has not come yet. Only what was not scanned yet is
+//! held, and of a record that is too large only its beginning. Records that stand side by side are copied together.
 
-use std::time::{Duration, Instant};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ureq::http::header;
 use url::Url;
 
 use super::HttpOptions;
+use super::lane::{Lane, Over, Place};
+use super::print::Print;
 use super::since::Since;
+use super::window::Window;
 use crate::config::Format;
 use crate::config::http::Style;
 use crate::error::Retry;
 use crate::http::pagination::{Pages, Said};
 use crate::http::{Error, Got, Reply};
 use crate::json::{Fault, Found, Listed, Scanner, Span, Syntax, Tail, Told, detect};
-use crate::record::{Chunk, Incoming, Payload, RejectKind, Rejection, Room};
+use crate::record::{Chunk, Entry, Incoming, Partition, Payload, RejectKind, Rejection, Room};
 
 /// How much is read at a time.
 const PIECE: usize = 64 << 10;
@@ -22,8 +27,8 @@ const PIECE: usize = 64 << 10;
 const PREFIX: usize = 4 << 10;
 /// The first bytes, by which the format is found out.
 const HEAD: usize = 64 << 10;
-/// A call returns after so long even if there is more.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// Records with more than so many bytes between them are not copied together.
+const GAP: usize = 16;
 /// The most records of a page: an index has 32 bits.
 const MOST: u64 = u32::MAX as u64;
 
@@ -33,7 +38,6 @@ pub(super) struct Page {
     reply: Reply,
     scan: Scan,
     payload: Payload,
-    window: Vec<u8>,
     over: bool,
     /// Why the rest does not come, until what came before it is taken.
     failed: Option<Error>,
@@ -43,8 +47,8 @@ pub(super) struct Page {
     broken: Option<(usize, Fault)>,
     /// How many records were found.
     index: u64,
-    /// Hash of the records, where it is looked at: it takes a fifteenth of a reader's time.
-    hash: Option<u32>,
+    /// Hash of the records, where it is looked at.
+    print: Option<Print>,
     received: u64,
 }
 
@@ -56,10 +60,6 @@ enum Scan {
 
 /// What came of [`Page::fill`].
 pub(super) enum Filled {
-    /// A chunk with records.
-    Chunk,
-    /// Nothing yet.
-    Idle,
     /// There is nothing more.
     Over,
     /// The rest did not come.
@@ -68,9 +68,40 @@ pub(super) enum Filled {
     Damaged(&'static str),
 }
 
+/// Copies records from the window into a chunk: those that stand side by side at once, with what stands between them.
+struct Copy<'a> {
+    window: &'a [u8],
+    /// What is to be copied: so much of the window, to behind what the chunk has.
+    run: Option<Range<usize>>,
+}
+
+impl Copy<'_> {
+    /// Gives the record at `place` to the chunk; its bytes follow.
+    fn mark(&mut self, chunk: &mut Chunk, position: u64, place: Range<usize>) -> Room {
+        if self.run.as_ref().is_some_and(|run| place.start > run.end + GAP) {
+            self.settle(chunk);
+        }
+        let run = self.run.get_or_insert(place.clone());
+        run.end = place.end;
+        let at = (chunk.bytes.len() + place.start - run.start) as u32;
+        chunk.mark(Entry { position, at, len: place.len() as u32, span: 1, extra: 0 })
+    }
+
+    /// Copies what was put off.
+    fn settle(&mut self, chunk: &mut Chunk) {
+        if let Some(run) = self.run.take() {
+            chunk.bytes.extend_from_slice(&self.window[run]);
+        }
+    }
+}
+
 /// How records of a page are taken.
 pub(super) struct Taking<'a> {
     pub options: &'a HttpOptions,
+    pub lane: &'a Lane,
+    pub partition: &'a Partition,
+    /// What asks for the page.
+    pub within: &'a Arc<[u8]>,
     pub since: &'a mut Since,
     /// Which page.
     pub page: u64,
@@ -78,6 +109,8 @@ pub(super) struct Taking<'a> {
     pub skip: u64,
     /// How many records may still be taken.
     pub left: &'a mut Option<u64>,
+    /// Bytes that came, of all pages.
+    pub consumed: &'a AtomicU64,
     /// Whether a rest that makes no sense is taken as a record that is rejected.
     pub tolerant: bool,
 }
@@ -104,13 +137,12 @@ impl Page {
             reply,
             scan,
             payload,
-            window: Vec::new(),
             over,
             failed: None,
             dropped: 0,
             broken: None,
             index: 0,
-            hash: matches!(options.pagination.style, Style::Page | Style::Offset).then_some(0),
+            print: matches!(options.pagination.style, Style::Page | Style::Offset).then(Print::default),
             received: 0,
         }
     }
@@ -120,66 +152,100 @@ impl Page {
         self.index
     }
 
-    /// Bytes that came since the last call.
-    pub fn received(&mut self) -> u64 {
-        let before = std::mem::replace(&mut self.received, self.reply.body.received());
-        self.received - before
-    }
-
-    /// Fills a chunk, which was started.
-    pub fn fill(&mut self, chunk: &mut Chunk, taking: &mut Taking<'_>) -> Filled {
-        chunk.set_payload(self.payload);
-        let began = Instant::now();
+    /// Reads the page to its end, as far as it comes. Blocks for as long as that takes; records are handed on meanwhile.
+    ///
+    /// # Errors
+    /// [`Over`].
+    pub fn fill(&mut self, window: &mut Window, taking: &mut Taking<'_>) -> Result<Filled, Over> {
         loop {
-            match self.scan(chunk, taking) {
-                Ok(Room::Full) => return Filled::Chunk,
-                Ok(Room::More) => {}
-                Err(filled) => return filled,
+            if let Some(filled) = self.scan(window, taking)? {
+                return Ok(filled);
             }
             if let Some(error) = self.failed.take() {
-                return Filled::Failed(error);
+                return Ok(Filled::Failed(error));
             }
             if self.over {
-                return self.end(chunk, taking);
+                return self.end(window, taking);
             }
-            self.forget(taking.options.max_record_bytes as usize);
-            if began.elapsed() > PATIENCE {
-                return if chunk.is_empty() { Filled::Idle } else { Filled::Chunk };
-            }
-            self.failed = self.more().err();
+            self.forget(window, taking.options.max_record_bytes as usize);
+            self.failed = self.more(window).err();
+            let before = std::mem::replace(&mut self.received, self.reply.body.received());
+            taking.consumed.fetch_add(self.received - before, Ordering::Relaxed);
         }
     }
 
     /// There is nothing more to read.
-    fn end(&mut self, chunk: &mut Chunk, taking: &mut Taking<'_>) -> Filled {
-        if let Some((begin, fault)) = self.broken.take() {
+    fn end(&mut self, window: &Window, taking: &mut Taking<'_>) -> Result<Filled, Over> {
+        if let Some((begin, fault)) = self.broken {
             if !taking.tolerant {
-                self.broken = Some((begin, fault));
-                return Filled::Damaged(name(fault));
+                return Ok(Filled::Damaged(name(fault)));
             }
-            let length = (self.window.len() - begin) as u64;
-            let kept = self.window.len().min(begin + taking.options.max_record_bytes as usize);
-            let rest = std::mem::take(&mut self.window);
-            // Whether the chunk has room does not matter: the page ends here.
-            let _ = self.reject(chunk, &rest[begin..kept], length, Some(fault), taking);
+            self.broken = None;
+            let bytes = window.bytes();
+            let length = (bytes.len() - begin) as u64;
+            let kept = begin..bytes.len().min(begin + taking.options.max_record_bytes as usize);
+            self.hand(taking, |this, chunk, taking| {
+                let mut copy = Copy { window: bytes, run: None };
+                // Whether the chunk has room does not matter: the page ends here.
+                this.reject(chunk, &mut copy, kept, (length, Some(fault)), taking)
+            })?;
         }
-        if chunk.is_empty() {
-            return Filled::Over;
+        if let Some(print) = &mut self.print {
+            print.settle(window.bytes());
         }
-        // The page's end ends the block: it is the same whatever reads returned.
-        chunk.close_block();
-        Filled::Chunk
+        Ok(Filled::Over)
+    }
+
+    /// Lets `add` add records to the chunk of the lane.
+    fn hand(
+        &mut self,
+        taking: &mut Taking<'_>,
+        add: impl FnOnce(&mut Self, &mut Chunk, &mut Taking<'_>) -> Room,
+    ) -> Result<(), Over> {
+        let first = self.index.max(taking.skip);
+        let Taking { lane, partition, within, page, .. } = *taking;
+        lane.fill(&Place { partition, position: page << 32 | first, page, within }, |chunk| {
+            chunk.set_payload(self.payload);
+            add(self, chunk, taking)
+        })
     }
 
     /// Takes the records that stand in the window.
-    fn scan(&mut self, chunk: &mut Chunk, taking: &mut Taking<'_>) -> Result<Room, Filled> {
-        if self.broken.is_some() || (matches!(self.scan, Scan::Detect) && !self.detect(taking.options)) {
-            return Ok(Room::More);
+    fn scan(&mut self, window: &mut Window, taking: &mut Taking<'_>) -> Result<Option<Filled>, Over> {
+        if self.broken.is_some()
+            || (matches!(self.scan, Scan::Detect) && !self.detect(window, taking.options))
+        {
+            return taking.lane.check().map(|()| None);
         }
+        loop {
+            let (mut filled, mut full) = (None, false);
+            self.hand(taking, |this, chunk, taking| {
+                let mut copy = Copy { window: window.bytes(), run: None };
+                let room = this.records(chunk, &mut copy, taking);
+                copy.settle(chunk);
+                full = matches!(room, Ok(Room::Full));
+                room.unwrap_or_else(|why| {
+                    filled = Some(why);
+                    Room::More
+                })
+            })?;
+            if !full {
+                return Ok(filled);
+            }
+        }
+    }
+
+    /// Adds records to the chunk as long as there are some and it has room.
+    fn records(
+        &mut self,
+        chunk: &mut Chunk,
+        copy: &mut Copy<'_>,
+        taking: &mut Taking<'_>,
+    ) -> Result<Room, Filled> {
         let tail = if self.over { Tail::Last } else { Tail::Open };
         while taking.left.is_none_or(|left| left > 0) {
             let Scan::Records(scanner) = &mut self.scan else { break };
-            let (span, fault) = match scanner.next(&self.window, tail) {
+            let (span, fault) = match scanner.next(copy.window, tail) {
                 Found::Record(span) => (span, None),
                 Found::Fault(span, fault) => (span, Some(fault)),
                 Found::Nothing => return Ok(Room::More),
@@ -193,7 +259,7 @@ impl Page {
                 self.broken = Some((span.begin, fault));
                 return Ok(Room::More);
             }
-            if self.record(chunk, span, taking) == Room::Full {
+            if self.record(chunk, copy, span, taking) == Room::Full {
                 return Ok(Room::Full);
             }
         }
@@ -205,21 +271,22 @@ impl Page {
     }
 
     /// Finds out how records stand in the page, once enough of it is there.
-    fn detect(&mut self, options: &HttpOptions) -> bool {
+    fn detect(&mut self, window: &mut Window, options: &HttpOptions) -> bool {
         let white = |byte: &u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
         if options.format != Format::Text {
-            let begin = self.window.iter().position(|byte| !white(byte)).unwrap_or(self.window.len());
-            self.window.drain(..begin);
+            let bytes = window.bytes();
+            let begin = bytes.iter().position(|byte| !white(byte)).unwrap_or(bytes.len());
+            window.forget(begin);
         }
         let by_name =
             matches!(options.format, Format::Ndjson | Format::Text) || self.is_lines(options.format);
-        if !by_name && !self.over && self.failed.is_none() && self.window.len() < HEAD {
+        if !by_name && !self.over && self.failed.is_none() && window.bytes().len() < HEAD {
             return false;
         }
         let tail = if self.over { Tail::Last } else { Tail::Open };
         let syntax = match self.is_lines(options.format) {
             true => Syntax::Lines,
-            false => detect(options.format, &self.window, tail),
+            false => detect(options.format, window.bytes(), tail),
         };
         self.scan = Scan::Records(Scanner::new(syntax, options.max_record_bytes as usize));
         true
@@ -235,27 +302,36 @@ impl Page {
         format == Format::Auto && (lines.contains(&kind.as_str()) || kind == "application/x-jsonlines")
     }
 
-    fn record(&mut self, chunk: &mut Chunk, span: Span, taking: &mut Taking<'_>) -> Room {
+    fn record(
+        &mut self,
+        chunk: &mut Chunk,
+        copy: &mut Copy<'_>,
+        span: Span,
+        taking: &mut Taking<'_>,
+    ) -> Room {
         let length = (span.stop - span.begin) as u64 + self.dropped;
         self.dropped = 0;
-        let window = std::mem::take(&mut self.window);
-        let bytes = &window[span.begin..span.end];
-        let room = if length > taking.options.max_record_bytes {
-            self.reject(chunk, &bytes[..bytes.len().min(PREFIX)], length, None, taking)
-        } else {
-            taking.since.look(bytes);
-            self.push(chunk, bytes, taking)
-        };
-        self.window = window;
-        room
+        let place = span.begin..span.end;
+        if length > taking.options.max_record_bytes {
+            let kept = place.start..place.end.min(place.start + PREFIX);
+            return self.reject(chunk, copy, kept, (length, None), taking);
+        }
+        taking.since.look(&copy.window[place.clone()]);
+        self.push(chunk, copy, place, taking)
     }
 
     /// Gives a record to the chunk, unless it was given before.
-    fn push(&mut self, chunk: &mut Chunk, bytes: &[u8], taking: &mut Taking<'_>) -> Room {
+    fn push(
+        &mut self,
+        chunk: &mut Chunk,
+        copy: &mut Copy<'_>,
+        place: Range<usize>,
+        taking: &mut Taking<'_>,
+    ) -> Room {
         let index = self.index;
         self.index += 1;
-        if let Some(hash) = &mut self.hash {
-            *hash = crc32c::crc32c_append(hash.rotate_left(1), bytes);
+        if let Some(print) = &mut self.print {
+            print.add(copy.window, place.clone());
         }
         if index < taking.skip {
             return Room::More;
@@ -264,30 +340,33 @@ impl Page {
             *left = left.saturating_sub(1);
         }
         let position = taking.page << 32 | index;
+        let bytes = &copy.window[place.clone()];
         let json = taking.options.id.as_ref().and_then(|id| Some((id, std::str::from_utf8(bytes).ok()?)));
         match json.and_then(|(id, json)| id.bytes(json)) {
             Some(key) => {
+                copy.settle(chunk);
                 let none: [(&[u8], Option<&[u8]>); 0] = [];
                 chunk.push_incoming(
                     position,
                     Incoming { key: Some(&key), value: Some(bytes), time: None, headers: none },
                 )
             }
-            None => chunk.push(position, bytes),
+            None => copy.mark(chunk, position, place),
         }
     }
 
-    /// Gives a record to the chunk that is known to be none.
+    /// Gives a record to the chunk that is known to be none. `why`: its length, and what is wrong if it is not that.
     fn reject(
         &mut self,
         chunk: &mut Chunk,
-        bytes: &[u8],
-        length: u64,
-        fault: Option<Fault>,
+        copy: &mut Copy<'_>,
+        place: Range<usize>,
+        why: (u64, Option<Fault>),
         taking: &mut Taking<'_>,
     ) -> Room {
-        let before = chunk.len();
-        let room = self.push(chunk, bytes, taking);
+        let (before, (length, fault), kept) = (chunk.len(), why, place.len() as u64);
+        let room = self.push(chunk, copy, place, taking);
+        copy.settle(chunk);
         if chunk.len() == before {
             return room;
         }
@@ -299,40 +378,40 @@ impl Page {
             Some(Fault::Incomplete) => Rejection::new(RejectKind::Incomplete, name(Fault::Incomplete)),
             Some(fault) => Rejection::new(RejectKind::InvalidJson, name(fault)),
         };
-        let cut = length > bytes.len() as u64;
-        chunk.reject_last(Rejection { length: cut.then_some(length), ..rejection });
+        chunk.reject_last(Rejection { length: (length > kept).then_some(length), ..rejection });
         room
     }
 
     /// Takes away what was scanned, and the inside of a record that is too large.
-    fn forget(&mut self, longest: usize) {
+    fn forget(&mut self, window: &mut Window, longest: usize) {
+        if let Some(print) = &mut self.print {
+            print.settle(window.bytes());
+        }
         if let Some((begin, _)) = &mut self.broken {
             // What it is rejected with is all that matters of the rest.
-            self.window.drain(..*begin);
+            window.forget(*begin);
             *begin = 0;
-            self.over |= self.window.len() > longest;
+            self.over |= window.bytes().len() > longest;
             return;
         }
         let Scan::Records(scanner) = &mut self.scan else { return };
         let begin = scanner.begin();
-        self.window.drain(..begin);
+        window.forget(begin);
         scanner.rebase(begin);
-        let most = PREFIX.max(longest.saturating_add(2));
-        if self.window.len() > most && scanner.in_record() && scanner.looked_at() == self.window.len() {
-            self.dropped += (self.window.len() - PREFIX) as u64;
-            self.window.truncate(PREFIX);
+        let (most, held) = (PREFIX.max(longest.saturating_add(2)), window.bytes().len());
+        if held > most && scanner.in_record() && scanner.looked_at() == held {
+            self.dropped += (held - PREFIX) as u64;
+            window.truncate(PREFIX);
             scanner.forget_from(PREFIX);
-        }
-        if self.window.is_empty() && self.window.capacity() > 8 * PIECE {
-            self.window = Vec::new();
         }
     }
 
     /// Reads on.
-    fn more(&mut self) -> Result<(), Error> {
-        self.window.reserve(PIECE);
-        if self.reply.body.read(&mut self.window)? == Got::End {
-            self.over = true;
+    fn more(&mut self, window: &mut Window) -> Result<(), Error> {
+        match self.reply.body.read(window.room(PIECE))? {
+            Got::Bytes(count) => window.grow(count),
+            Got::Idle => {}
+            Got::End => self.over = true,
         }
         Ok(())
     }
@@ -355,7 +434,8 @@ impl Page {
         let links = self.reply.headers.get_all(header::LINK);
         Ok(Said {
             records: self.index,
-            hash: u64::from(self.hash.unwrap_or(0)) << 32 | self.index & u64::from(u32::MAX),
+            hash: u64::from(self.print.as_ref().map_or(0, Print::hash)) << 32
+                | self.index & u64::from(u32::MAX),
             told,
             links: links.iter().filter_map(|value| value.to_str().ok()).collect(),
             url: self.url(),

@@ -1,17 +1,18 @@
 //! One pass over one endpoint: page after page, each asked for until it came whole.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
+use super::lane::{Lane, Over, Place};
 use super::page::{Filled, Page, Taking};
 use super::resume::{Begin, Resume};
 use super::since::{Since, parameter};
+use super::window::Window;
 use super::{HttpOptions, Shared};
 use crate::error::{Error, Retry};
 use crate::http::pagination::{Next, Pages, Said};
 use crate::http::{self, Tries};
 use crate::json::Told;
-use crate::record::{Chunk, Identity, Partition};
+use crate::record::{Identity, Partition, Room};
 
 /// How often a page that makes no sense is asked for again, where retries are not fewer.
 const AGAIN: u32 = 2;
@@ -26,6 +27,7 @@ pub(super) struct Pass {
     within: Arc<[u8]>,
     /// Records of the page under way that were taken already.
     taken: u64,
+    window: Window,
     since: Since,
     stage: Stage,
     tries: Tries,
@@ -35,8 +37,6 @@ pub(super) struct Pass {
 enum Stage {
     /// The page is to be asked for.
     Ask,
-    /// It comes.
-    Fill(Box<Page>),
     /// There is no further page; that is to be told.
     Tail,
     Over,
@@ -44,8 +44,8 @@ enum Stage {
 
 /// What came of [`Pass::read`].
 pub(super) enum Step {
-    Chunk,
-    Idle,
+    /// It goes on.
+    On,
     Ended,
     Failed(Error),
 }
@@ -69,6 +69,7 @@ impl Pass {
             pages: Pages::new(options.pagination.clone(), url, &query),
             within: resume.bytes(),
             taken,
+            window: Window::default(),
             since: Since::new(options.since.as_ref().map(|(pointer, _)| pointer), resume.seen.clone()),
             stage: Stage::Ask,
             tries: Tries::new(options.retry),
@@ -102,23 +103,25 @@ impl Pass {
         self.damaged = 0;
     }
 
-    /// Goes on reading.
-    pub fn read(&mut self, chunk: &mut Chunk, shared: &Shared, left: &mut Option<u64>) -> Step {
+    /// Goes on reading: at most one page. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// [`Over`].
+    pub fn read(&mut self, shared: &Shared, lane: &Lane, left: &mut Option<u64>) -> Result<Step, Over> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Ask => self.ask(shared),
-            Stage::Fill(page) => self.fill(page, chunk, shared, left),
-            Stage::Tail => self.tail(chunk),
-            Stage::Over => Step::Ended,
+            Stage::Ask => self.page(shared, lane, left),
+            Stage::Tail => self.tail(lane),
+            Stage::Over => Ok(Step::Ended),
         }
     }
 
-    /// Asks for the page. Blocks until it begins to come.
-    fn ask(&mut self, shared: &Shared) -> Step {
+    /// Asks for the page, and reads it.
+    fn page(&mut self, shared: &Shared, lane: &Lane, left: &mut Option<u64>) -> Result<Step, Over> {
         let home = &shared.options.endpoints[self.endpoint].1;
         self.stage = Stage::Ask;
         let url = match self.pages.url(&self.resume.at) {
             Ok(url) => url,
-            Err(why) => return Step::Failed(self.odd(shared, why)),
+            Err(why) => return Ok(Step::Failed(self.odd(shared, why))),
         };
         log::debug!("{}: page {} of pass {}", self.partition, self.resume.page, self.resume.cycle);
         match shared.client.open_patiently(home, &url, &mut self.tries) {
@@ -129,69 +132,50 @@ impl Pass {
                     shared.options.since.as_ref().map(|(pointer, _)| pointer),
                     self.resume.seen.clone(),
                 );
-                self.stage = Stage::Fill(Box::new(page));
-                Step::Idle
+                self.fill(page, shared, lane, left)
             }
-            Err(Error::Stopped) => Step::Idle,
-            Err(error) => Step::Failed(error),
+            Err(Error::Stopped) => Err(Over),
+            Err(error) => Ok(Step::Failed(error)),
         }
     }
 
     fn fill(
         &mut self,
-        mut page: Box<Page>,
-        chunk: &mut Chunk,
+        mut page: Page,
         shared: &Shared,
+        lane: &Lane,
         left: &mut Option<u64>,
-    ) -> Step {
-        let first = page.index().max(self.taken);
-        chunk.start(&self.partition, self.resume.page << 32 | first);
-        chunk.set_resume_within(self.within.clone());
+    ) -> Result<Step, Over> {
         let mut taking = Taking {
             options: &shared.options,
+            lane,
+            partition: &self.partition,
+            within: &self.within,
             since: &mut self.since,
             page: self.resume.page,
             skip: self.taken,
             left,
+            consumed: &shared.consumed,
             tolerant: self.damaged >= patience(&shared.options),
         };
-        let filled = page.fill(chunk, &mut taking);
-        shared.consumed.fetch_add(page.received(), Ordering::Relaxed);
-        let taken = !chunk.is_empty();
-        if taken {
-            self.taken = self.taken.max(page.index());
+        self.window.truncate(0);
+        let filled = page.fill(&mut self.window, &mut taking)?;
+        if page.index() > self.taken {
+            self.taken = page.index();
             self.tries.reset();
         }
-        let step = match filled {
-            Filled::Chunk => {
-                self.stage = Stage::Fill(page);
-                return Step::Chunk;
-            }
-            Filled::Idle => {
-                self.stage = Stage::Fill(page);
-                Step::Idle
-            }
+        Ok(match filled {
             Filled::Over => self.next(&page, shared, *left),
             Filled::Failed(error) => self.again(error, shared),
             Filled::Damaged(why) => self.damaged(why, shared),
-        };
-        match (taken, step) {
-            // What was taken before it failed is handed on first.
-            (true, Step::Idle) => Step::Chunk,
-            (true, Step::Failed(error)) => {
-                log::debug!("{error}");
-                self.stage = Stage::Ask;
-                Step::Chunk
-            }
-            (_, step) => step,
-        }
+        })
     }
 
     /// The page did not come whole: waits, and asks for it again. Blocks.
     fn again(&mut self, error: http::Error, shared: &Shared) -> Step {
         self.stage = Stage::Ask;
         match shared.client.again(error, &mut self.tries) {
-            Ok(()) | Err(Error::Stopped) => Step::Idle,
+            Ok(()) | Err(Error::Stopped) => Step::On,
             Err(error) => Step::Failed(error),
         }
     }
@@ -235,7 +219,7 @@ impl Pass {
             }
             Err(why) => return Step::Failed(self.odd(shared, why)),
         }
-        Step::Idle
+        Step::On
     }
 
     fn seen(&mut self) {
@@ -261,13 +245,15 @@ impl Pass {
     }
 
     /// Tells what the pass has come to: behind its last record, since that is asked for with what stood before its page.
-    fn tail(&mut self, chunk: &mut Chunk) -> Step {
-        let end = (self.resume.page + 1) << 32;
-        chunk.start(&self.partition, end - 1);
-        chunk.set_end(end);
-        chunk.set_resume(self.resume.bytes());
-        self.stage = Stage::Over;
-        Step::Chunk
+    fn tail(&mut self, lane: &Lane) -> Result<Step, Over> {
+        let (page, end) = (self.resume.page, (self.resume.page + 1) << 32);
+        let (last, partition) = (self.resume.bytes(), &self.partition);
+        lane.fill(&Place { partition, position: end - 1, page, within: &self.within }, |chunk| {
+            chunk.set_end(end);
+            chunk.set_resume(last);
+            Room::Full
+        })?;
+        Ok(Step::On)
     }
 
     fn what(&self, shared: &Shared) -> String {

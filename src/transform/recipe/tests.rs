@@ -1,3 +1,8 @@
+//! What a recipe makes of chunks as sources fill them.
+
+mod letters;
+mod outgoing;
+
 use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -299,121 +304,6 @@ fn a_tombstone_passes_transforms_by() {
     assert_eq!(out.counts.rejected, 1);
 }
 
-/// What a recipe of records makes of a chunk.
-fn records(options: RecipeOptions, key: Key, chunk: &Chunk) -> Out {
-    let (recipe, mut out) = (Recipe::new(options).records(key), Out::default());
-    for section in chunk.sections() {
-        recipe.run(&section, &mut out);
-    }
-    out
-}
-
-fn frames(bytes: &[u8]) -> Vec<Outgoing<'_>> {
-    outgoing::read_bytes(bytes).collect()
-}
-
-#[test]
-fn outgoing_records_keep_key_time_headers_and_tombstones() {
-    let headers: &[Pair<'_>] = &[(b"h", None), (b"h", Some(b"\xff"))];
-    let whole = Incoming { key: Some(b"\x00"), value: Some(b" {\"a\":\n1} "), time: Some(9), headers };
-    let chunk = incoming(&[whole, Incoming { key: Some(b"d"), value: None, ..VALUE }, VALUE]);
-    let out = records(options(), Key::Source, &chunk);
-    let read = frames(&out.stored);
-    let (time, headers) = (Some(9), Headers::of(headers));
-    // Byte for byte, the white space too.
-    let value = Some(&b" {\"a\":\n1} "[..]);
-    assert_eq!(read[0], Outgoing { key: Some(b"\x00"), value, time, headers });
-    let time = Some(5);
-    assert_eq!(read[1], Outgoing { key: Some(b"d"), time, ..Outgoing::default() });
-    assert_eq!(read[2], Outgoing { value: Some(b"1"), time, ..Outgoing::default() });
-    assert_eq!((read.len(), out.counts.stored), (3, 3));
-
-    let out = records(with_envelope(EnvelopeKind::Default), Key::Source, &chunk);
-    let read = frames(&out.stored);
-    let lines = run(with_envelope(EnvelopeKind::Default), &chunk);
-    let values: Vec<&[u8]> = read.iter().filter_map(|record| record.value).collect();
-    assert_eq!(values, text(&lines.stored).lines().map(str::as_bytes).collect::<Vec<_>>());
-    assert_eq!((read[0].key, read[0].headers), (Some(&b"\x00"[..]), headers));
-    assert_eq!((read[1].key, read[1].time), (Some(&b"d"[..]), Some(5)));
-}
-
-#[test]
-fn text_and_bytes_without_envelope_are_outgoing_as_they_were() {
-    for (payload, value) in [(Payload::Text, &b"a \"line\"\r"[..]), (Payload::Binary, b"\xff\n")] {
-        let mut chunk = incoming(&[Incoming { value: Some(value), ..VALUE }]);
-        chunk.set_payload(payload);
-        let out = records(options(), Key::Source, &chunk);
-        assert_eq!(frames(&out.stored)[0].value, Some(value));
-    }
-}
-
-#[test]
-fn outgoing_keys_may_be_fields_of_the_output() {
-    let field = || Key::Field(Pointer::new("/id").unwrap());
-    let given = |value: &'static [u8]| Incoming { key: Some(b"own"), value: Some(value), ..VALUE };
-    let chunk = incoming(&[
-        given(b"{\"id\":\"x\"}"),
-        given(b"{\"id\":7}"),
-        given(b"{\"id\":null}"),
-        given(b"[]"),
-        Incoming { value: None, ..given(b"") },
-    ]);
-    let out = records(with_envelope(EnvelopeKind::Default), field(), &chunk);
-    let keys: Vec<Option<&[u8]>> = frames(&out.stored).iter().map(|record| record.key).collect();
-    assert_eq!(keys, [Some(&b"x"[..]), Some(b"7"), None, None, Some(b"own")]);
-    // Of what a transform made, each output its own; they share time and headers.
-    let split = |_: &Record<'_>, out: &mut Outputs| -> Result<(), Rejection> {
-        out.push(b"{\"id\":\"one\"}");
-        out.push(b" {\"id\": \"two\"}\n");
-        Ok(())
-    };
-    let out = records(transforming(vec![Arc::new(split)]), field(), &incoming(&[VALUE]));
-    let read = frames(&out.stored);
-    assert_eq!((read[0].key, read[1].key, read[1].time), (Some(&b"one"[..]), Some(&b"two"[..]), Some(5)));
-    assert_eq!(read[1].value, Some(&b"{\"id\": \"two\"}"[..]));
-    // A file's records have neither key nor time.
-    let out = records(options(), field(), &ndjson(b"{\"id\":1}\n"));
-    let expected = Outgoing { key: Some(b"1"), value: Some(b"{\"id\":1}"), ..Outgoing::default() };
-    assert_eq!(frames(&out.stored), [expected]);
-}
-
-#[test]
-fn dead_letters_may_be_records_with_what_went_wrong_in_headers() {
-    let headers: &[Pair<'_>] =
-        &[(b"trace", None), (b"pipeline.error.kind", Some(b"old")), (b"pipeline.failed_at", Some(b"old"))];
-    let bad = Incoming { key: Some(b"\x01"), value: Some(b"{\"a\":\xff}"), time: Some(9), headers };
-    let options = RecipeOptions { dead_letters: Letters::Records, ..options() };
-    let chunk = incoming(&[VALUE, bad]);
-    let out = run(options, &chunk);
-    assert_eq!((text(&out.stored), out.counts.rejected), ("1\n", 1));
-    let letters = frames(&out.failed);
-    assert_eq!((letters.len(), letters[0].key, letters[0].time), (1, Some(&b"\x01"[..]), Some(9)));
-    assert_eq!(letters[0].value, Some(&b"{\"a\":\xff}"[..]));
-    let headers: Vec<(&str, Option<&str>)> =
-        letters[0].headers.map(|(name, value)| (text(name), value.map(text))).collect();
-    assert_eq!(
-        headers,
-        [
-            ("trace", None),
-            ("pipeline.message_id", Some("kafka:t:0:8")),
-            ("pipeline.error.kind", Some("invalid_utf8")),
-            ("pipeline.error.message", Some("invalid UTF-8 (0xff) at byte 5 of the record")),
-            ("pipeline.failed_at", Some("1970-01-01T00:00:00Z")),
-        ]
-    );
-    // Of a file it is the line, and where only the beginning was kept, the length.
-    let options = RecipeOptions { dead_letters: Letters::Records, ..with_envelope(EnvelopeKind::None) };
-    let mut chunk = ndjson(b"1\nx\n");
-    let why = Rejection { length: Some(70), ..Rejection::new(RejectKind::TooLarge, "too large") };
-    chunk.faults.push((1, why));
-    let out = run(options, &chunk);
-    let letters = frames(&out.failed);
-    let headers: Vec<(&str, Option<&str>)> =
-        letters[0].headers.map(|(name, value)| (text(name), value.map(text))).collect();
-    assert!(headers.contains(&("pipeline.error.line", Some("2"))), "{headers:?}");
-    assert!(headers.contains(&("pipeline.error.length", Some("70"))), "{headers:?}");
-}
-
 #[test]
 fn a_partition_that_tells_nothing_has_valid_metadata() {
     let mut chunk = Chunk::default();
@@ -447,70 +337,6 @@ fn deep_and_odd_values_pass_unchanged() {
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     let all = [deep.as_str(), r#""\ud800""#, "1e999", r#"{"a":1,"a":2}"#, r#""\u0000\/""#].join("\n") + "\n";
     check(options(), &ndjson(all.as_bytes()), &all);
-}
-
-#[test]
-fn a_bad_record_is_a_dead_letter_and_the_others_are_stored() {
-    let bytes = b"{\"a\":1}\n{\"b\":\n\n\"\xff\"\n1 x\n\"\t\"\n2\n";
-    let out = run(options(), &ndjson(bytes));
-    assert_eq!(text(&out.stored), "{\"a\":1}\n2\n");
-    assert_eq!(
-        text(&out.failed).lines().next(),
-        Some(concat!(
-            r#"{"message_id":"file:data1.json:8","source":"file","metadata":{"path":"data1.json","offset":8},"#,
-            r#""error":{"kind":"invalid_json","message":"EOF while parsing a value at column 5 of the record","#,
-            r#""line":2},"failed_at":"2026-11-23T12:00:00Z","payload":"{\"b\":"}"#
-        ))
-    );
-    let letters = letters(&out);
-    let kinds: Vec<&str> = letters.iter().filter_map(|letter| letter["error"]["kind"].as_str()).collect();
-    assert_eq!(kinds, ["invalid_json", "invalid_json", "invalid_utf8", "invalid_json", "invalid_json"]);
-    let lines: Vec<u64> = letters.iter().filter_map(|letter| letter["error"]["line"].as_u64()).collect();
-    assert_eq!(lines, [2, 3, 4, 5, 6]);
-    assert_eq!(letters[2]["payload_base64"], "Iv8i");
-    assert_eq!(out.rejects, [(RejectKind::InvalidJson, 4), (RejectKind::InvalidUtf8, 1)]);
-    assert_eq!((out.counts.read, out.counts.stored, out.counts.rejected), (7, 2, 5));
-    assert_eq!(out.samples.len(), 3);
-    assert_eq!(
-        out.samples[0],
-        Sample {
-            place: "data1.json line 2 (byte 8)".to_owned(),
-            reason: "invalid_json: EOF while parsing a value at column 5 of the record".to_owned(),
-        }
-    );
-}
-
-#[test]
-fn a_value_over_two_records_is_no_record() {
-    let out = run(options(), &ndjson(b"[1,\n2]\n3\n"));
-    assert_eq!((text(&out.stored), out.counts.rejected), ("3\n", 2));
-    let out = run(options(), &pushed(&[b"1", b"2", "\"é\"".as_bytes(), b"\xc3", b"\xa9", b"4"]));
-    assert_eq!((text(&out.stored), out.counts.rejected), ("1\n2\n\"é\"\n4\n", 2));
-}
-
-#[test]
-fn dropped_records_are_counted_only() {
-    let options = RecipeOptions { dead_letters: Letters::Drop, ..options() };
-    let out = run(options, &ndjson(b"x\n1\n"));
-    assert_eq!((text(&out.stored), text(&out.failed)), ("1\n", ""));
-    assert_eq!((out.counts.rejected, out.samples.len()), (1, 1));
-}
-
-#[test]
-fn what_the_reader_rejected_becomes_a_dead_letter() {
-    let mut chunk = pushed(&[b"1", "\"aé".as_bytes()]);
-    // Only the first half of the last character was kept.
-    chunk.bytes.pop();
-    chunk.entries[1].len -= 1;
-    let why = Rejection { length: Some(9000), ..Rejection::new(RejectKind::TooLarge, "longer than 8 bytes") };
-    chunk.reject_last(why);
-    let _ = chunk.push(2, b"3");
-    let out = run(options(), &chunk);
-    assert_eq!(text(&out.stored), "1\n3\n");
-    let letters = letters(&out);
-    assert_eq!(letters[0]["payload"], "\"a");
-    assert_eq!(letters[0]["error"]["length"], 9000);
-    assert_eq!(letters[0]["error"]["kind"], "too_large");
 }
 
 #[test]
@@ -612,65 +438,6 @@ fn outputs_are_capped_for_a_record_and_for_a_section() {
     let large = |_: &Record<'_>, out: &mut Outputs| out.push_value(&"x".repeat(2000));
     let options = RecipeOptions { output_cap: 1000, ..transforming(vec![Arc::new(large)]) };
     assert_eq!(run(options, &ndjson(b"1\n")).rejects, [(RejectKind::Output, 1)]);
-}
-
-#[test]
-fn dead_letters_can_be_fed_back() {
-    let first = run(options(), &ndjson(b"1\n{\"a\":\n\"\xff\"\n"));
-    let mut fixed = text(&first.failed).replace("\"{\\\"a\\\":\"", "\" {\\\"a\\\":\\n1}\"");
-    fixed.push_str("{\"no\":1}\n17\n");
-    let replay = |envelope| RecipeOptions { replay: Replay::Yes, envelope, ..options() };
-    let chunk = lines_of(&partition("file", "failed.ndjson"), fixed.as_bytes());
-    let out = run(replay(EnvelopeKind::Default), &chunk);
-    assert_eq!(
-        text(&out.stored),
-        concat!(
-            r#"{"message_id":"file:data1.json:2","source":"file","processed_at":"2026-11-23T12:00:00Z","#,
-            r#""processed_by":"host1","metadata":{"path":"data1.json","offset":2},"data":{"a": 1}}"#,
-            "\n"
-        )
-    );
-    let again = letters(&out);
-    assert_eq!(again[0]["message_id"], "file:data1.json:8");
-    assert_eq!(again[0]["payload_base64"], "Iv8i");
-    assert_eq!(again[0]["error"]["line"], 3);
-    assert_eq!(again[0]["metadata"]["path"], "data1.json");
-    assert_eq!(again[1]["payload"], "{\"no\":1}");
-    assert_eq!(again[2]["error"]["message"], "not a dead letter: it is no object");
-    assert_eq!(again[2]["metadata"]["path"], "failed.ndjson");
-    assert_eq!((out.counts.stored, out.counts.rejected), (1, 3));
-    assert!(out.samples[0].place.starts_with("failed.ndjson line 2"));
-    let out = run(replay(EnvelopeKind::CloudEvents), &chunk);
-    assert!(text(&out.stored).contains(r#""id":"file:data1.json:2","source":"file:data1.json","#));
-}
-
-#[test]
-fn a_letter_that_kept_only_a_beginning_is_not_fed_back() {
-    let mut chunk = pushed(&[b"11"]);
-    chunk.reject_last(Rejection { length: Some(99), ..Rejection::new(RejectKind::TooLarge, "too long") });
-    let first = run(options(), &chunk);
-    let out = run(RecipeOptions { replay: Replay::Yes, ..options() }, &ndjson(&first.failed));
-    assert_eq!((out.counts.stored, out.rejects), (0, vec![(RejectKind::TooLarge, 1)]));
-    assert_eq!(letters_of(&out.failed)["error"]["length"], 99);
-}
-
-fn letters_of(line: &[u8]) -> Value {
-    serde_json::from_slice(line).expect("one letter")
-}
-
-/// Each would be quadratic if the stream were begun again at each record, or lines counted from the start.
-#[test]
-fn hostile_sections_are_linear() {
-    for line in [&b"[\n"[..], b"\n", b"{\"a\":[\n", b"\"\n", b"\xff\n", b"1 \n2]\n"] {
-        let bytes = line.repeat(100_000);
-        let mut chunk = ndjson(&bytes);
-        chunk.cuts.clear();
-        let out = run(options(), &chunk);
-        assert_eq!(out.counts.read as usize, chunk.len());
-        assert!(out.counts.rejected >= 100_000);
-        let last = text(&out.failed).lines().last().map(|line| letters_of(line.as_bytes()));
-        assert_eq!(last.map(|letter| letter["error"]["line"].clone()), Some(chunk.len().into()));
-    }
 }
 
 #[test]

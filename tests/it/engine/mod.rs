@@ -2,6 +2,8 @@
 
 mod doubt;
 mod fake;
+mod memory;
+mod planned;
 mod rules;
 mod script;
 mod stopping;

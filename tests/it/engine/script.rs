@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use pipeline::batch::{Batch, Receipt};
 use pipeline::record::{Chunk, Identity, Incoming, Partition, Room};
 use pipeline::sink::{Shape, Sink};
-use pipeline::source::{Mark, Read, Reader, Source, Start};
+use pipeline::source::{Mark, Planned, Read, Reader, Source, Start};
 use pipeline::{Error, Result};
 
 /// What a reader does next.
@@ -15,6 +15,8 @@ pub enum Step {
     Assign(Partition, u64),
     /// Assigns what is remembered nowhere yet, to be begun at a position.
     Begin(Partition, u64),
+    /// Assigns with ends that an earlier owner planned.
+    Recover(Partition, u64, Vec<u64>),
     /// Records from a position on, up to another; the chunk is done to a third.
     Chunk(Partition, u64, u64, u64),
     /// One record at a position, of this time.
@@ -71,6 +73,12 @@ impl Reader for ScriptReader {
             }
             Step::Begin(partition, watermark) => {
                 let mark = Mark { fresh: true, ..mark(&partition, watermark) };
+                Read::Assigned(partition, Some(mark))
+            }
+            Step::Recover(partition, watermark, ends) => {
+                let planned = |end| Planned { end, first_time: 7, opened_at: 11 };
+                let plan = ends.into_iter().map(planned).collect();
+                let mark = Mark { plan, ..mark(&partition, watermark) };
                 Read::Assigned(partition, Some(mark))
             }
             Step::Chunk(partition, from, to, end) => {

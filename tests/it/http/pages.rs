@@ -1,10 +1,10 @@
 //! Every style of pagination and every form of a body: all records, each once, and not a request too many.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 
 use super::server::{Reply, Seen};
 use super::{Api, array, slice};
-use crate::runs;
+use crate::runs::{self, until};
 
 /// How many records there are, unless a test says more.
 const TOTAL: usize = 23;
@@ -338,4 +338,25 @@ fn an_alias_and_a_limit_work() {
     crate::runs::Running::start(command).ended().expect(0, &[]);
     api.stored(0..12);
     assert!(api.server.seen().len() <= 4, "it stops asking");
+}
+
+/// Nobody reads what the run writes, and a page makes more of it than a pipe holds.
+#[test]
+fn pages_are_asked_for_while_those_before_are_not_stored() {
+    let api = Api::new(|seen| {
+        let page = seen.number("page").expect("it is asked for");
+        Reply::ok(array(slice((page - 1) * 1000, 1000, 5500)))
+    });
+    let mut command = api.command(&["--set", "http.pagination.style=page", "-o", "-"]);
+    command.stdout(std::process::Stdio::piped());
+    let mut running = runs::Running::start_unread(command);
+    let pipe = running.child().stdout.take().expect("it is piped");
+    until("pages are asked for", || api.server.seen().len() >= 4);
+    let numbers = BufReader::new(pipe).lines().map(|line| {
+        let line: serde_json::Value =
+            serde_json::from_str(&line.expect("it can be read")).expect("it is JSON");
+        line["data"]["n"].as_u64().expect("it has a number")
+    });
+    assert!(numbers.eq(0..5500), "all of them come in order");
+    running.ended().expect(0, &[]);
 }

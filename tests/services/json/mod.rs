@@ -7,6 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::kafka::Kafka;
 use crate::runs::{self, Bench, Ran, Running, Tree, until};
 use crate::s3;
 use server::{Server, is_possible};
@@ -180,4 +181,31 @@ fn killed_on_the_way_to_a_bucket_it_goes_on() {
     start(&part).ended().expect(0, &[]);
     assert_eq!(bucket.data("part/processed"), bucket.data("whole/processed"));
     assert_eq!(stored("part/"), stored("whole/"));
+}
+
+/// In the order of the list, with the field that is asked for as key, each once, although the run was stopped on its way.
+#[test]
+fn pages_go_into_a_topic() {
+    let (Some(api), Some(kafka)) = (Api::start(), Kafka::shared()) else { return };
+    let (topic, brokers) = (kafka.topic("pages", 1), kafka.brokers());
+    let to = format!("kafka:{topic}");
+    let args = [LINK, &["-o", &to, "--brokers", &brokers, "--state", "kept"]].concat();
+    let args = [&args[..], &["--set", "kafka.sink.key=/id", "--set", "output.envelope=none"]].concat();
+    let path = "/items?_page=1&_limit=40";
+    // Slow enough to be stopped on its way.
+    let slow = [&args[..], &["--set", "http.rate_limit=20", "--set", "processing.batch_wait=50ms"]].concat();
+    let running = Running::start(command(&api.bench, &api.server.url(path), &slow));
+    until("some are stored", || kafka.ends(&topic).iter().sum::<i64>() >= 100);
+    running.signal(rustix::process::Signal::TERM);
+    running.ended().expect(143, &[]);
+    api.run(path, &args).expect(0, &[]);
+    // The server writes a record on several lines.
+    let text = kafka.consume(&topic, TOTAL).join("\n");
+    let records: Vec<&str> = text.split("Partition:").skip(1).collect();
+    assert_eq!(records.len(), TOTAL);
+    for (n, record) in records.iter().enumerate() {
+        let fields: Vec<&str> = record.split('\t').collect();
+        let value: Value = serde_json::from_str(fields[4]).expect("it is JSON");
+        assert_eq!((fields[3], &value["n"]), ((n + 1).to_string().as_str(), &json!(n)), "{record}");
+    }
 }

@@ -1,6 +1,6 @@
 //! [`Server`]: the process of a real JSON server, started by `json.sh serve`, and gone when this process is.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ impl Server {
             .expect("the script starts");
         let server = Server { dir, port, script };
         let end = Instant::now() + START;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while !server.ask("GET", "/db", "").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
             let log = || std::fs::read_to_string(server.dir.join("log")).unwrap_or_default();
             assert!(Instant::now() < end, "the JSON server did not start: {}", log());
             std::thread::sleep(Duration::from_millis(10));
@@ -55,18 +55,27 @@ impl Server {
 
     /// Adds a record to a list.
     pub fn add(&self, list: &str, record: &Value) {
-        let body = record.to_string();
+        let answer = self.ask("POST", &format!("/{list}"), &record.to_string()).expect("it answers");
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    }
+
+    /// One request over a connection of its own, and the whole answer.
+    fn ask(&self, method: &str, path: &str, body: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        if stream.local_addr()? == stream.peer_addr()? {
+            // Where nobody listens yet, a connection may by chance be one with itself.
+            return Err(ErrorKind::ConnectionRefused.into());
+        }
+        stream.set_read_timeout(Some(START))?;
         let head = format!(
-            "POST /{list} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
-        stream.set_read_timeout(Some(START)).expect("a time limit");
-        stream.write_all((head + &body).as_bytes()).expect("it is taken");
+        stream.write_all((head + body).as_bytes())?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers");
-        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What goes wrong, and what comes of it.
 
+use super::super::round::Round;
 use super::super::*;
 use super::ApiKey;
 use super::world::*;
@@ -72,6 +73,18 @@ fn retriable_codes_of_a_commit_are_tried_again() {
         assert_eq!(setup.world.lock().offsets[&0].0, 5);
         assert!(setup.group.next_change().is_none());
     }
+}
+
+#[test]
+fn a_commit_in_doubt_says_which_try_it_was_and_what_the_next_waits_for() {
+    let setup = Setup::new(settings(Assignor::CooperativeSticky), |_| {});
+    let mut round = Round::new(&setup.group, &[]);
+    let lost = || crate::kafka::Error::Unavailable("no answer".into());
+    assert!(
+        round.doubted(&lost()).ends_with("no answer; attempt 1, next when the group has a new generation")
+    );
+    assert!(round.doubted(&lost()).contains("attempt 2, next when"));
+    assert_eq!(setup.group.cluster.options().services.told()[&("kafka", lost().kind())].retries, 2);
 }
 
 #[test]

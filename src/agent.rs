@@ -1,0 +1,124 @@
+//! What blocking HTTP clients have in common: the settings of their agents, and how a host is found ([`Known`]). Shared by
+//! the object store's client and the source's.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use ureq::Agent;
+use ureq::config::{Config, ConfigBuilder};
+use ureq::http::Uri;
+use ureq::typestate::AgentScope;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+
+/// So long it is taken for true where a host is: a name that moves is followed soon, and a client that asks a thousand
+/// times a second does not look it up each time.
+const KNOWN: Duration = Duration::from_secs(5);
+
+/// Settings of an agent that sends one request at a time and judges the answer itself. `limit` is that of connecting, of
+/// waiting for an answer, and of each read and write.
+pub(crate) fn settings(limit: Duration) -> ConfigBuilder<AgentScope> {
+    let limit = Some(limit);
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(concat!("pipeline/", env!("CARGO_PKG_VERSION")))
+        .accept("")
+        .accept_encoding("")
+        .timeout_resolve(limit)
+        .timeout_connect(limit)
+        .timeout_send_request(limit)
+        .timeout_recv_response(limit)
+        .timeout_per_read(limit)
+        .timeout_per_write(limit)
+}
+
+/// An agent with these settings.
+pub(crate) fn agent(settings: ConfigBuilder<AgentScope>) -> Agent {
+    Agent::with_parts(settings.build(), DefaultConnector::default(), Known::default())
+}
+
+/// Looks hosts up, and remembers for a moment where they are. A lookup with a timeout takes a thread of its own, and it
+/// would be done for each request, whether or not a connection is there already.
+#[derive(Default)]
+struct Known {
+    lookup: DefaultResolver,
+    hosts: Mutex<Vec<Host>>,
+}
+
+struct Host {
+    authority: String,
+    encrypted: bool,
+    until: Instant,
+    addresses: ResolvedSocketAddrs,
+}
+
+impl Resolver for Known {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        // It decides the port where none is named.
+        let encrypted = uri.scheme_str() == Some("https");
+        let now = Instant::now();
+        let mut hosts = self.hosts.lock();
+        hosts.retain(|host| host.until > now);
+        if let Some(host) = hosts.iter().find(|it| it.authority == authority && it.encrypted == encrypted) {
+            return Ok(host.addresses.clone());
+        }
+        drop(hosts);
+        let addresses = self.lookup.resolve(uri, config, timeout)?;
+        let host = Host {
+            authority: authority.to_owned(),
+            encrypted,
+            until: now + KNOWN,
+            addresses: addresses.clone(),
+        };
+        self.hosts.lock().push(host);
+        Ok(addresses)
+    }
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Known")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ureq::Timeout;
+
+    use super::*;
+
+    fn ask(known: &Known, uri: &str) -> Vec<String> {
+        let timeout = NextTimeout {
+            after: Duration::from_secs(20).into(),
+            reason: Timeout::Resolve,
+            per_read: None,
+            per_write: None,
+        };
+        let uri = uri.parse().unwrap();
+        let found = known.resolve(&uri, &Agent::config_builder().build(), timeout).unwrap();
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn hosts_are_remembered_by_name_port_and_scheme_for_a_moment() {
+        let known = Known::default();
+        assert_eq!(ask(&known, "http://127.0.0.1:81/a?b"), ["127.0.0.1:81"]);
+        assert_eq!(ask(&known, "http://127.0.0.1/"), ["127.0.0.1:80"]);
+        assert_eq!(ask(&known, "https://127.0.0.1/"), ["127.0.0.1:443"]);
+        assert_eq!(known.hosts.lock().len(), 3);
+        known.hosts.lock()[0].addresses[0].set_port(7);
+        assert_eq!(ask(&known, "http://127.0.0.1:81/c"), ["127.0.0.1:7"]);
+        known.hosts.lock()[0].until = Instant::now();
+        assert_eq!(ask(&known, "http://127.0.0.1:81/c"), ["127.0.0.1:81"]);
+        assert_eq!(known.hosts.lock().len(), 3);
+    }
+}
