@@ -27,8 +27,8 @@ pub(super) const PREFIX: usize = 4 << 10;
 /// So much white space between two records ends a chunk: it is not held in memory.
 const GAP: usize = 64 << 10;
 
-/// A block has at most so many more bytes than its records, for line endings and the last record, unless that is larger;
-/// and this is how much is taken at a time of what was read ahead.
+/// A block has at most so many more bytes than its records, for line endings and the last record, unless that is
+/// larger; and this is how much is taken at a time of what was read ahead.
 const PIECE: usize = 32 << 10;
 
 /// A chunk has room for so many more bytes than the last one took. What is read beyond its end is copied twice.
