@@ -117,6 +117,9 @@ impl Job<'_> {
             return Err(Error::Usage(why));
         }
         let client = client(self.config, self.stop, &self.metrics.services)?;
+        // What its source needs is the same whatever earlier runs did.
+        let options = self.http_options(endpoints.clone(), &Past::default())?;
+        self.check_memory(&HttpSource::new(client.clone(), options, Arc::new(Forget))?)?;
         let sink = self.sink(&namer)?;
         let past = self.past(&namer, &endpoints)?;
         let options = self.http_options(endpoints, &past)?;
@@ -251,6 +254,7 @@ impl Job<'_> {
 type Passes = Vec<(String, Arc<[u8]>)>;
 
 /// What earlier runs did.
+#[derive(Default)]
 struct Past {
     state: Option<Arc<State>>,
     started_at: i64,

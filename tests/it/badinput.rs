@@ -344,8 +344,9 @@ fn what_is_known_to_be_no_text_is_said_at_once() {
 
 #[test]
 fn a_memory_limit_that_is_too_small_is_refused_with_the_arithmetic() {
-    let outputs: [&[&str]; 5] = [
+    let outputs: [&[&str]; 6] = [
         &[],
+        &["-s", "http", "--url", "http://127.0.0.1:1/items"],
         &["-o", "x.ndjson", "--dead-letter", "letters"],
         &["-o", "-", "--state", "kept"],
         &["-o", "s3://bucket", "--set", "s3.endpoint=http://127.0.0.1:1"],
@@ -353,8 +354,9 @@ fn a_memory_limit_that_is_too_small_is_refused_with_the_arithmetic() {
     ];
     for output in outputs {
         let dir = with("a.json", "1\n");
-        let small: &[&str] = &["a.json", "--set", "processing.memory_limit=1MiB"];
-        run(dir.path(), &[small, output].concat())
+        let file: &[&str] = if output.contains(&"http") { &[] } else { &["a.json"] };
+        let small = ["--set", "processing.memory_limit=1MiB"];
+        run(dir.path(), &[file, &small, output].concat())
             .exits(2)
             .says("memory_limit is 1024 KiB, but at least ")
             .says(" KiB are needed: 512 for reading, ");
