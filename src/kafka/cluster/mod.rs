@@ -202,7 +202,10 @@ impl Cluster {
             }
             tries += 1;
             self.again(&what(), &error, tries, delay);
-            before = Some(error);
+            // Close to the deadline several answers may be cut short, one after the other.
+            if before.is_none() || !is_cut_short(&error) {
+                before = Some(error);
+            }
             self.sleep(delay)?;
         }
     }
@@ -257,6 +260,13 @@ fn telling(last: Error, before: Option<Error>) -> Error {
         (Error::GaveUp { last, .. }, before) => telling(*last, before),
         (Error::Timeout { .. }, Some(before)) => telling(before, None),
         (last, _) => last,
+    }
+}
+
+fn is_cut_short(error: &Error) -> bool {
+    match error {
+        Error::GaveUp { last, .. } => is_cut_short(last),
+        error => matches!(error, Error::Timeout { .. }),
     }
 }
 

@@ -214,6 +214,7 @@ fn again(trouble: Option<&Error>) -> Error {
     match trouble {
         Some(Error::Partition { of, api, code }) => Error::Partition { of: of.clone(), api, code: *code },
         Some(Error::Topic { topic, code }) => Error::Topic { topic: topic.clone(), code: *code },
+        Some(Error::Timeout { call, after }) => Error::Timeout { call: call.clone(), after: *after },
         Some(error) => Error::Unavailable(error.to_string()),
         None => Error::Unavailable("the leader left partitions out of its answer".into()),
     }
