@@ -53,7 +53,7 @@ bench-kafka: services ## Kafka in and out against Kafka's own tools (BENCH_RECOR
 bench-s3: services ## Kafka to S3 against Kafka's own consumer, and uploads against a loop of PUT (BENCH_RECORDS, BENCH_ROUNDS)
 	KAFKA_JIT=4 KAFKA_HEAP=1g $(CARGO) bench --locked --bench s3
 
-bench-http:       ## HTTP to a null sink, a file and a directory against a bare loop of ureq (BENCH_MB, BENCH_ROUNDS)
+bench-http: services ## HTTP to a null sink, a file and a directory against a bare loop of ureq (BENCH_MB, BENCH_ROUNDS)
 	$(CARGO) bench --locked --bench http
 
 chaos: services   ## Kafka to S3 while everything breaks: rounds of a minute with the seeds SEED, SEED + 1, ... (MINUTES=10)

@@ -5,8 +5,8 @@
 //! one page after the other over one connection, reads each into memory and looks at nothing: it is this program
 //! started again, so that both have a process of their own, whose start counts. Every round runs every variant once.
 //! The server answers at once, as none does that has to look for its records, or takes 5 ms for a page, as a quick one
-//! does. `BENCH_MB` (512) is what a run reads, a sixteenth of it in small pages, a quarter from the slower server;
-//! `BENCH_ROUNDS` (9).
+//! does; json-server is an ordinary one. `BENCH_MB` (512) is what a run reads, a sixteenth of it in small pages and from
+//! json-server, a quarter from the slower server; `BENCH_ROUNDS` (9).
 
 mod corpus;
 
@@ -14,7 +14,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,9 +52,13 @@ fn bare_loop(url: &str) {
     let config = ureq::Agent::config_builder().http_status_as_error(true).build();
     let agent: ureq::Agent = config.into();
     for page in 1.. {
-        let mut response = agent.get(format!("{url}&page={page}")).call().expect("it answers");
+        // As ours asks: json-server takes longer to pack a page than to find it.
+        let request =
+            agent.get(url.replace("{page}", &page.to_string())).header("Accept-Encoding", "gzip, zstd");
+        let mut response = request.call().expect("it answers");
         let body = response.body_mut().with_config().limit(u64::MAX).read_to_vec().expect("it is whole");
-        if body.len() <= 2 {
+        // An empty array, perhaps packed.
+        if body.len() <= 30 {
             return;
         }
     }
@@ -74,7 +78,7 @@ fn speed(server: &Server, dir: &Path, bytes: usize, rounds: usize) {
     let (few, some, slow) = (bytes / 16, bytes / 4, format!("&takes={}", TAKES.as_millis()));
     let (large, small) = (server.pages(LARGE, bytes), server.pages(SMALL, few));
     let (slow_large, slow_small) = (server.pages(LARGE, some) + &slow, server.pages(SMALL, few / 8) + &slow);
-    let mut variants = [
+    let mut variants = vec![
         bare("pages of 256 KiB", bytes, &large),
         number(
             dir,
@@ -96,12 +100,80 @@ fn speed(server: &Server, dir: &Path, bytes: usize, rounds: usize) {
         bare("pages of 4 KiB that take 5 ms", few / 8, &slow_small),
         number(dir, "envelope, to a directory", few / 8, &slow_small, &["-o", "out"]),
     ];
+    let api = Api::start(dir, few);
+    if let Some(api) = &api {
+        variants.extend(api.variants(dir, few));
+    }
     for _ in 0..rounds {
         for variant in &mut variants {
             variant.seconds.push((variant.run)());
         }
     }
     tell(&variants);
+}
+
+/// An ordinary server: json-server, which `make services` installs, with a list of flat events.
+struct Api {
+    /// Its stdin keeps the server alive.
+    script: Child,
+    port: u16,
+}
+
+impl Api {
+    /// `None` where it is not installed.
+    fn start(dir: &Path, bytes: usize) -> Option<Self> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/json.sh");
+        let asked = Command::new(script).arg("missing").output().ok()?;
+        if !asked.status.success() || !asked.stdout.trim_ascii().is_empty() {
+            eprintln!("json-server is not measured: make services installs it");
+            return None;
+        }
+        let home = dir.join("api");
+        fs::create_dir(&home).expect("it can be made");
+        let lines = corpus::flat(bytes);
+        let list = String::from_utf8(lines).expect("it is JSON").trim_end().replace('\n', ",");
+        fs::write(home.join("db.json"), format!("{{\"items\":[{list}]}}")).expect("it can be written");
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let port = free.local_addr().expect("it is bound").port();
+        drop(free);
+        let mut command = Command::new(script);
+        command.arg("serve").arg(&home).arg(port.to_string()).stdin(Stdio::piped()).stdout(Stdio::null());
+        let api = Api { script: command.spawn().expect("the script starts"), port };
+        let begun = Instant::now();
+        let first = format!("{}?_page=1&_limit=1", api.url());
+        while ureq::get(&first).call().is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "json-server does not answer");
+            thread::sleep(Duration::from_millis(50));
+        }
+        Some(api)
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/items", self.port)
+    }
+
+    fn variants<'a>(&self, dir: &'a Path, bytes: usize) -> Vec<Variant<'a>> {
+        let url = self.url();
+        let page = ["style=page", "page_param=_page", "size_param=_limit", "page_size=1000"];
+        let page = page.map(|setting| format!("http.pagination.{setting}"));
+        let page: Vec<&str> = page.iter().flat_map(|setting| ["--set", setting]).collect();
+        let first = format!("{url}?_page=1&_limit=1000");
+        let link = ["--url", &first, "--set", "http.pagination.style=link", "-o", "/dev/null"];
+        let number = |to| [&["--url", &url], &page[..], &["-o", to]].concat();
+        vec![
+            bare("1000 records a page from json-server", bytes, &format!("{url}?_limit=1000&_page={{page}}")),
+            ours(dir, "by number, envelope, to /dev/null".into(), bytes, &number("/dev/null")),
+            ours(dir, "by link, envelope, to /dev/null".into(), bytes, &link),
+            ours(dir, "by number, envelope, to a directory".into(), bytes, &number("out")),
+        ]
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        drop(self.script.stdin.take());
+        let _ = self.script.wait();
+    }
 }
 
 /// A table with the ratios to the loop over the same pages.
@@ -125,8 +197,9 @@ fn tell(variants: &[Variant<'_>]) {
     }
 }
 
+/// The loop; `{page}` in the URL is the number of the page.
 fn bare<'a>(name: &str, bytes: usize, url: &str) -> Variant<'a> {
-    let url = url.to_owned();
+    let url = if url.contains("{page}") { url.to_owned() } else { format!("{url}&page={{page}}") };
     let run = move || seconds(&mut looping(&url));
     Variant { name: name.into(), looped: true, bytes, run: Box::new(run), seconds: Vec::new() }
 }
