@@ -8,6 +8,8 @@ use wide::u8x16;
 
 /// How many bytes are looked at.
 pub(super) type Sixteen = [u8; 16];
+/// Four times as many.
+pub(super) type SixtyFour = [u8; 64];
 
 /// Quotes, backslashes and control characters.
 #[inline(always)]
@@ -47,9 +49,9 @@ pub(super) fn commas(bytes: &Sixteen) -> u32 {
     u8x16::new(*bytes).simd_eq(u8x16::splat(b',')).to_bitmask()
 }
 
-/// Line feeds in four times as many.
+/// Line feeds.
 #[inline(always)]
-pub(super) fn feeds(bytes: &[u8; 64]) -> u64 {
+pub(super) fn feeds(bytes: &SixtyFour) -> u64 {
     let (quarters, _) = bytes.as_chunks::<16>();
     quarters.iter().rev().fold(0, |mask, quarter| {
         mask << 16 | u64::from(u8x16::new(*quarter).simd_eq(u8x16::splat(b'\n')).to_bitmask())
@@ -74,9 +76,6 @@ pub(super) fn find(
     }
     rest.iter().position(|byte| is(*byte)).map(|offset| at + offset)
 }
-
-/// How many bytes [`structure`] looks at.
-pub(super) type SixtyFour = [u8; 64];
 
 /// Where quotes, backslashes and brackets of all kinds stand in sixty-four bytes.
 pub(super) struct Structure {

@@ -241,6 +241,23 @@ fn killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes() {
     }
 }
 
+/// It was killed when all was remembered but that it came to its end: nothing is left to read, and what it rejected is
+/// told all the same.
+#[test]
+fn what_an_interrupted_run_rejected_is_told_by_the_one_that_has_nothing_left() {
+    let api = Api::new(|_| Reply::ok("[1,nul,2]"));
+    api.run(&[]).expect(3, &["rejected  1 record (invalid_json 1)"]);
+    let mut state = state(&api);
+    state["run"]["finished"] = false.into();
+    api.bench.write("out/.pipeline/state.json", state.to_string() + "\n");
+    let told = ["stored    0 records", "rejected  1 record before the run was interrupted"];
+    api.run(&[]).expect(3, &told);
+    assert_eq!(api.server.seen().len(), 1, "nothing is asked for again");
+    // The next pass is a run of its own.
+    let ran = api.run(&[]).expect(3, &["stored    2 records", "rejected  1 record (invalid_json 1)"]);
+    assert!(!ran.stderr.contains("interrupted"), "{}", ran.stderr);
+}
+
 /// Batches that end with time, not with a count, end elsewhere in each run. What was planned before it was published is
 /// kept to: no record is there twice, none is missing, and no object ever changes.
 #[test]
