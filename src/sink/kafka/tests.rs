@@ -99,6 +99,11 @@ fn long() -> Duration {
     Duration::from_secs(20)
 }
 
+/// A time that is waited to its end; what works must be done within it on a busy machine, too.
+fn short() -> Duration {
+    Duration::from_secs(2)
+}
+
 fn transactional(delivery: Duration) -> ProducerSettings {
     let of = Transactional { id: "mover".into(), timeout: Duration::from_secs(60) };
     ProducerSettings { transactional: Some(of), delivery_timeout: delivery, ..settings() }
@@ -172,7 +177,7 @@ fn a_store_that_is_tried_again_goes_on_and_stores_once() {
             Reply::Cut
         })
     });
-    let sink = plain(&world, ProducerSettings { delivery_timeout: Duration::from_millis(200), ..settings() });
+    let sink = plain(&world, ProducerSettings { delivery_timeout: short(), ..settings() });
     let (batches, mut receipts) = ([batch(0, 1, 2, &["a", "b"])], Vec::new());
     let error = sink.store(&batches, &mut receipts).unwrap_err();
     assert!(error.is_transient() && receipts.is_empty(), "{error}");
@@ -253,7 +258,7 @@ fn a_generation_is_waited_for() {
     let member = Member::new();
     member.generation.store(-1, Ordering::SeqCst);
     let world = World::start(1, &[1], |_, _, _| None);
-    let sink = exact(&world, &member, Duration::from_millis(100));
+    let sink = exact(&world, &member, short());
     let mut receipts = Vec::new();
     let error = sink.store(&[batch(0, 1, 1, &["a"])], &mut receipts).unwrap_err();
     assert!(error.is_transient() && error.to_string().contains("no generation"), "{error}");
@@ -272,7 +277,7 @@ fn a_commit_that_may_count_is_not_done_again() {
             Reply::Cut
         })
     });
-    let sink = exact(&world, &Member::new(), Duration::from_millis(200));
+    let sink = exact(&world, &Member::new(), short());
     let (batches, mut receipts) = ([batch(0, 1, 2, &["a", "b"])], Vec::new());
     let error = sink.store(&batches, &mut receipts).unwrap_err();
     assert!(error.is_transient() && receipts.is_empty(), "{error}");
@@ -478,7 +483,7 @@ fn a_notification_that_failed_does_not_publish_again() {
         })
     });
     let main = Main::default();
-    let short = ProducerSettings { delivery_timeout: Duration::from_millis(200), ..settings() };
+    let short = ProducerSettings { delivery_timeout: short(), ..settings() };
     let sink = Notifying::prepare(&main, cluster(&world, long()), TOPIC, short).unwrap();
     let (batches, mut receipts) = ([batch(0, 1, 2, &["a", "b"]), batch(0, 1, 3, &["c"])], Vec::new());
     let error = sink.store(&batches, &mut receipts).unwrap_err();
