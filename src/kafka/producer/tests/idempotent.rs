@@ -295,7 +295,7 @@ fn what_waits_at_the_deadline_is_sent_under_its_number_later() {
             Reply::Cut
         })
     });
-    let short = ProducerSettings { delivery_timeout: Duration::from_millis(200), ..settings() };
+    let short = ProducerSettings { delivery_timeout: Duration::from_secs(2), ..settings() };
     let (mut producer, out) = producer(&world, short);
     put(&mut producer, out, &["a"]);
     let error = producer.flush().unwrap_err();
@@ -315,7 +315,7 @@ fn what_is_forgotten_never_gives_its_number_to_others() {
             Reply::Cut
         })
     });
-    let short = ProducerSettings { delivery_timeout: Duration::from_millis(200), ..settings() };
+    let short = ProducerSettings { delivery_timeout: Duration::from_secs(2), ..settings() };
     let (mut producer, out) = producer(&world, short);
     put(&mut producer, out, &["a"]);
     producer.flush().unwrap_err();

@@ -341,7 +341,7 @@ fn a_commit_whose_outcome_is_not_known_is_not_given_up() {
                 Reply::Cut
             })
         });
-        let short = ProducerSettings { delivery_timeout: Duration::from_millis(200), ..transactional() };
+        let short = ProducerSettings { delivery_timeout: Duration::from_secs(2), ..transactional() };
         let (mut producer, out) = producer(&world, short);
         let error = move_two(&mut producer, out, ["a", "b"], 2).unwrap_err();
         assert!(matches!(error, Error::GaveUp { .. }), "{error}");
@@ -359,7 +359,7 @@ fn a_commit_whose_outcome_is_not_known_is_not_given_up() {
 fn an_abort_that_is_interrupted_is_finished_by_the_next_begin() {
     for level in [1, 2] {
         let (world, armed) = failing(level, ApiKey::EndTxn, 14);
-        let short = ProducerSettings { delivery_timeout: Duration::from_millis(200), ..transactional() };
+        let short = ProducerSettings { delivery_timeout: Duration::from_secs(2), ..transactional() };
         let (mut producer, out) = producer(&world, short);
         producer.begin().unwrap();
         put(&mut producer, out, &["x"]);
