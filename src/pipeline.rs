@@ -22,7 +22,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::assemble::{Assembler, Assembly, Ports, Reading};
 use crate::budget::{Budget, Recycler};
 use crate::codec::{Codec, Encoder};
-use crate::commit::{Commit, Ledgers, Note};
+use crate::commit::{Commit, Ledgers, NOTES, Note};
 use crate::config::{MaxRejected, OnReject};
 use crate::cut::Limits;
 use crate::error::{Error, Result};
@@ -273,7 +273,7 @@ impl<'a> Run<'a> {
                 let stages = Stages { scope, cause: &self.cause, stop: &pipe.stop };
                 let (results, received) = bounded(plan.permits);
                 let (jobs, todo) = bounded(plan.queue);
-                let (notes, noted) = bounded(plan.queue + plan.permits);
+                let (notes, noted) = bounded(plan.queue + plan.permits + NOTES);
                 let (over, ended) = bounded(0);
                 let ports = Ports { results: received, permits: free, jobs, notes: notes.clone() };
                 let assembler = Assembler::new(&assembly, this.tools(), ports, readers.len());

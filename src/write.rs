@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Select, Sender};
 use parking_lot::Mutex;
 
 use crate::batch::{Batch, BatchId, Receipt};
@@ -116,7 +116,11 @@ impl Writers<'_> {
     /// The first failure that is permanent or outlasts its retries.
     pub fn run(&self, jobs: &Receiver<Job>, notes: &Sender<Note>) -> Result<()> {
         let mut next = None;
-        while let Some(job) = next.take().or_else(|| jobs.recv().ok()) {
+        // Like `recv`, which spins and yields for a while before it sleeps, but for that: where jobs come one by one it was
+        // most of what a writer did.
+        let mut any = Select::new();
+        any.recv(jobs);
+        while let Some(job) = next.take().or_else(|| any.select().recv(jobs).ok()) {
             if self.stop.is_aborted() {
                 return Err(Error::Stopped);
             }
