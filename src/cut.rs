@@ -68,9 +68,9 @@ impl Close {
 pub struct Limits {
     /// Records in a batch; 0: no limit by count.
     pub batch_size: u64,
-    /// Bytes of records in a batch; 0: no limit by bytes.
+    /// Bytes of records in a batch, in files with what stands between them; 0: no limit by bytes.
     pub batch_bytes: u64,
-    /// Bytes of records after which a block closes.
+    /// The same of a block: it closes behind the record that reaches it.
     pub block_bytes: u64,
     /// Records after which a block closes: bounds what many tiny records grow to.
     pub block_records: u64,
@@ -177,6 +177,19 @@ impl Cutter {
     /// Whether the next record begins a block.
     pub(crate) fn is_block_begin(&self) -> bool {
         self.block_records == 0
+    }
+
+    /// Whether a block of at most so many bytes may be taken whole: a block begins here, and no batch ends in it.
+    pub(crate) fn takes_block(&self, bytes: u64) -> bool {
+        let Limits { batch_size, batch_bytes, .. } = self.limits;
+        let room = batch_bytes == 0 || self.batch_bytes + bytes < batch_bytes;
+        self.is_block_begin() && self.planned.is_empty() && batch_size == 0 && room
+    }
+
+    /// Counts a whole block, as its records would be one by one. Only where [`Cutter::takes_block`] says so.
+    pub(crate) fn take_block(&mut self, records: u64, bytes: u64) {
+        self.batch_records += records;
+        self.batch_bytes += bytes;
     }
 
     /// Ends the block behind the last record.

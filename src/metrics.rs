@@ -37,7 +37,7 @@ const SAMPLES: usize = 3;
 pub struct Metrics {
     made: Instant,
     started: OnceLock<Instant>,
-    /// Records that readers have handed on, durable or not.
+    /// Records that workers are done with, durable or not.
     pub seen: AtomicU64,
     /// Retries of sinks and marks.
     pub retries: AtomicU64,
@@ -291,7 +291,6 @@ impl Metrics {
 
     /// A reader hands on what it has read.
     pub(crate) fn read(&self, chunk: &Chunk) {
-        self.seen.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         if let (Some(partition), Some((first, last))) = (&chunk.partition, chunk.span()) {
             self.ages.lock().read(partition, first, last, Instant::now());
         }

@@ -155,7 +155,12 @@ impl<'scope> Readers<'scope> {
         let (index, results) = (lane.index, lane.results.clone());
         lane.pool.spawn(move |_| {
             let begun = Instant::now();
-            let event = Event::Chunk(self.shop.run(chunk));
+            let result = self.shop.run(chunk);
+            if let Ok(processed) = &result {
+                let read: u64 = processed.sections.iter().map(|section| section.counts.read).sum();
+                self.metrics.seen.fetch_add(read, Ordering::Relaxed);
+            }
+            let event = Event::Chunk(result);
             self.metrics.latencies.process.since(begun);
             self.metrics.flow.chunks_processed.fetch_add(1, Ordering::Relaxed);
             // Fails only when the assembler is gone: the cause is elsewhere.

@@ -5,6 +5,7 @@
 //! Both depend only on the records since the batch's start and on the settings ([`crate::cut`]), never on how
 //! much one `read` returned, so a batch that is done again comes out with the same bytes.
 
+mod lined;
 mod partition;
 mod rejection;
 mod side;
@@ -15,6 +16,7 @@ use crate::budget::Lease;
 use crate::cut::{Close, Cutters, Step};
 use crate::outgoing::{Headers, Pair};
 
+pub(crate) use lined::Lined;
 pub use partition::{Identity, Partition, TopicPart};
 pub use rejection::{RejectKind, Rejection};
 pub use side::{Extra, Incoming};
@@ -89,6 +91,8 @@ pub struct Chunk {
     pub(crate) payload: Payload,
     pub(crate) bytes: Vec<u8>,
     pub(crate) entries: Vec<Entry>,
+    /// Lines instead of entries: then there is no cut and no fault either.
+    pub(crate) lined: Lined,
     pub(crate) side: Side,
     pub(crate) cuts: Vec<Cut>,
     /// Records that the reader itself rejects, by entry index, ascending.
@@ -129,8 +133,12 @@ impl Chunk {
         self.block_begin = self.cutters.current().is_block_begin();
     }
 
-    /// Positions of the first and of the last record.
+    /// Positions of the first and of the last record; where nobody has looked for them yet, of the first and of the
+    /// last byte.
     pub(crate) fn span(&self) -> Option<(u64, u64)> {
+        if self.lined.count().is_some() {
+            return Some((self.start, self.end - 1));
+        }
         Some((self.entries.first()?.position, self.entries.last()?.position))
     }
 
@@ -164,6 +172,31 @@ impl Chunk {
     #[inline]
     pub(crate) fn mark(&mut self, entry: Entry) -> Room {
         self.mark_weighing(entry, entry.len)
+    }
+
+    /// [`Chunk::mark`] where positions are bytes: what the record takes of them is what it counts for, so that a whole
+    /// block can be counted by its length ([`Chunk::take_block`]).
+    #[inline]
+    pub(crate) fn mark_bytes(&mut self, entry: Entry) -> Room {
+        let weight = u32::try_from(entry.end() - self.end).unwrap_or(u32::MAX);
+        self.mark_weighing(entry, weight)
+    }
+
+    /// Ends the block, and the chunk with it, behind so many bytes of the buffer, which are so many lines. The reader takes
+    /// the rest away. A worker looks for the records.
+    pub(crate) fn take_block(&mut self, lines: u32, bytes: u64) {
+        self.lined = Lined::new(lines);
+        self.end = self.start + bytes;
+        self.block_end = true;
+        self.cutters.current().take_block(u64::from(lines), bytes);
+    }
+
+    /// Where its records stand.
+    fn records(&self) -> &[Entry] {
+        match self.lined.count() {
+            Some(_) => self.lined.entries(&self.bytes, self.start),
+            None => &self.entries,
+        }
     }
 
     /// [`Chunk::mark`] for a record that counts for `weight` bytes.
@@ -267,12 +300,12 @@ impl Chunk {
 
     /// How many records it holds.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.records().len()
     }
 
     /// Whether it holds no record.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.records().is_empty()
     }
 
     /// The buffer; entries point into it.
@@ -291,6 +324,7 @@ impl Chunk {
         self.payload = Payload::Json;
         self.bytes.clear();
         self.entries.clear();
+        self.lined = Lined::default();
         self.side.clear();
         self.cuts.clear();
         self.faults.clear();
@@ -355,17 +389,32 @@ impl<'a> Section<'a> {
 
     /// How many records.
     pub fn len(&self) -> usize {
-        (self.to - self.from) as usize
+        self.entries().len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.from == self.to
+        self.entries().is_empty()
     }
 
     /// Their entries.
     pub fn entries(&self) -> &'a [Entry] {
-        &self.chunk.entries[self.from as usize..self.to as usize]
+        match self.chunk.lined.count() {
+            Some(_) => self.chunk.records(),
+            None => &self.chunk.entries[self.from as usize..self.to as usize],
+        }
+    }
+
+    /// If nobody has looked for the records yet: they are the lines of the whole buffer, which has so many, blank ones
+    /// included. Whoever looks for them while it does something else saves a look at every byte.
+    pub(crate) fn lines(&self) -> Option<usize> {
+        self.chunk.lined.count()
+    }
+
+    /// The entry of a record that was found in such lines: its first byte, the one behind its last, and where the next
+    /// line begins.
+    pub(crate) fn line_entry(&self, at: usize, end: usize, next: usize) -> Entry {
+        lined::entry(self.chunk.start, at, end, next)
     }
 
     /// The chunk's buffer, into which entries point.
@@ -406,7 +455,10 @@ impl<'a> Section<'a> {
 
     /// The timestamp of the first record, in milliseconds since the epoch, if the source knows it.
     pub fn first_time(&self) -> Option<i64> {
-        self.record(self.entries().first()?).extra?.time
+        match self.lines() {
+            Some(_) => None,
+            None => self.record(self.entries().first()?).extra?.time,
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! the one that came behind it; where that one stands again, it is valid, and its length is known without looking for
 //! quotes. On flat events that is two thirds of the validator's work. A guess that fails costs one comparison.
 
-use super::sixteen::{self, Sixteen};
+use super::sixteen::{self, Seen, Sixteen};
 
 /// Longer labels are not remembered.
 const LONGEST: usize = size_of::<Sixteen>();
@@ -69,23 +69,38 @@ impl Labels {
     }
 
     /// Remembers the label that `bytes` begin with and that ends before `value`, which is a part of them; returns
-    /// the value. One with CR or LF in it is forgotten: whoever follows it would not see them.
+    /// the value. One with CR or LF or what is not ASCII in it is forgotten: whoever follows it would not see them.
+    #[inline(always)]
+    pub(super) fn learn<'a>(
+        &mut self,
+        before: Before,
+        bytes: &[u8],
+        value: &'a [u8],
+        seen: &mut Seen,
+    ) -> &'a [u8] {
+        if !self.learn_label(before, bytes, bytes.len() - value.len()) {
+            seen.add_other();
+        }
+        value
+    }
+
+    /// Says whether the label is ASCII.
     #[inline(never)]
-    pub(super) fn learn<'a>(&mut self, before: Before, bytes: &[u8], value: &'a [u8]) -> &'a [u8] {
-        let Some(text) = bytes.first_chunk::<LONGEST>() else { return value };
-        let len = bytes.len() - value.len();
+    fn learn_label(&mut self, before: Before, bytes: &[u8], len: usize) -> bool {
+        let ascii = bytes[..len].is_ascii();
+        let Some(text) = bytes.first_chunk::<LONGEST>() else { return ascii };
         let place = place(text, len) & 0xfe | before as u8;
         let label = &mut self.known[usize::from(place)];
         let next = label.next;
         *label = match text.get(..len) {
-            Some(label) if memchr::memchr2(b'\n', b'\r', label).is_none() => {
+            Some(label) if ascii && memchr::memchr2(b'\n', b'\r', label).is_none() => {
                 Label { text: *text, bits: (1 << len) - 1, len: len as u8, next }
             }
             _ => Label { next, ..UNKNOWN },
         };
         self.known[usize::from(self.last)].next[before as usize] = place;
         self.last = place;
-        value
+        ascii
     }
 }
 

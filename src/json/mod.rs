@@ -117,6 +117,11 @@ impl Scanner {
         matches!(self.kind, Kind::Lines(_))
     }
 
+    /// Whether the next byte that it looks at begins a line, and records are lines.
+    pub fn is_at_line(&self) -> bool {
+        self.finds_lines() && !self.cursor.first && !self.in_record()
+    }
+
     /// [`Scanner::next`] where each record is a line, which is all that is found then.
     #[inline(always)]
     pub fn next_line(&mut self, bytes: &[u8], tail: Tail) -> Option<Span> {
@@ -205,6 +210,11 @@ impl Scanner {
         self.cursor.at
     }
 
+    /// Somebody else looks for the records in the first `count` bytes, which are lines.
+    pub fn pass(&mut self, count: usize) {
+        (self.cursor.at, self.cursor.begin) = (count, count);
+    }
+
     /// The first `count` bytes of the buffer were taken away.
     pub fn rebase(&mut self, count: usize) {
         self.cursor.at -= count;
@@ -237,7 +247,7 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// JSON white space.
 #[inline]
-fn is_white(byte: u8) -> bool {
+pub(crate) fn is_white(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }
 

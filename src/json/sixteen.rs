@@ -11,6 +11,29 @@ pub(super) type Sixteen = [u8; 16];
 /// Four times as many.
 pub(super) type SixtyFour = [u8; 64];
 
+/// All bytes that were looked at, as far as it takes to tell whether they are ASCII.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen(u8x16);
+
+impl Seen {
+    /// These, too.
+    #[inline(always)]
+    pub(super) fn add(&mut self, bytes: &Sixteen) {
+        self.0 |= u8x16::new(*bytes);
+    }
+
+    /// One at least that is not.
+    pub(super) fn add_other(&mut self) {
+        self.add(&[0x80; 16]);
+    }
+
+    /// Whether all of them are.
+    #[inline(always)]
+    pub(super) fn is_ascii(self) -> bool {
+        self.0.to_bitmask() == 0
+    }
+}
+
 /// Quotes, backslashes and control characters.
 #[inline(always)]
 pub(super) fn marks(bytes: &Sixteen) -> u32 {

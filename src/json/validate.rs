@@ -8,13 +8,13 @@
 //! nesting beyond 64 levels.
 //!
 //! It only ever says yes: whoever gets a no asks serde_json, which has the last word and the message. That it never
-//! says yes where serde_json says no is property-tested. Whether the bytes are UTF-8 is for the caller to check: it
-//! does so for many records at once.
+//! says yes where serde_json says no is property-tested. Whether the bytes are UTF-8 is for the caller to check, where
+//! they are not all ASCII: that is seen on the way.
 
 use std::ops::Range;
 
 use super::label::{Before, Labels};
-use super::sixteen::{self, Sixteen};
+use super::sixteen::{self, Seen, Sixteen};
 
 /// Checks values. Remembers the labels of earlier ones, and keeps memory for nesting beyond 64 levels.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Validator {
     outer: Vec<u64>,
     /// Whether CR or LF stands between tokens.
     breaks: bool,
+    /// The bytes of strings, and some behind them.
+    seen: Seen,
 }
 
 /// A value that is valid, if it is UTF-8.
@@ -95,16 +97,38 @@ impl Validator {
         Some(Value { range: start..end, breaks: self.breaks })
     }
 
+    /// The line that `bytes` begin with, if it is one value (if that is UTF-8) with no white space around it: how long that is, and how long
+    /// it is with its line ending. A no may cost a look at all of the bytes.
+    #[inline]
+    pub fn line(&mut self, bytes: &[u8]) -> Option<(usize, usize)> {
+        self.breaks = false;
+        let rest = self.behind(bytes)?;
+        let ending = match rest {
+            [b'\n', ..] => 1,
+            [b'\r', b'\n', ..] => 2,
+            _ => return None,
+        };
+        let len = bytes.len() - rest.len();
+        (!self.breaks).then_some((len, len + ending))
+    }
+
+    /// Whether the last value that was found to be valid is ASCII. A no may be due to what stands behind it.
+    #[inline(always)]
+    pub fn is_ascii(&self) -> bool {
+        self.seen.is_ascii()
+    }
+
     /// What stands behind the value that `bytes` begin with.
     fn behind<'a>(&mut self, mut bytes: &'a [u8]) -> Option<&'a [u8]> {
-        let Validator { labels, outer, breaks } = self;
+        let Validator { labels, outer, breaks, .. } = self;
         outer.clear();
         labels.begin();
+        let mut seen = Seen::default();
         let mut levels = Levels { outer, inner: 0, depth: 0 };
         loop {
             let (first, rest) = bytes.split_first()?;
             bytes = match first {
-                b'"' => string(rest)?,
+                b'"' => string(rest, &mut seen)?,
                 b'0'..=b'9' => number(bytes)?,
                 b'{' => {
                     if let Some(value) = labels.follow(Before::Brace, bytes) {
@@ -116,7 +140,7 @@ impl Validator {
                         [b'}', rest @ ..] => rest,
                         inside => {
                             levels.push(1);
-                            bytes = labels.learn(Before::Brace, bytes, key(inside, breaks)?);
+                            bytes = labels.learn(Before::Brace, bytes, key(inside, breaks)?, &mut seen);
                             continue;
                         }
                     }
@@ -140,13 +164,14 @@ impl Validator {
                         break;
                     }
                 } else if levels.depth == 0 {
+                    self.seen = seen;
                     return Some(bytes);
                 }
                 let (first, rest) = space(bytes, breaks).split_first()?;
                 match (first, levels.in_object()) {
                     (b',', true) => {
                         let value = key(space(rest, breaks), breaks)?;
-                        bytes = labels.learn(Before::Comma, bytes, value);
+                        bytes = labels.learn(Before::Comma, bytes, value, &mut seen);
                     }
                     (b',', false) => bytes = space(rest, breaks),
                     (b'}', true) | (b']', false) => {
@@ -184,7 +209,8 @@ fn spaces<'a>(mut bytes: &'a [u8], breaks: &mut bool) -> &'a [u8] {
 #[inline(never)]
 fn key<'a>(bytes: &'a [u8], breaks: &mut bool) -> Option<&'a [u8]> {
     let [b'"', bytes @ ..] = bytes else { return None };
-    match space(string(bytes)?, breaks) {
+    // The caller sees its bytes.
+    match space(string(bytes, &mut Seen::default())?, breaks) {
         [b':', value @ ..] => Some(space(value, breaks)),
         _ => None,
     }
@@ -192,8 +218,9 @@ fn key<'a>(bytes: &'a [u8], breaks: &mut bool) -> Option<&'a [u8]> {
 
 /// What stands behind a string, from its first byte behind the quote on.
 #[inline(always)]
-fn string(mut bytes: &[u8]) -> Option<&[u8]> {
+fn string<'a>(mut bytes: &'a [u8], seen: &mut Seen) -> Option<&'a [u8]> {
     while let Some((first, rest)) = bytes.split_first_chunk() {
+        seen.add(first);
         let marks = sixteen::marks(first);
         if marks != 0 {
             let at = marks.trailing_zeros() as usize;
@@ -204,20 +231,35 @@ fn string(mut bytes: &[u8]) -> Option<&[u8]> {
         }
         bytes = rest;
     }
-    any_string(bytes)
+    let (rest, ascii) = any_string(bytes)?;
+    if !ascii {
+        seen.add_other();
+    }
+    Some(rest)
 }
 
-/// The same for a string with escapes, or at the end of all bytes.
+/// The same for a string with escapes, or at the end of all bytes. Says also whether it is ASCII.
 #[inline(never)]
-fn any_string(mut bytes: &[u8]) -> Option<&[u8]> {
+fn any_string(mut bytes: &[u8]) -> Option<(&[u8], bool)> {
+    let mut seen = Seen::default();
     loop {
-        let plain = match bytes.first_chunk().map(sixteen::marks) {
+        let marks = bytes.first_chunk().map(|first| {
+            seen.add(first);
+            sixteen::marks(first)
+        });
+        let plain = match marks {
             Some(0) => 16,
             Some(marks) => marks.trailing_zeros() as usize,
-            None => bytes.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))?,
+            None => {
+                let plain = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))?;
+                if !bytes[..plain].is_ascii() {
+                    seen.add_other();
+                }
+                plain
+            }
         };
         match &bytes[plain..] {
-            [b'"', rest @ ..] => return Some(rest),
+            [b'"', rest @ ..] => return Some((rest, seen.is_ascii())),
             [b'\\', rest @ ..] => bytes = escape(rest)?,
             rest if plain == 16 => bytes = rest,
             _ => return None,
@@ -312,6 +354,14 @@ mod tests {
             let mut validator = Validator::default();
             // The second time it knows the labels.
             for _ in 0..2 {
+                if let Some((len, _)) = validator.line(format!("{all}\n").as_bytes()) {
+                    assert_eq!(oracle(&all[..len]), Some(&all[..len]), "{all:?}");
+                    assert!(!all[..len].contains(['\r', '\n']), "{all:?}");
+                    assert!(
+                        matches!(&all[len..], "" | "\r") || all[len..].starts_with(['\r', '\n']),
+                        "{all:?}"
+                    );
+                }
                 let found = validator.value(all.as_bytes(), text.len());
                 let value = found.clone().map(|value| &text[value.range]);
                 // A number's end is its record's end only if that is seen.
@@ -493,7 +543,7 @@ mod tests {
             value in values(),
             damage in proptest::collection::vec((any::<prop::sample::Index>(), 0..3u8, any::<prop::sample::Index>()), 1..4),
         ) {
-            const BYTES: &[u8] = b"\"\\{}[]:,0123456789.eE+-truefalsn \t\n\r\x00\x1f\x20\x7fu/bx";
+            const BYTES: &[u8] = b"\"\\{}[]:,0123456789.eE+-truefalsn \t\n\r\x00\x1f\x20\x7fu/bx\x80\xbf\xc3\xff";
             let mut bytes = value.to_string().into_bytes();
             for (at, how, with) in damage {
                 let at = at.index(bytes.len() + 1);
@@ -504,8 +554,21 @@ mod tests {
                     _ => bytes.insert(at, with),
                 }
             }
-            if let Ok(text) = std::str::from_utf8(&bytes) {
-                check(text);
+            match std::str::from_utf8(&bytes) {
+                Ok(text) => check(text),
+                Err(_) => {
+                    let mut validator = Validator::default();
+                    for _ in 0..2 {
+                        prop_assert!(validator.value(&bytes, bytes.len()).is_none() || !validator.is_ascii());
+                        let line = [&bytes, &b"\n{\"a\":1}\n        "[..]].concat();
+                        if let Some((len, _)) = validator.line(&line)
+                            && validator.is_ascii()
+                        {
+                            let text = std::str::from_utf8(&line[..len]).expect("it is ASCII");
+                            prop_assert_eq!(oracle(text), Some(text));
+                        }
+                    }
+                }
             }
         }
 

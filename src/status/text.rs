@@ -79,7 +79,7 @@ fn durable(totals: &Totals, out: &mut Text) {
 fn flowing(metrics: &Metrics, state: &State, out: &mut Text) {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let flow = &metrics.flow;
-    out.counter("pipeline_source_records_total", "Records that readers handed on, durable or not.");
+    out.counter("pipeline_source_records_total", "Records that were read and processed, durable or not.");
     out.value(load(&metrics.seen));
     out.counter(
         "pipeline_source_bytes_total",

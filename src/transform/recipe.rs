@@ -133,6 +133,14 @@ impl Recipe {
         self.key = Some(key);
         self
     }
+
+    /// Whether nothing is done with the records of this section but that they are validated and put into the envelope.
+    fn is_plain(&self, section: &Section<'_>) -> bool {
+        section.payload() == Payload::Json
+            && self.replay == Replay::No
+            && self.transforms.is_empty()
+            && self.key.is_none()
+    }
 }
 
 impl Default for Recipe {
@@ -144,14 +152,24 @@ impl Default for Recipe {
 
 impl Program for Recipe {
     fn run(&self, section: &Section<'_>, out: &mut Out) {
-        let Some(first) = section.entries().first() else { return };
+        let lines = section.lines().filter(|_| self.is_plain(section));
+        let first = match lines {
+            Some(_) => Some(section.line_entry(0, 0, 0)),
+            None => section.entries().first().copied(),
+        };
+        let Some(first) = first else { return };
         let Out { stored, failed, counts, samples, rejects, outputs, parts, validator } = out;
         self.envelope.prepare(section, parts);
         let overhead = self.envelope.overhead(parts, first.position);
-        let bytes: usize = section.entries().iter().map(|entry| entry.len as usize).sum();
-        stored.reserve(bytes + section.len() * overhead);
-        counts.read += section.len() as u64;
-        counts.bytes_read += bytes as u64;
+        match lines {
+            Some(lines) => stored.reserve(section.buffer().len() + lines * overhead),
+            None => {
+                let bytes: usize = section.entries().iter().map(|entry| entry.len as usize).sum();
+                stored.reserve(bytes + section.len() * overhead);
+                counts.read += section.len() as u64;
+                counts.bytes_read += bytes as u64;
+            }
+        }
         let mut run = Run {
             recipe: self,
             section,
@@ -162,7 +180,11 @@ impl Program for Recipe {
             counts,
             tally: Tally { failed, samples, rejects, lines: Lines::default() },
         };
-        run.records(Values::new(section, validator));
+        let values = Values::new(section, validator);
+        match lines {
+            Some(_) => run.lines(values),
+            None => run.records(values),
+        }
     }
 
     fn forms(&self) -> Forms {
@@ -191,12 +213,34 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
+    /// Plain records, in lines that nobody has looked for yet.
+    fn lines(&mut self, mut values: Values<'a>) {
+        let (section, recipe) = (self.section, self.recipe);
+        let (mut at, end) = (0, section.buffer().len());
+        while at < end {
+            let line = values.line(at);
+            let begin = std::mem::replace(&mut at, line.next);
+            let Some(value) = line.value else { continue };
+            self.counts.read += 1;
+            self.counts.bytes_read += (line.end - begin) as u64;
+            let entry = section.line_entry(begin, line.end, line.next);
+            match value {
+                Ok(value) => {
+                    recipe.envelope.write(self.parts, entry.position, value, self.stored);
+                    self.counts.stored += 1;
+                }
+                Err(why) => {
+                    let record = section.record(&entry);
+                    let (origin, payload) = (Origin::Read(record), record.bytes);
+                    self.reject(&Rejected { section, entry: &entry, origin, payload }, why, None);
+                }
+            }
+        }
+    }
+
     fn records(&mut self, mut values: Values<'a>) {
         let (section, recipe) = (self.section, self.recipe);
-        let plain = section.payload() == Payload::Json
-            && recipe.replay == Replay::No
-            && recipe.transforms.is_empty()
-            && recipe.key.is_none();
+        let plain = recipe.is_plain(section);
         let mut faults = section.faults().peekable();
         for (index, entry) in section.entries().iter().enumerate() {
             let made = match faults.next_if(|(at, _)| *at == index) {

@@ -2,46 +2,113 @@
 //! surrogates and numbers of any size pass as they stand.
 //!
 //! [`Validator`] says yes, and serde_json has the last word where it does not: so a record is looked at twice only
-//! if it is wrong. UTF-8 is checked once for the whole section, and record by record only where that fails.
+//! if it is wrong. UTF-8 is looked at where not all is ASCII, and then as far as it goes.
 
 use serde_json::value::RawValue;
 
 use super::envelope::Breaks;
+use crate::json::is_white;
 use crate::json::validate::Validator;
-use crate::record::{Entry, Payload, RejectKind, Rejection, Section};
+use crate::record::{Entry, RejectKind, Rejection, Section};
 
-/// The values of a section, asked for in the order of its entries.
+/// The values of a section, asked for in the order of its records.
 pub(super) struct Values<'a> {
     buffer: &'a [u8],
-    /// Whether all bytes from the first entry to the last are UTF-8.
-    checked: bool,
+    /// Where the section's last record ends.
+    end: usize,
+    /// Up to here the bytes are UTF-8, from the record on that was the last to be asked for it.
+    utf8: usize,
+    /// How often a line may still be looked at as if its end were known.
+    tries: u32,
     validator: &'a mut Validator,
 }
+
+/// What a line is.
+pub(super) struct Line<'a> {
+    /// Where its record ends, and where the next line begins.
+    pub(super) end: usize,
+    pub(super) next: usize,
+    /// The value and its line breaks; `None`: it is blank.
+    pub(super) value: Option<Result<(&'a [u8], Breaks), Rejection>>,
+}
+
+/// Lines that are not just a value may cost a look at all that is behind them, so there may be only so many in a section.
+const TRIES: u32 = 8;
 
 impl<'a> Values<'a> {
     /// The values of the records of a section.
     pub(super) fn new(section: &Section<'a>, validator: &'a mut Validator) -> Self {
         let buffer = section.buffer();
-        // Nobody asks for the values of text and bytes.
-        let checked = section.payload() == Payload::Json
-            && section.entries().first().zip(section.entries().last()).is_some_and(|(first, last)| {
-                std::str::from_utf8(&buffer[first.at as usize..(last.at + last.len) as usize]).is_ok()
-            });
-        Values { buffer, checked, validator }
+        let end = match section.lines() {
+            Some(_) => buffer.len(),
+            None => section.entries().last().map_or(0, |last| (last.at + last.len) as usize),
+        };
+        Values { buffer, end, utf8: 0, tries: TRIES, validator }
+    }
+
+    /// The line that begins at byte `at` of the buffer. Where a value ends is known once it was looked at: a line is not
+    /// searched for its end unless there is more in it.
+    #[inline]
+    pub(super) fn line(&mut self, at: usize) -> Line<'a> {
+        if self.tries > 0 {
+            if let Some((len, whole)) = self.validator.line(&self.buffer[at..])
+                && self.is_utf8(at, at + len)
+            {
+                let value = Some(Ok((&self.buffer[at..at + len], Breaks::None)));
+                return Line { end: at + len, next: at + whole, value };
+            }
+            self.tries -= 1;
+        }
+        self.any_line(at)
+    }
+
+    #[inline(never)]
+    fn any_line(&mut self, at: usize) -> Line<'a> {
+        let rest = &self.buffer[at..];
+        let (stop, next) = match memchr::memchr(b'\n', rest) {
+            Some(feed) => (at + feed, at + feed + 1),
+            None => (self.buffer.len(), self.buffer.len()),
+        };
+        let line = &self.buffer[at..stop];
+        if line.iter().all(|byte| is_white(*byte)) {
+            return Line { end: stop, next, value: None };
+        }
+        let end = if line.ends_with(b"\r") { stop - 1 } else { stop };
+        let entry = Entry { at: at as u32, len: (end - at) as u32, ..Entry::default() };
+        Line { end, next, value: Some(self.next(&entry)) }
     }
 
     /// The value of the next entry, without the white space around it.
     #[inline]
     pub(super) fn next(&mut self, entry: &Entry) -> Result<(&'a [u8], Breaks), Rejection> {
         let (at, len) = (entry.at as usize, entry.len as usize);
-        // Characters are whole in it: it begins and ends with a byte of ASCII, and so does what is around it.
-        if self.checked
-            && let Some(found) = self.validator.value(&self.buffer[at..], len)
+        if let Some(found) = self.validator.value(&self.buffer[at..], len)
+            && self.is_utf8(at, at + len)
         {
             let breaks = if found.breaks { Breaks::Perhaps } else { Breaks::None };
             return Ok((&self.buffer[at + found.range.start..at + found.range.end], breaks));
         }
         value(&self.buffer[at..at + len]).map(|value| (value.as_bytes(), Breaks::Perhaps))
+    }
+}
+
+impl Values<'_> {
+    /// Whether the record that was just validated is UTF-8.
+    #[inline(always)]
+    fn is_utf8(&mut self, at: usize, end: usize) -> bool {
+        self.validator.is_ascii() || end <= self.utf8 || self.look_for_utf8(at, end)
+    }
+
+    /// Looks at what follows, too: records that are not ASCII seldom come alone, and to look at each took longer.
+    #[inline(never)]
+    fn look_for_utf8(&mut self, at: usize, end: usize) -> bool {
+        let rest = &self.buffer[at..self.end];
+        let valid = match std::str::from_utf8(rest) {
+            Ok(_) => rest.len(),
+            Err(error) => error.valid_up_to(),
+        };
+        self.utf8 = at + valid;
+        end <= self.utf8
     }
 }
 

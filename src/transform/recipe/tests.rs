@@ -1,6 +1,7 @@
 //! What a recipe makes of chunks as sources fill them.
 
 mod letters;
+mod lines;
 mod outgoing;
 
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! Chunks do not depend on what one read returns, and endless input needs little memory.
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// Gives bytes in pieces of given sizes, with pauses.
@@ -27,6 +29,17 @@ impl Bytes for Slow {
 }
 
 fn fill(bytes: &[u8], syntax: Syntax, step: usize, longest: usize) -> Heard {
+    fill_by(bytes, (syntax, longest), step, limits(7, 1000), None).0
+}
+
+/// What is read, and how many of the chunks were taken whole; `left` is how many records may be read.
+fn fill_by(
+    bytes: &[u8],
+    (syntax, longest): (Syntax, usize),
+    step: usize,
+    limits: Limits,
+    left: Option<u64>,
+) -> (Heard, usize) {
     let mut filler = Filler::new(Begin {
         partition: Partition::named("file", "x"),
         payload: Payload::Json,
@@ -35,19 +48,22 @@ fn fill(bytes: &[u8], syntax: Syntax, step: usize, longest: usize) -> Heard {
         position: 0,
         line: 1,
         longest,
-        left: None,
+        left,
         growth: Arc::default(),
     });
     let mut slow = Slow { bytes: bytes.to_vec(), at: 0, step, reads: 0 };
-    let mut chunk = Chunk { cutters: Cutters::new(limits(7, 1000)), ..Chunk::default() };
-    let mut heard = Heard::default();
+    let mut chunk = Chunk { cutters: Cutters::new(limits), ..Chunk::default() };
+    let (mut heard, mut whole) = (Heard::default(), 0);
     loop {
         match filler.fill(&mut chunk, &mut slow, &Stop::new()) {
-            Filled::Chunk => heard.add(&chunk),
+            Filled::Chunk => {
+                whole += usize::from(chunk.lined.count().is_some());
+                heard.add(&chunk);
+            }
             Filled::Idle => {}
             Filled::Over(error) => {
                 assert!(error.is_none());
-                return heard;
+                return (heard, whole);
             }
         }
         assert!(chunk.bytes.capacity() < 2 << 20, "{}", chunk.bytes.capacity());
@@ -87,6 +103,49 @@ fn cuts_and_blocks_do_not_depend_on_what_a_read_returns() {
         }
         for step in [1111, 4096, 70_001] {
             assert!(fill(text.as_bytes(), syntax, step, 100_000) == whole, "{syntax:?}, pieces of {step}");
+        }
+    }
+}
+
+/// Lines of many kinds, one a number; most are records.
+fn lines_of_many_kinds(numbers: &[u32]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for number in numbers {
+        let length = (number >> 8) as usize;
+        let text = match number % 200 {
+            0 => " \n".repeat(35_000),
+            1 => "\n".repeat(length & 0xfff),
+            2 => format!("\"{}\"", "x".repeat(40_000)),
+            3 => "7\n".repeat(150),
+            kind @ 4..12 => {
+                ["", " ", "\t\r", "\r", "\u{c}", "  {} ", "{", "\u{e9}"][kind as usize - 4].to_owned()
+            }
+            _ => format!("{{\"n\":\"{}\"}}", "y".repeat(length & 0xff)),
+        };
+        bytes.extend_from_slice(text.as_bytes());
+        bytes.extend_from_slice(if number >> 16 & 7 == 0 { b"\r\n" } else { b"\n" });
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn blocks_that_are_taken_whole_are_those_that_are_found_line_by_line(
+        numbers in prop::collection::vec(any::<u32>(), 500..1000),
+        cut in 0..3usize,
+        batch_bytes in prop::sample::select(vec![0, 30_000, 1 << 20]),
+    ) {
+        let mut bytes = lines_of_many_kinds(&numbers);
+        bytes.truncate(bytes.len() - cut);
+        let limits = Limits { batch_size: 0, batch_bytes, block_bytes: 2000, block_records: 100 };
+        let kind = (Syntax::Lines, 50_000);
+        let (one_by_one, none) = fill_by(&bytes, kind, 5000, limits, Some(u64::MAX));
+        prop_assert_eq!(none, 0);
+        for step in [700, 3001, usize::MAX] {
+            let (heard, whole) = fill_by(&bytes, kind, step, limits, None);
+            prop_assert!(heard == one_by_one, "pieces of {step}");
+            prop_assert!(whole > 5 || batch_bytes == 30_000, "{whole}");
         }
     }
 }

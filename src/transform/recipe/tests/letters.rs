@@ -122,5 +122,9 @@ fn hostile_sections_are_linear() {
         assert!(out.counts.rejected >= 100_000);
         let last = text(&out.failed).lines().last().map(|line| letters_of(line.as_bytes()));
         assert_eq!(last.map(|letter| letter["error"]["line"].clone()), Some(chunk.len().into()));
+        let lined = run(options(), &super::lines::lined(&bytes));
+        // Blank ones are no records there.
+        let expected = if line == b"\n" { (0, 0) } else { (out.counts.read, out.counts.rejected) };
+        assert_eq!((lined.counts.read, lined.counts.rejected), expected);
     }
 }
