@@ -387,7 +387,9 @@ impl Patience<'_> {
         loop {
             let Err(error) = call() else { return Ok(()) };
             let delay = match delays.next() {
-                Some(delay) if error.is_transient() && !self.stop.is_aborted() => delay,
+                // What would be tried again is not why the run ends, whether the abort came before the wait or in it.
+                Some(_) if error.is_transient() && self.stop.is_aborted() => return Err(Error::Stopped),
+                Some(delay) if error.is_transient() => delay,
                 _ => {
                     if error.is_cause() {
                         self.metrics.services.error(self.service, error.kind());
@@ -406,5 +408,22 @@ impl Patience<'_> {
             attempt += 1;
             self.stop.sleep(delay)?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_abort_is_what_ends_tries_and_a_permanent_error_is_itself() {
+        let (stop, metrics) = (Stop::new(), Metrics::default());
+        stop.abort();
+        let patience =
+            Patience { policy: Policy::default(), stop: &stop, metrics: &metrics, service: "scripted" };
+        let fail =
+            |retry| patience.retry(&|| "store".into(), || Err(Error::other("scripted", retry, "busy")));
+        assert!(matches!(fail(Retry::Transient), Err(Error::Stopped)));
+        assert_eq!(fail(Retry::Permanent).unwrap_err().to_string(), "scripted: busy");
     }
 }
