@@ -4,6 +4,7 @@
 //! when a file is copied to the next machine, and stay when it is overwritten in place.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -101,8 +102,20 @@ impl<'a> Open<'a> {
     /// Up to `count` bytes from `at` on, at most a block.
     fn bytes(&self, at: u64, count: u64) -> Result<Vec<u8>> {
         let mut bytes = vec![0; count.min(BLOCK).min(self.len.saturating_sub(at)) as usize];
-        self.file.read_exact_at(&mut bytes, at).map_err(|error| Error::io("read", self.path, error))?;
+        self.file.read_exact_at(&mut bytes, at).map_err(|error| self.failed(at, error))?;
         Ok(bytes)
+    }
+
+    /// A file that ends before the length that it had a moment ago is no trouble of the disk.
+    fn failed(&self, at: u64, error: io::Error) -> Error {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Error::Damaged {
+                name: self.path.display().to_string(),
+                position: at,
+                reason: "it was truncated while it was read".into(),
+            },
+            _ => Error::io("read", self.path, error),
+        }
     }
 
     fn hash(&self, at: u64, count: u64) -> Result<String> {
@@ -113,5 +126,23 @@ impl<'a> Open<'a> {
     fn hash_before(&self, end: u64) -> Result<String> {
         let at = end.saturating_sub(BLOCK);
         self.hash(at, end - at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_cut_between_two_looks_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("in.json");
+        std::fs::write(&path, "0123456789").unwrap();
+        let open = Open { len: 20, ..Open::new(&path).unwrap() };
+        assert!(open.hash(0, 10).is_ok());
+        let error = open.hash_before(20).unwrap_err();
+        assert_eq!(error.exit_code(), 4);
+        assert!(error.to_string().contains("in.json is damaged"), "{error}");
+        assert!(error.to_string().contains("it was truncated while it was read"), "{error}");
     }
 }
