@@ -165,7 +165,7 @@ enum Ending {
 }
 
 /// Where nothing waits for the commit thread it looks at notes so often at most. A fast sink sends thousands a second, and
-/// to be woken for each of them took a thirtieth of all processor time.
+/// to be woken for each of them took one to two hundredths of all processor time.
 const NAP: Duration = Duration::from_millis(1);
 
 /// So many notes more than there are results and jobs may wait for it: those of a nap.

@@ -229,11 +229,7 @@ impl<'a> Run<'a> {
                     recipe.envelope.write(self.parts, entry.position, value, self.stored);
                     self.counts.stored += 1;
                 }
-                Err(why) => {
-                    let record = section.record(&entry);
-                    let (origin, payload) = (Origin::Read(record), record.bytes);
-                    self.reject(&Rejected { section, entry: &entry, origin, payload }, why, None);
-                }
+                Err(why) => self.reject_read(&entry, why),
             }
         }
     }
@@ -253,11 +249,16 @@ impl<'a> Run<'a> {
                 None => self.record(entry, &mut values),
             };
             if let Err(why) = made {
-                let record = section.record(entry);
-                let origin = Origin::Read(record);
-                self.reject(&Rejected { section, entry, origin, payload: record.bytes }, why, None);
+                self.reject_read(entry, why);
             }
         }
+    }
+
+    /// Rejects a record as it was read.
+    fn reject_read(&mut self, entry: &Entry, why: Rejection) {
+        let (section, record) = (self.section, self.section.record(entry));
+        let origin = Origin::Read(record);
+        self.reject(&Rejected { section, entry, origin, payload: record.bytes }, why, None);
     }
 
     /// A record that needs more than validation and the plain envelope.

@@ -5,8 +5,8 @@
 //! returned. So if a read returns nothing yet, what stands in the chunk is kept here until the next call.
 //!
 //! Where records are lines and a batch does not end, a block is taken whole: how many lines it has is all that is looked
-//! at, and the worker that validates them finds them on the way. A reader that has to decode is the bottleneck, and all
-//! runs save a tenth of their processor time by it. In doubt, and wherever records count (`batch_size`, `-n`, a line that
+//! at, and the worker that validates them finds them on the way. A reader that has to decode is the bottleneck, and a run
+//! over flat events saves a tenth of its processor time by it. In doubt, and wherever records count (`batch_size`, `-n`, a line that
 //! may be too large), records are marked one by one; blocks end at the same bytes either way.
 //!
 //! Byte `i` of a chunk's buffer stands at position `start + i`, unless bytes were dropped: the inside of a record

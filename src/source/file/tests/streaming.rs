@@ -113,7 +113,9 @@ fn lines_of_many_kinds(numbers: &[u32]) -> Vec<u8> {
     for number in numbers {
         let length = (number >> 8) as usize;
         let text = match number % 200 {
-            0 => " \n".repeat(35_000),
+            0 if length.is_multiple_of(2) => " \n".repeat(35_000),
+            // Few lines.
+            0 => format!("{}\n", " ".repeat(35_000)).repeat(2),
             1 => "\n".repeat(length & 0xfff),
             2 => format!("\"{}\"", "x".repeat(40_000)),
             3 => "7\n".repeat(150),
@@ -135,17 +137,19 @@ proptest! {
         numbers in prop::collection::vec(any::<u32>(), 500..1000),
         cut in 0..3usize,
         batch_bytes in prop::sample::select(vec![0, 30_000, 1 << 20]),
+        // In the second much white space fits, which ends a chunk.
+        (block_bytes, block_records) in prop::sample::select(vec![(2000, 100), (150_000, 4000)]),
     ) {
         let mut bytes = lines_of_many_kinds(&numbers);
         bytes.truncate(bytes.len() - cut);
-        let limits = Limits { batch_size: 0, batch_bytes, block_bytes: 2000, block_records: 100 };
-        let kind = (Syntax::Lines, 50_000);
+        let limits = Limits { batch_size: 0, batch_bytes, block_bytes, block_records };
+        let kind = (Syntax::Lines, 200_000);
         let (one_by_one, none) = fill_by(&bytes, kind, 5000, limits, Some(u64::MAX));
         prop_assert_eq!(none, 0);
         for step in [700, 3001, usize::MAX] {
             let (heard, whole) = fill_by(&bytes, kind, step, limits, None);
             prop_assert!(heard == one_by_one, "pieces of {step}");
-            prop_assert!(whole > 5 || batch_bytes == 30_000, "{whole}");
+            prop_assert!(whole > 5 || batch_bytes == 30_000 || block_bytes > 2000, "{whole}");
         }
     }
 }
