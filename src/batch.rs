@@ -8,6 +8,7 @@ use std::ops::{AddAssign, Range};
 use std::sync::Arc;
 
 use crate::budget::{Lease, Recycler};
+use crate::codec::sum::joined;
 use crate::cut::Close;
 use crate::record::{Partition, RejectKind};
 
@@ -163,7 +164,7 @@ impl Body {
     pub fn crc32c(&self) -> u32 {
         let mut pieces = self.pieces.iter();
         let first = pieces.next().map_or(0, |piece| piece.crc32c);
-        pieces.fold(first, |crc, piece| crc32c::crc32c_combine(crc, piece.crc32c, piece.len()))
+        pieces.fold(first, |crc, piece| joined(crc, piece.crc32c, piece.len() as u64))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, BatchId, Body, Buffer, Counts, Piece};
 use crate::budget::{Budget, Recycler};
+use crate::codec::sum::joined;
 use crate::codec::{Codec, Encoder, Framer};
 use crate::cut::Close;
 use crate::process::{Block, SectionOut, Wait};
@@ -288,11 +289,7 @@ impl Strand {
         let (index, offset) = (self.index, self.offset);
         self.index += 1;
         self.offset += body.len();
-        self.crc = if index == 0 {
-            body.crc32c()
-        } else {
-            crc32c::crc32c_combine(self.crc, body.crc32c(), body.len() as usize)
-        };
+        self.crc = if index == 0 { body.crc32c() } else { joined(self.crc, body.crc32c(), body.len()) };
         Part { stream, index, offset, body, last: false }
     }
 }

@@ -10,6 +10,7 @@ pub mod decode;
 mod gunzip;
 mod encode;
 mod frame;
+pub(crate) mod sum;
 
 use std::fmt;
 use std::ops::RangeInclusive;

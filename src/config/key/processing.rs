@@ -64,7 +64,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "batch_bytes",
         shape: Shape::Text,
         default: Default::Is("64MiB"),
-        help: "bytes of records in a batch; 0: no limit by bytes",
+        help: "bytes of records in a batch, of files with their line ends; 0: no limit by bytes",
         expected: SIZE,
         set: |draft, value| put(&mut draft.config.processing.batch_bytes, size(value)?),
     },

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::{Again, Expected, Published, Target};
 use crate::batch::{Batch, BatchId, Body, Receipt};
+use crate::codec::sum::joined;
 use crate::error::{Error, Result, Retry};
 use crate::s3::{self, Bucket, Content, Multipart, PartTag};
 use crate::sink::{Part, Stream, Totals, Upload};
@@ -131,8 +132,7 @@ fn whole(tags: &Tags, len: u64) -> Option<(Vec<PartTag>, u32)> {
     if tags.iter().map(|(_, len)| len).sum::<u64>() != len {
         return None;
     }
-    let crc32c =
-        tags.iter().fold(0, |crc, (tag, len)| crc32c::crc32c_combine(crc, tag.crc32c, *len as usize));
+    let crc32c = tags.iter().fold(0, |crc, (tag, len)| joined(crc, tag.crc32c, *len));
     Some((tags.into_iter().map(|(tag, _)| tag).collect(), crc32c))
 }
 
