@@ -5,8 +5,8 @@
 //! one page after the other over one connection, reads each into memory and looks at nothing: it is this program
 //! started again, so that both have a process of their own, whose start counts. Every round runs every variant once.
 //! The server answers at once, as none does that has to look for its records, or takes 5 ms for a page, as a quick one
-//! does; json-server is an ordinary one. `BENCH_MB` (512) is what a run reads, a sixteenth of it in small pages and from
-//! json-server, a quarter from the slower server; `BENCH_ROUNDS` (9).
+//! does; json-server is an ordinary one. `BENCH_MB` (512) is what a run reads, a sixteenth of it in small pages and
+//! from json-server, a quarter from the slower server; `BENCH_ROUNDS` (9).
 
 mod corpus;
 
@@ -281,8 +281,8 @@ fn memory(server: &Server, dir: &Path) {
     }
 }
 
-/// Serves `/pages?size=BYTES&count=PAGES&page=N`, counted from 1: whoever asks behind the last gets an empty array. With
-/// `takes=MS` it waits before it answers.
+/// Serves `/pages?size=BYTES&count=PAGES&page=N`, counted from 1: whoever asks behind the last gets an empty array.
+/// With `takes=MS` it waits before it answers.
 struct Server {
     port: u16,
 }

@@ -2,8 +2,8 @@
 //! S3 server on this machine. And the sink alone, against a loop that does nothing but PUT.
 //!
 //! `make bench-s3`, which fetches both. Two million JSON records of 300 bytes, lz4, in four partitions; objects in
-//! parts of 8 MiB. Every round runs every variant once. `BENCH_RECORDS` (2000000), `BENCH_ROUNDS` (5); `BENCH_ONLY` runs
-//! the variants whose name contains it, and prints no goals.
+//! parts of 8 MiB. Every round runs every variant once. `BENCH_RECORDS` (2000000), `BENCH_ROUNDS` (5); `BENCH_ONLY`
+//! runs the variants whose name contains it, and prints no goals.
 //!
 //! What rates, processor time and memory are: see `broker.rs`. The bare loop is four threads that PUT bodies of 8 MiB
 //! in memory with the library's client: the same agent, the same signatures and checksums, but no engine, conditions,

@@ -1,8 +1,8 @@
 //! The table of the README: whole runs of the release binary against what they are measured by, interleaved.
 //!
 //! `cargo bench --bench table`, or `make bench`. Every round runs every variant once, so that a noisy machine
-//! slows all of them alike; printed are medians, the median of the ratios within a round, and the best of all rounds. `BENCH_MB` (256)
-//! sets the size of the corpus, `BENCH_ROUNDS` (9) the number of rounds.
+//! slows all of them alike; printed are medians, the median of the ratios within a round, and the best of all
+//! rounds. `BENCH_MB` (256) sets the size of the corpus, `BENCH_ROUNDS` (9) the number of rounds.
 
 mod corpus;
 mod fake;

@@ -37,6 +37,11 @@ impl Source for Shops {
         };
         Ok(self.0.iter().map(shop).collect())
     }
+
+    /// However few workers there are.
+    fn readers(&self, _: usize) -> usize {
+        self.0.len()
+    }
 }
 
 /// One shop.

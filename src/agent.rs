@@ -1,5 +1,5 @@
-//! What blocking HTTP clients have in common: the settings of their agents, and how a host is found ([`Known`]). Shared by
-//! the object store's client and the source's.
+//! What blocking HTTP clients have in common: the settings of their agents, and how a host is found ([`Known`]).
+//! Shared by the object store's client and the source's.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 /// times a second does not look it up each time.
 const KNOWN: Duration = Duration::from_secs(5);
 
-/// Settings of an agent that sends one request at a time and judges the answer itself. `limit` is that of connecting, of
-/// waiting for an answer, and of each read and write.
+/// Settings of an agent that sends one request at a time and judges the answer itself. `limit` is that of
+/// connecting, of waiting for an answer, and of each read and write.
 pub(crate) fn settings(limit: Duration) -> ConfigBuilder<AgentScope> {
     let limit = Some(limit);
     Agent::config_builder()

@@ -18,7 +18,7 @@ use crate::budget::Budget;
 use crate::commit::{Gone, Note};
 use crate::config::{MaxRejected, OnReject};
 use crate::cut::Close;
-use crate::error::{Error, Intolerance, Result};
+use crate::error::{Error, Intolerance, Result, Retry};
 use crate::ledger::{Content, CutBatch};
 use crate::lot::{Finished, Lot, Rest, Tools};
 use crate::metrics::Metrics;
@@ -239,6 +239,15 @@ impl<'a> Assembler<'a> {
                 Lot::new(&partition, processed.start, [])
             }
         };
+        if processed.start < lot.end() {
+            let what = format!(
+                "{partition} came to {} and then a chunk of it began at {}; one reader reads a partition, and its \
+                 positions only grow",
+                lot.end(),
+                processed.start
+            );
+            return Err(Error::other(what, Retry::Permanent, "records would be lost"));
+        }
         let mut out = Closed::default();
         let (end, resume) = (processed.end, processed.resume);
         lot.enter(processed.within);
@@ -438,9 +447,11 @@ impl<'a> Assembler<'a> {
         }
         let complete = self.open_lanes == 0 && !self.closed;
         let reason = if complete { Close::End } else { Close::Drain };
-        if (complete || self.at.cuts == Cuts::Early) && !self.closed {
+        if !self.closed {
+            let early = complete || self.at.cuts == Cuts::Early;
             // A batch with planned ends ahead must end there and nowhere else: the next run does it.
-            let closable = self.lots.iter().filter(|(_, lot)| !lot.is_planned());
+            let closable =
+                self.lots.iter().filter(|(of, lot)| !lot.is_planned() && (early || of.identity().once));
             let closable: Vec<Partition> = closable.map(|(partition, _)| partition.clone()).collect();
             closable.iter().try_for_each(|partition| self.close_early(partition, reason))?;
         }

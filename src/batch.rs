@@ -172,7 +172,7 @@ impl Body {
 #[derive(Clone, Debug)]
 pub struct Piece {
     buffer: Arc<Buffer>,
-    range: Range<u32>,
+    range: Range<usize>,
     /// Length of what was encoded.
     pub raw_len: u64,
     /// CRC-32 (RFC 1952) of what was encoded; 0 where the codec does not need it.
@@ -184,14 +184,7 @@ pub struct Piece {
 impl Piece {
     /// A slice of a buffer; its checksums are zero.
     pub fn new(buffer: &Arc<Buffer>, range: Range<usize>) -> Self {
-        let range = range.start as u32..range.end as u32;
-        Piece {
-            buffer: buffer.clone(),
-            raw_len: (range.end - range.start).into(),
-            range,
-            raw_crc: 0,
-            crc32c: 0,
-        }
+        Piece { buffer: buffer.clone(), raw_len: range.len() as u64, range, raw_crc: 0, crc32c: 0 }
     }
 
     /// A piece with a buffer of its own, outside the budget: headers, trailers and tests.
@@ -204,23 +197,23 @@ impl Piece {
 
     /// Both sides of `at`, each with its CRC-32C, where the piece has one. What was encoded is not known of them.
     fn split_at(&self, at: usize) -> (Piece, Piece) {
-        let side = |range: Range<u32>| {
+        let side = |range: Range<usize>| {
             let mut side = Piece { range, raw_len: 0, raw_crc: 0, ..self.clone() };
             side.crc32c = if self.crc32c == 0 { 0 } else { crc32c::crc32c(side.bytes()) };
             side
         };
-        let middle = self.range.start + at as u32;
+        let middle = self.range.start + at;
         (side(self.range.start..middle), side(middle..self.range.end))
     }
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.buffer.bytes[self.range.start as usize..self.range.end as usize]
+        &self.buffer.bytes[self.range.clone()]
     }
 
     /// How many bytes.
     pub fn len(&self) -> usize {
-        (self.range.end - self.range.start) as usize
+        self.range.len()
     }
 
     /// Whether there is none.

@@ -9,6 +9,7 @@ mod s3;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 #[cfg(any(feature = "kafka", feature = "s3", feature = "http"))]
@@ -112,7 +113,7 @@ fn side_by_side(config: &Config, all: &[Ask]) -> Vec<Finding> {
 }
 
 /// Tries what the run would tell of itself: where it listens, and the files that it writes beside its output.
-pub fn told(status: &Status, summary: &SummaryTo) -> Vec<Finding> {
+pub fn told(config: &Config, status: &Status, summary: &SummaryTo) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(address) = &status.listen {
         let verdict = match Server::bind(address, &[]) {
@@ -124,12 +125,12 @@ pub fn told(status: &Status, summary: &SummaryTo) -> Vec<Finding> {
         };
         findings.push(Finding { what: format!("status {address}"), verdict });
     }
-    let summary = match summary {
-        SummaryTo::JsonFile(path) => Some(("summary", path)),
-        SummaryTo::Text | SummaryTo::Json => None,
-    };
-    let metrics = status.metrics_file.as_ref().map(|path| ("metrics file", path));
-    for (name, path) in metrics.into_iter().chain(summary) {
+    for (name, path) in written(status, summary) {
+        if let Some(what) = replaces(config, path) {
+            let verdict = Verdict::Wrong(format!("it is {what}"));
+            findings.push(Finding { what: format!("{name} {}", path.display()), verdict });
+            continue;
+        }
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let missing = || format!("{} is not there", parent.display());
         let verdict = verdict(watch::try_beside(path), missing);
@@ -144,6 +145,53 @@ pub fn missing_input(config: &Config) -> Option<String> {
         let error = fs::metadata(file).err()?;
         (is_missing(&error)).then(|| format!("input {file}: {}", not_there(file)))
     })
+}
+
+/// The files that a run writes beside its output, by what they hold.
+fn written<'a>(status: &'a Status, summary: &'a SummaryTo) -> impl Iterator<Item = (&'static str, &'a Path)> {
+    let summary = match summary {
+        SummaryTo::JsonFile(path) => Some(("summary", &**path)),
+        SummaryTo::Text | SummaryTo::Json => None,
+    };
+    status.metrics_file.iter().map(|path| ("metrics file", &**path)).chain(summary)
+}
+
+/// What this run would read, or stores, and would replace by its summary or its metrics.
+pub fn replaced(config: &Config, status: &Status, summary: &SummaryTo) -> Option<String> {
+    written(status, summary).find_map(|(name, path)| {
+        let what = replaces(config, path)?;
+        Some(format!("the {name} {} is {what}; name another file", path.display()))
+    })
+}
+
+fn replaces(config: &Config, path: &Path) -> Option<String> {
+    let (named, there) = (fs::canonicalize(path).ok(), fs::metadata(path).ok());
+    for input in config.input.files.iter().filter(|input| *input != "-") {
+        let Ok(real) = fs::canonicalize(input) else { continue };
+        let is_file = there.as_ref().is_some_and(fs::Metadata::is_file);
+        match &named {
+            Some(named) if *named == real => return Some(format!("the input {input}")),
+            Some(named) if is_file && named.starts_with(&real) => {
+                return Some(format!("in the input {input}"));
+            }
+            _ => {}
+        }
+    }
+    let parent = |path: &Path| fs::canonicalize(path.parent()?.join(".")).ok();
+    match &config.output.to {
+        Place::File(out) if named.is_some() && named == fs::canonicalize(out).ok() => {
+            Some("the output".into())
+        }
+        Place::File(out) if path.file_name() == out.file_name() && parent(path) == parent(out) => {
+            Some("the output".into())
+        }
+        Place::Stdout => {
+            let stdout = rustix::fs::fstat(io::stdout()).ok()?;
+            let there = there.filter(fs::Metadata::is_file)?;
+            ((there.dev(), there.ino()) == (stdout.st_dev, stdout.st_ino)).then(|| "the output".into())
+        }
+        _ => None,
+    }
 }
 
 fn input(file: &str) -> Finding {
@@ -298,12 +346,13 @@ mod tests {
             metrics_file: Some(dir.path("none/m.prom").into()),
             ..Status::default()
         };
-        let findings = told(&status, &SummaryTo::JsonFile(dir.path("s.json").into()));
+        let config = Config::new(vec![], Place::Stdout);
+        let findings = told(&config, &status, &SummaryTo::JsonFile(dir.path("s.json").into()));
         let codes: Vec<u8> = findings.iter().map(|it| exit_code(std::slice::from_ref(it))).collect();
         assert_eq!(codes, [1, 2, 0], "{findings:?}");
         assert_eq!(fs::read_dir(dir.path("")).unwrap().count(), 0);
         let free = Status { listen: Some("127.0.0.1:0".into()), ..Status::default() };
-        assert_eq!(exit_code(&told(&free, &SummaryTo::Text)), 0);
+        assert_eq!(exit_code(&told(&config, &free, &SummaryTo::Text)), 0);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::record::Partition;
 use crate::retry::Policy;
 use crate::sink::Commits;
 use crate::source::{Mark, Marks};
-use crate::stop::Stop;
+use crate::stop::{CENTURY, Stop};
 use crate::write::Patience;
 
 /// What the commit thread is told.
@@ -164,8 +164,8 @@ enum Ending {
     Revoked,
 }
 
-/// Where nothing waits for the commit thread it looks at notes so often at most. A fast sink sends thousands a second, and
-/// to be woken for each of them took one to two hundredths of all processor time.
+/// Where nothing waits for the commit thread it looks at notes so often at most. A fast sink sends thousands a
+/// second, and to be woken for each of them took one to two hundredths of all processor time.
 const NAP: Duration = Duration::from_millis(1);
 
 /// So many notes more than there are results and jobs may wait for it: those of a nap.
@@ -378,7 +378,7 @@ impl<'a> Commit<'a> {
         }
         self.end_partitions();
         // A state of 100,000 files takes a while to write: never more than one part in twenty of the time.
-        self.due = Instant::now() + self.interval.max(begun.elapsed() * 20);
+        self.due = Instant::now() + self.interval.max(begun.elapsed() * 20).min(CENTURY);
         Ok(())
     }
 

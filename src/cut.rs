@@ -68,7 +68,9 @@ impl Close {
 pub struct Limits {
     /// Records in a batch; 0: no limit by count.
     pub batch_size: u64,
-    /// Bytes of records in a batch, in files with what stands between them; 0: no limit by bytes.
+    /// Bytes of records in a batch, in files with what stands between them; 0: no limit by bytes. Less where a sink
+    /// takes whole batches in any order ([`crate::sink::Order::Any`] without [`crate::sink::Shape::part`]): all open
+    /// ones together take at most a quarter of the memory.
     pub batch_bytes: u64,
     /// The same of a block: it closes behind the record that reaches it.
     pub block_bytes: u64,

@@ -210,11 +210,6 @@ impl Ledger {
                 .is_some_and(|entry| entry.cut.end == end && entry.stage >= Stage::Planned)
     }
 
-    /// Whether there are ends that no request has carried yet.
-    pub fn has_unplanned(&self) -> bool {
-        self.batches.iter().any(|entry| entry.stage == Stage::Cut)
-    }
-
     /// Whether the watermark moved since the last acknowledged request.
     pub fn has_moved(&self) -> bool {
         self.stored.is_none_or(|stored| stored < self.watermark)

@@ -8,6 +8,8 @@
 //! pipeline-batch = { version = "0.1", default-features = false }
 //! ```
 //!
+//! The crate that it brings is called `pipeline`. A pool of yours is one of `rayon` 1.
+//!
 //! # In five minutes
 //!
 //! A [`Pipeline`] puts three things together, and [`Pipeline::run`] blocks until all is stored. Each of the three
@@ -17,6 +19,7 @@
 //! ```
 //! use std::sync::Mutex;
 //!
+//! use pipeline::sink::{DeadLetters, Shape};
 //! use pipeline::{Batch, Chunk, Error, Outputs, Partition, Pipeline, Read, Reader, Receipt, Recipe, Record};
 //! use pipeline::{RejectKind, Rejection, Result, Room, Sink, Source, Start, Transform};
 //!
@@ -51,6 +54,11 @@
 //! struct Lines(Mutex<Vec<u8>>);
 //!
 //! impl Sink for Lines {
+//!     // It has no place for dead letters: a rejected record ends the run.
+//!     fn shape(&self) -> Shape {
+//!         Shape { dead_letters: DeadLetters::Refuse, ..Shape::default() }
+//!     }
+//!
 //!     fn store(&self, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {
 //!         let mut lines = self.0.lock().expect("no holder panics");
 //!         for batch in batches {
@@ -84,14 +92,17 @@
 //!
 //! [`source::file::FileSource`] reads files, directories, pipes and stdin, plain or compressed, in whatever form
 //! their JSON stands. With the feature `kafka`, [`source::kafka::KafkaSource`] reads topics, as a member of a group
-//! that remembers what is done, or alone. With the feature `http`, [`source::http::HttpSource`] reads endpoints page after
-//! page, and remembers which one comes next. To write your own, implement [`Source`] and [`Reader`]; a closure is a reader. The rules:
+//! that remembers what is done, or alone. With the feature `http`, [`source::http::HttpSource`] reads endpoints
+//! page after page, and remembers which one comes next. To write your own, implement [`Source`] and [`Reader`]; a
+//! closure is a reader. The rules:
 //!
 //! * [`Chunk::start`] comes first, with the partition and the position. Then [`Chunk::push`] until it says
 //!   [`Room::Full`]; that record is in the chunk.
-//! * Positions of a partition only grow. A position is what a record is known by: envelopes, dead letters and
-//!   marks carry it.
-//! * `read` returns within half a second: [`Read::Idle`] if there is nothing yet. So a stop is always seen.
+//! * Positions of a partition only grow, and one reader reads it. A position is what a record is known by: envelopes,
+//!   dead letters and marks carry it. A run in which they do not grow fails.
+//! * `read` returns within half a second: [`Read::Idle`] if there is nothing yet. So a stop is always seen. It is
+//!   asked again at once, so it is the reader that waits.
+//! * At most [`Start::readers`] readers are opened; [`Source::readers`] says how many are worth having.
 //! * A source that is read again in the same way every time says so: [`source::Cuts::Fixed`] lets nothing but
 //!   records and settings decide where batches end, and a batch that is stored again is the same batch.
 //!
@@ -123,6 +134,11 @@
 //! ([`error::Retry::Transient`]) is tried again by the engine with growing delays; a permanent one ends the run,
 //! with nothing committed behind the last receipt. A batch that is not known to be stored is stored again, so
 //! name what you store by [`batch::BatchId`]: partition and start.
+//!
+//! A batch has two bodies: [`Batch::stored`] and [`Batch::failed`], the dead letters of the records that were
+//! rejected. A receipt stands for both, so a sink stores both, or says with
+//! [`sink::DeadLetters::Refuse`] that it has no place for dead letters: then the run ends at the first rejected record
+//! with [`Error::Rejected`]. The engine does not try [`Sink::finish`] again.
 //!
 //! By default a sink gets each partition in order, in batches that end with their chunk. [`Shape`](sink::Shape)
 //! asks for more: several writers and larger batches with [`Order::Any`](sink::Order::Any), and parts of batches
@@ -205,7 +221,8 @@
 //! * **Threads.** The pool is the run's own, or yours: [`Pipeline::pool`]. It is never rayon's global one. Readers,
 //!   writers, the assembler and the commit thread are scoped threads, and all are joined when `run` returns. From a
 //!   worker of the pool it was given, `run` returns [`Error::OwnPool`] rather than wait for itself.
-//! * **Stopping.** The library installs no signal handler. [`Stop::drain`] from any thread stops reading, and
+//! * **Stopping.** The library installs no signal handler. Each run has a [`Stop`] of its own: one that fails aborts
+//!   it, so two runs must not share one. [`Stop::drain`] from any thread stops reading, and
 //!   `run` returns [`End::Drained`] when what is in flight is stored; [`Stop::abort`] also ends retries and waits.
 //! * **Logs.** It logs through the `log` crate, installs no logger, and prints nothing of its own.
 //! * **Watching.** [`Pipeline::observe`] calls you at intervals with the [`metrics`]; [`Pipeline::metrics`] stay

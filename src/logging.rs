@@ -59,8 +59,8 @@ pub fn install(log: Log, filter: Option<&str>, screen: &Screen) {
 /// The target of what is said of lines that were left out, at the end.
 const LEFT_OUT: &str = "pipeline::log";
 
-/// The HTTP client and what is below it: with debug they log queries, with trace whole heads of requests. Whatever level
-/// is asked for, that must not be seen: any of it may be secret.
+/// The HTTP client and what is below it: with debug they log queries, with trace whole heads of requests. Whatever
+/// level is asked for, that must not be seen: any of it may be secret.
 const CLIENT: &str = "ureq";
 
 /// Tells how many lines were left out last.

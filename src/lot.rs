@@ -94,6 +94,11 @@ impl Lot {
         self.start == self.end
     }
 
+    /// How far its partition was taken.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
     /// Whether the batch ends where an earlier owner planned it, and nowhere else.
     pub fn is_planned(&self) -> bool {
         !self.planned.is_empty()

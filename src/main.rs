@@ -54,6 +54,7 @@ fn perform(invocation: &Invocation) -> u8 {
     let voice = Voice(invocation.log.format);
     voice.take_panics();
     let problem = check::missing_input(&invocation.config)
+        .or_else(|| check::replaced(&invocation.config, &invocation.status, &invocation.summary))
         .or_else(|| unwritable_summary(&invocation.summary))
         .or_else(|| watch::unwritable(&invocation.status));
     if let Some(problem) = problem {
@@ -167,7 +168,7 @@ fn report(invocation: &Invocation, summary: &Summary) -> Result<()> {
 /// `--check`: a line for each thing that a run needs, on stdout.
 fn check(invocation: &Invocation) -> u8 {
     let mut findings = check::run(&invocation.config);
-    findings.extend(check::told(&invocation.status, &invocation.summary));
+    findings.extend(check::told(&invocation.config, &invocation.status, &invocation.summary));
     let lines: String = findings.iter().map(check::Finding::line).collect();
     let printed = print(&format!("ok       configuration\n{lines}"));
     printed.max(check::exit_code(&findings))

@@ -69,7 +69,8 @@ impl Plan {
     /// [`Error::Usage`] if it is too little.
     pub fn new(settings: &Settings, shape: &Shape, needs: Needs) -> Result<Plan> {
         let Needs { workers, readers, buffers } = needs;
-        let chunk_bytes = 2 * settings.limits.block_bytes as usize;
+        let chunk_bytes =
+            usize::try_from(settings.limits.block_bytes).unwrap_or(usize::MAX).saturating_mul(2);
         let most = 4 * workers + 2;
         let wanted = if shape.order == Order::Total { 1 } else { readers };
         let plans =
@@ -95,19 +96,20 @@ struct Division {
 
 impl Division {
     fn carry(&self) -> usize {
-        self.readers * self.chunk_bytes
+        self.chunk_bytes.saturating_mul(self.readers)
     }
 
     fn recycled(&self) -> usize {
-        (self.permits + self.readers) * self.chunk_bytes + (self.permits + 2) * 2 * self.chunk_bytes
+        self.chunk_bytes.saturating_mul(self.permits + self.readers + (self.permits + 2) * 2)
     }
 
     fn chunks(&self) -> usize {
-        (self.permits + self.readers) * GROWTH * self.chunk_bytes
+        self.chunk_bytes.saturating_mul((self.permits + self.readers) * GROWTH)
     }
 
     fn need(&self, shape: &Shape) -> usize {
-        self.carry() + self.recycled() + self.buffers + self.chunks() + parts(shape)
+        let shares = [self.carry(), self.recycled(), self.buffers, self.chunks(), parts(shape)];
+        shares.into_iter().fold(0, usize::saturating_add)
     }
 
     fn plan(self, settings: &Settings, shape: &Shape) -> Plan {
@@ -202,6 +204,9 @@ mod tests {
         let error = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), needs(4, 0)).unwrap_err();
         assert!(error.to_string().contains("memory_limit is 1024 KiB, but at least"), "{error}");
         assert_eq!(error.exit_code(), 2);
+        let limits = Limits { block_bytes: u64::MAX, ..Limits::default() };
+        let endless = Settings { limits, ..Settings::default() };
+        assert!(Plan::new(&endless, &shape(None, Order::Total), needs(4, 0)).is_err());
     }
 
     #[test]

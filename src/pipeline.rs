@@ -11,6 +11,7 @@
 //!    └───────────────────────────────┘                                marks.store
 //! ```
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -33,8 +34,8 @@ use crate::process::{Chunks, Shop};
 use crate::read::{Flows, Lane, Readers};
 use crate::retry::Policy;
 use crate::sink::{Order, Shape, Sink};
-use crate::source::{Forget, Marks, Source, Start};
-use crate::stage::{Cause, Stages};
+use crate::source::{Forget, Marks, Reader, Source, Start};
+use crate::stage::{Cause, Stages, panicked};
 use crate::stop::Stop;
 use crate::transform::{Form, Forms, Program};
 use crate::write::{Job, Writers};
@@ -139,7 +140,8 @@ impl<'a> Pipeline<'a> {
         self
     }
 
-    /// Lets the caller stop the run.
+    /// Lets the caller stop the run. To be used for this run alone: a run that fails aborts it, so that whatever waits
+    /// sees that.
     pub fn stop(mut self, stop: &Stop) -> Self {
         self.stop = stop.clone();
         self
@@ -172,7 +174,14 @@ impl<'a> Pipeline<'a> {
         if self.pool.is_some_and(|pool| pool.current_thread_index().is_some()) {
             return Err(Error::OwnPool);
         }
-        fits(self.program.forms(), &self.sink.shape())?;
+        let shape = self.sink.shape();
+        fits(self.program.forms(), &shape)?;
+        if let Some(codec) = shape.codec.filter(|codec| *codec != self.settings.codec) {
+            return Err(Error::Usage(format!(
+                "the sink names what it stores as {codec:?} and Settings::codec is {:?}; give both the same",
+                self.settings.codec
+            )));
+        }
         let own;
         let pool = match self.pool {
             Some(pool) => pool,
@@ -208,6 +217,21 @@ fn fits(made: Forms, shape: &Shape) -> Result<()> {
 /// How many threads write to a sink of this shape.
 fn writer_threads(shape: &Shape) -> usize {
     if shape.order == Order::Any { shape.writers.max(1) } else { 1 }
+}
+
+/// Opens the source, which may be anybody's.
+fn open(source: &dyn Source, start: &Start<'_>) -> Result<Vec<Box<dyn Reader>>> {
+    let opened = catch_unwind(AssertUnwindSafe(|| source.open(start)));
+    let readers = opened.unwrap_or_else(|panic| Err(panicked("open", &*panic)))?;
+    if readers.len() > start.readers {
+        return Err(Error::Usage(format!(
+            "the source opened {} readers, and {} may be open side by side; Source::readers says how many are worth \
+             having",
+            readers.len(),
+            start.readers
+        )));
+    }
+    Ok(readers)
 }
 
 fn own_pool(workers: usize) -> Result<ThreadPool> {
@@ -261,7 +285,7 @@ impl<'a> Run<'a> {
     fn run(self) -> Result<End> {
         let (pipe, plan) = (self.pipe, &self.plan);
         let start = Start { marks: self.marks, readers: plan.readers, stop: &pipe.stop };
-        let readers = pipe.source.open(&start).inspect_err(|error| pipe.metrics.failed(error))?;
+        let readers = open(pipe.source, &start).inspect_err(|error| pipe.metrics.failed(error))?;
         let chunks = Chunks::new(plan.permits + readers.len(), plan.largest);
         let shop = self.shop(&chunks);
         let assembly = self.assembly();

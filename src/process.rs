@@ -19,8 +19,8 @@ use crate::source::Cuts;
 use crate::stage::panicked;
 use crate::transform::{Out, Program, Sample};
 
-/// Sections below this many bytes that end no block are left for the assembler to compress together: frames of a few KiB
-/// are a quarter larger.
+/// Sections below this many bytes that end no block are left for the assembler to compress together: frames of a
+/// few KiB are a quarter larger.
 const SMALL: usize = 64 << 10;
 
 /// A chunk's output.

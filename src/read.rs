@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use crate::budget::Budget;
 use crate::cut::{Cutters, Limits};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Retry};
 use crate::metrics::Metrics;
 use crate::process::{Processed, Shop};
 use crate::record::{Chunk, Partition};
@@ -113,8 +113,17 @@ impl<'scope> Readers<'scope> {
         seq: u64,
     ) -> Result<Option<Option<Event>>> {
         if let Read::Chunk = read {
+            if let Some((position, end)) = chunk.backwards {
+                return Err(broken(
+                    &chunk,
+                    &format!("pushed position {position} behind {end}; they only grow"),
+                ));
+            }
             self.spawn(chunk, lane, seq)?;
             return Ok(Some(None));
+        }
+        if !chunk.is_empty() {
+            return Err(broken(&chunk, &format!("left records in the chunk and returned {read:?}")));
         }
         self.shop.chunks.give(chunk);
         let event = match read {
@@ -185,6 +194,12 @@ impl<'scope> Readers<'scope> {
             }
         }
     }
+}
+
+/// A reader that is not what [`Reader`] says would lose records.
+fn broken(chunk: &Chunk, what: &str) -> Error {
+    let name = chunk.partition.as_ref().map_or_else(|| "a partition".to_owned(), ToString::to_string);
+    Error::other(format!("the reader of {name} {what}"), Retry::Permanent, "its records would be lost")
 }
 
 /// Milliseconds since the epoch: the only clock that batches of streams are opened by.

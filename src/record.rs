@@ -118,6 +118,8 @@ pub struct Chunk {
     pub(crate) within: Vec<(u64, Arc<[u8]>)>,
     /// What the reader knows of partitions, not only of this one: where it stands, and where they end for now.
     pub(crate) readable: Vec<(Partition, u64, u64)>,
+    /// A position that was pushed although records stood at or behind it already, and where those ended.
+    pub(crate) backwards: Option<(u64, u64)>,
     pub(crate) lease: Lease,
     pub(crate) cutters: Cutters,
 }
@@ -143,7 +145,7 @@ impl Chunk {
     }
 
     /// Adds one record: its position, and its bytes (copied). The position after it is `position + 1`, or set
-    /// by [`Chunk::push_spanning`].
+    /// by [`Chunk::push_spanning`]. A position before the end of what the partition has given already ends the run.
     pub fn push(&mut self, position: u64, bytes: &[u8]) -> Room {
         self.push_spanning(position, 1, bytes)
     }
@@ -152,6 +154,7 @@ impl Chunk {
     pub fn push_spanning(&mut self, position: u64, span: u32, bytes: &[u8]) -> Room {
         let at = self.bytes.len() as u32;
         self.bytes.extend_from_slice(bytes);
+        self.look_back(position);
         self.mark(Entry { position, at, len: bytes.len() as u32, span, extra: 0 })
     }
 
@@ -165,7 +168,16 @@ impl Chunk {
         self.side.push(record);
         let (len, extra) = (self.bytes.len() as u32 - at, self.side.extras.len() as u32);
         let weight = len + (self.side.bytes.len() - before) as u32;
+        self.look_back(position);
         self.mark_weighing(Entry { position, at, len, span: 1, extra }, weight)
+    }
+
+    /// Positions only grow: what stands behind the end of a batch already would be lost.
+    #[inline]
+    fn look_back(&mut self, position: u64) {
+        if position < self.end {
+            self.backwards.get_or_insert((position, self.end));
+        }
     }
 
     /// Adds the boundaries of a record whose bytes already stand in the buffer, and cuts where it is time to.
@@ -182,8 +194,8 @@ impl Chunk {
         self.mark_weighing(entry, weight)
     }
 
-    /// Ends the block, and the chunk with it, behind so many bytes of the buffer, which are so many lines. The reader takes
-    /// the rest away. A worker looks for the records.
+    /// Ends the block, and the chunk with it, behind so many bytes of the buffer, which are so many lines. The
+    /// reader takes the rest away. A worker looks for the records.
     pub(crate) fn take_block(&mut self, lines: u32, bytes: u64) {
         self.lined = Lined::new(lines);
         self.end = self.start + bytes;
@@ -254,16 +266,18 @@ impl Chunk {
         self.block_end = true;
     }
 
-    /// Lets this chunk end anywhere without a difference to what is compressed. For readers whose chunks seldom end within
-    /// a block: parts of blocks are compressed by the assembler.
+    /// Lets this chunk end anywhere without a difference to what is compressed. For readers whose chunks seldom end
+    /// within a block: parts of blocks are compressed by the assembler.
     #[cfg(feature = "http")]
     pub(crate) fn join_blocks(&mut self) {
         self.joins = true;
     }
 
-    /// Rejects the last pushed record: the reader itself found the fault.
+    /// Rejects the last pushed record: the reader itself found the fault. Nothing, if there is none.
     pub fn reject_last(&mut self, rejection: Rejection) {
-        self.faults.push((self.entries.len() as u32 - 1, rejection));
+        if let Some(last) = self.entries.len().checked_sub(1) {
+            self.faults.push((last as u32, rejection));
+        }
     }
 
     /// How far this chunk has taken its partition, where that is beyond the last record's end (blank lines,
@@ -332,6 +346,7 @@ impl Chunk {
         (self.block_begin, self.block_end, self.joins) = (false, false, false);
         self.resume = None;
         self.within.clear();
+        self.backwards = None;
     }
 
     /// The parts of this chunk that belong to different batches, in order.

@@ -22,6 +22,9 @@ struct Inner {
     changed: Condvar,
 }
 
+/// No clock counts so far that [`Duration::MAX`] could be added to it, which stands for "never".
+pub(crate) const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 type Hooks = Vec<Box<dyn Fn() + Send + Sync>>;
 
 /// What a run does.
@@ -117,7 +120,7 @@ impl Stop {
     }
 
     fn wait(&self, duration: Duration, until: Phase) -> Result<()> {
-        let deadline = Instant::now() + duration;
+        let deadline = Instant::now() + duration.min(CENTURY);
         let mut waiters = self.0.waiters.lock();
         loop {
             if self.phase() >= until {
@@ -152,6 +155,17 @@ mod tests {
         let other = stop.clone();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| stop.sleep(Duration::from_secs(3600)));
+            other.abort();
+            assert!(matches!(waiting.join(), Ok(Err(Error::Stopped))));
+        });
+    }
+
+    #[test]
+    fn one_may_wait_for_ever() {
+        let stop = Stop::new();
+        let other = stop.clone();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| stop.sleep(Duration::MAX));
             other.abort();
             assert!(matches!(waiting.join(), Ok(Err(Error::Stopped))));
         });

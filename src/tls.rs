@@ -71,7 +71,8 @@ fn client(files: &Files) -> Result<Option<ClientCert>, Fault> {
     Ok(Some(ClientCert::new_with_certs(&owned(&chain), key)))
 }
 
-/// Whether the key in a file is that of a certificate. Nobody asks later: the client takes both as they are, and panics.
+/// Whether the key in a file is that of a certificate. Nobody asks later: the client takes both as they are, and
+/// panics.
 fn fits(chain: &[CertificateDer<'static>], key: &Path) -> Result<(), String> {
     let key = PrivateKeyDer::from_pem_file(key).map_err(|error| error.to_string())?;
     let both = CertifiedKey::from_der(chain.to_vec(), key, &ring::default_provider());

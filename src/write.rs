@@ -116,8 +116,8 @@ impl Writers<'_> {
     /// The first failure that is permanent or outlasts its retries.
     pub fn run(&self, jobs: &Receiver<Job>, notes: &Sender<Note>) -> Result<()> {
         let mut next = None;
-        // Like `recv`, which spins and yields for a while before it sleeps, but for that: where jobs come one by one a writer
-        // was put on a processor twice as often.
+        // Like `recv`, which spins and yields for a while before it sleeps, but for that: where jobs come one by
+        // one a writer was put on a processor twice as often.
         let mut any = Select::new();
         any.recv(jobs);
         while let Some(job) = next.take().or_else(|| any.select().recv(jobs).ok()) {

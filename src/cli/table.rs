@@ -224,7 +224,7 @@ pub static OPTIONS: &[Opt] = &[
         .key("processing.workers"),
     option("timeout", "DURATION", Group::Run, "limit of one request to a service; default 30s")
         .key("processing.timeout"),
-    switch("dry-run", Group::Run, "read and transform, store nothing, print the first outputs"),
+    switch("dry-run", Group::Run, "read and transform all input, store nothing, print the first outputs"),
     option(
         "state",
         "WHERE",

@@ -1,9 +1,10 @@
 //! CRC-32C (RFC 3720) of bytes that are known by the checksums of their parts.
 //!
-//! A body has a checksum for each of its pieces, taken in the pool; theirs are joined wherever a whole one is wanted. With
-//! the 32 by 32 matrices of the crate that takes the checksums, that took 4 percent of the processor time of a run from
-//! Kafka to S3, and more than half of the assembler's. Here the first checksum is multiplied by x^(8n) modulo the
-//! polynomial, where n is the length of the second part: one multiplication for each bit that is set in n.
+//! A body has a checksum for each of its pieces, taken in the pool; theirs are joined wherever a whole one is
+//! wanted. With the 32 by 32 matrices of the crate that takes the checksums, that took 4 percent of the processor
+//! time of a run from Kafka to S3, and more than half of the assembler's. Here the first checksum is multiplied by
+//! x^(8n) modulo the polynomial, where n is the length of the second part: one multiplication for each bit that is
+//! set in n.
 
 /// The polynomial of CRC-32C, its coefficients from low to high.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
@@ -22,7 +23,8 @@ static POWERS: [u32; 64] = {
     powers
 };
 
-/// The CRC-32C of bytes of which `first` is the checksum of the first part and `second` that of the others, `len` bytes.
+/// The CRC-32C of bytes of which `first` is the checksum of the first part and `second` that of the others, `len`
+/// bytes.
 pub fn joined(first: u32, second: u32, len: u64) -> u32 {
     let (mut shifted, mut left) = (first, len);
     // x^(8n): bits of n count from 2^3 on. No bytes are as many as 2^61.

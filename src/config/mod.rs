@@ -180,8 +180,8 @@ impl Config {
         }
     }
 
-    /// How long a batch of a stream stays open: as configured, else 5 min for objects, 10 s for files, 200 ms for Kafka, whose
-    /// readers wait; zero for stdout, where a batch ends as soon as nothing more is there.
+    /// How long a batch of a stream stays open: as configured, else 5 min for objects, 10 s for files, 200 ms for
+    /// Kafka, whose readers wait; zero for stdout, where a batch ends as soon as nothing more is there.
     pub fn batch_wait(&self) -> Duration {
         self.processing.batch_wait.unwrap_or(match self.output.to {
             Place::S3 { .. } => Duration::from_secs(300),

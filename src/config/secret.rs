@@ -100,8 +100,8 @@ impl Secret {
 /// What is printed instead of a secret.
 pub const HIDDEN: &str = "***";
 
-/// A setting that may hold what nobody must read, as it is printed: `name=value` as `name=***` where the name sounds like
-/// a secret, and the same of the parameters of a URL.
+/// A setting that may hold what nobody must read, as it is printed: `name=value` as `name=***` where the name
+/// sounds like a secret, and the same of the parameters of a URL.
 pub fn masked(text: &str) -> String {
     const WORDS: [&str; 9] =
         ["auth", "cookie", "credential", "key", "pass", "secret", "session", "signature", "token"];

@@ -64,6 +64,7 @@ impl Job<'_> {
             sink: &*sink,
             marks,
             consumed,
+            skipped: source.skipped(),
             extent: Extent::Open,
             rejected: memory.rejected(),
             tend: &|| memory.tend(),

@@ -22,6 +22,7 @@ use crate::http::{Bounds, Client, Hosts, Login, Options, Pace, Tls, Verify};
 use crate::metrics::Services;
 use crate::read::now;
 use crate::record::{Identity, Partition};
+use crate::sink::dir::temporary::Temporary;
 use crate::sink::key::Namer;
 use crate::source::http::{HttpOptions, HttpSource, Resume};
 use crate::source::{Cuts, Forget, Marks, Same};
@@ -138,6 +139,7 @@ impl Job<'_> {
             sink: &*sink,
             marks,
             consumed,
+            skipped: Arc::default(),
             extent: Extent::Open,
             rejected: past.rejected,
             tend: &|| past.tend(),
@@ -171,8 +173,8 @@ impl Job<'_> {
         })
     }
 
-    /// What earlier runs did of these endpoints. The run's beginning is durable on return, and what a fresh run replaces
-    /// is gone.
+    /// What earlier runs did of these endpoints. The run's beginning is durable on return, and what a fresh run
+    /// replaces is gone.
     fn past(&self, namer: &Namer, endpoints: &[(String, Url)]) -> Result<Past> {
         let names: Vec<String> = endpoints.iter().map(|(name, _)| name.clone()).collect();
         let names = &names;
@@ -180,8 +182,8 @@ impl Job<'_> {
         let (fresh, now) = (self.config.processing.fresh, now());
         let all = || names.iter().map(String::as_str);
         let Some(home) = self.state_home()?.filter(|_| !names.is_empty()) else {
-            check_stateless(leftovers.as_ref(), names, fresh)?;
-            return Ok(Past { state: None, started_at: now, unfinished: false, rejected: 0 });
+            let claim = take_stateless(leftovers.as_ref(), names, fresh)?;
+            return Ok(Past { started_at: now, _claim: claim, ..Past::default() });
         };
         let queries = Arc::new(Queries::new(&self.config.http, endpoints));
         let state = State::open(StateOptions {
@@ -211,7 +213,8 @@ impl Job<'_> {
             Outcome::NothingToDo { rejected } if unfinished => *rejected,
             Outcome::NothingToDo { .. } | Outcome::Begin => 0,
         };
-        Ok(Past { started_at: state.started_at(), state: Some(Arc::new(state)), unfinished, rejected })
+        let started_at = state.started_at();
+        Ok(Past { started_at, state: Some(Arc::new(state)), unfinished, rejected, _claim: None })
     }
 
     /// The endpoints that begin another pass now, and whether those that are at their end are left alone.
@@ -261,6 +264,8 @@ struct Past {
     unfinished: bool,
     /// Records that the interrupted run rejected.
     rejected: u64,
+    /// Keeps endpoints of which nothing is remembered from other runs.
+    _claim: Option<Arc<Temporary>>,
 }
 
 impl Past {
@@ -272,19 +277,19 @@ impl Past {
     }
 }
 
-/// Objects of endpoints that nothing is remembered of must not be there already.
-fn check_stateless(leftovers: Option<&Leftovers>, names: &[String], fresh: bool) -> Result<()> {
-    let Some(leftovers) = leftovers else { return Ok(()) };
-    let all = names.iter().map(String::as_str);
+/// Endpoints of which nothing is remembered: no other run stores them, and their objects are not there, or deleted.
+fn take_stateless(
+    leftovers: Option<&Leftovers>,
+    names: &[String],
+    fresh: bool,
+) -> Result<Option<Arc<Temporary>>> {
+    let Some(leftovers) = leftovers else { return Ok(None) };
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let claim = leftovers.take(&names, fresh)?;
     if fresh {
-        return leftovers.remove(all).map(drop);
+        leftovers.remove(names)?;
     }
-    match leftovers.existing(all)?.first() {
-        Some(object) => Err(Error::Changed {
-            what: format!("{object} is there already, and nothing is remembered of how it was made"),
-        }),
-        None => Ok(()),
-    }
+    Ok(claim)
 }
 
 /// What each endpoint is asked with: another query gives other pages. Only a hash of it is kept, since it may hold what

@@ -48,6 +48,7 @@ impl Job<'_> {
             sink: &*sink,
             marks,
             consumed,
+            skipped: Arc::default(),
             extent,
             rejected: 0,
             tend: &|| {},

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::record::Partition;
 use crate::sink::dir::place::is_absent;
+use crate::sink::dir::temporary::Temporary;
 use crate::source::file::FileInput;
 use crate::source::file::identity::{Fingerprint, compare, fingerprint};
 use crate::source::{Cuts, Forget, Mark, Marks, Same};
@@ -43,10 +44,12 @@ pub(super) struct Memory {
     known: Vec<String>,
     /// Inputs that nothing is remembered of.
     passing: Vec<String>,
+    /// Keeps them from other runs.
+    _claim: Option<Arc<Temporary>>,
 }
 
 impl Memory {
-    /// Looks at what earlier runs did. Changes nothing but the lock.
+    /// Looks at what earlier runs did. Changes nothing but the locks.
     ///
     /// # Errors
     /// If this run cannot go on where the earlier ones stopped.
@@ -63,24 +66,10 @@ impl Memory {
             }
             _ => None,
         };
-        let memory = Memory { remember, state, known, passing };
-        memory.check_passing()?;
-        Ok(memory)
-    }
-
-    /// Objects of inputs that nothing is remembered of must not be there already.
-    fn check_passing(&self) -> Result<()> {
-        let Some(leftovers) = &self.remember.leftovers else { return Ok(()) };
-        if self.remember.fresh {
-            return Ok(());
-        }
-        let found = leftovers.existing(self.passing.iter().map(String::as_str))?;
-        match found.first() {
-            Some(object) => Err(Error::Changed {
-                what: format!("{object} is there already, and nothing is remembered of how it was made"),
-            }),
-            None => Ok(()),
-        }
+        let names: Vec<&str> = passing.iter().map(String::as_str).collect();
+        let leftovers = remember.leftovers.as_ref();
+        let claim = leftovers.map(|leftovers| leftovers.take(&names, remember.fresh)).transpose()?.flatten();
+        Ok(Memory { remember, state, known, passing, _claim: claim })
     }
 
     /// How many records were rejected, if everything is stored already.

@@ -155,6 +155,8 @@ struct Parts<'a> {
     marks: Option<Arc<dyn Marks>>,
     /// Bytes, or offsets, that were read so far.
     consumed: Arc<AtomicU64>,
+    /// How many of them count only because an earlier run had read them.
+    skipped: Arc<AtomicU64>,
     /// What progress is shown over.
     extent: Extent,
     /// Records that were rejected by the interrupted run that it goes on with.
@@ -187,8 +189,7 @@ impl Job<'_> {
     }
 
     fn engine(&self, parts: &Parts<'_>) -> Done {
-        let reporter =
-            Reporter::new(parts.source.size(), parts.consumed.clone(), self.observer).over(parts.extent);
+        let reporter = Reporter::new(parts, self.observer);
         let observe = |metrics: &Metrics| {
             reporter.tick(metrics);
             (parts.tend)();

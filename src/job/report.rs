@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::Parts;
 use crate::job::Observer;
 use crate::metrics::Metrics;
 use crate::progress::Snapshot;
@@ -15,6 +16,7 @@ use crate::summary::{Outcome, PartitionRange, RejectedRecord, Summary};
 pub(super) struct Reporter<'a> {
     size: Option<u64>,
     consumed: Arc<AtomicU64>,
+    skipped: Arc<AtomicU64>,
     observer: &'a dyn Observer,
     waits: Mutex<(Duration, Duration)>,
     extent: Extent,
@@ -30,14 +32,15 @@ pub(super) enum Extent {
 }
 
 impl<'a> Reporter<'a> {
-    pub(super) fn new(size: Option<u64>, consumed: Arc<AtomicU64>, observer: &'a dyn Observer) -> Self {
-        Reporter { size, consumed, observer, waits: Mutex::default(), extent: Extent::Open }
-    }
-
-    /// Whether progress is shown over positions.
-    pub(super) fn over(mut self, extent: Extent) -> Self {
-        self.extent = extent;
-        self
+    pub(super) fn new(parts: &Parts<'_>, observer: &'a dyn Observer) -> Self {
+        Reporter {
+            size: parts.source.size(),
+            consumed: parts.consumed.clone(),
+            skipped: parts.skipped.clone(),
+            observer,
+            waits: Mutex::default(),
+            extent: parts.extent,
+        }
     }
 
     /// Tells the observer how far the run is.
@@ -81,7 +84,7 @@ impl<'a> Reporter<'a> {
             records_stored: totals.stored,
             records_rejected: totals.rejected,
             rejected: totals.rejects.iter().map(|(kind, count)| (kind.name().into(), count)).collect(),
-            bytes_in: self.consumed.load(Ordering::Relaxed),
+            bytes_in: self.consumed.load(Ordering::Relaxed) - self.skipped.load(Ordering::Relaxed),
             bytes_out: totals.bytes_stored,
             batches: totals.batches,
             seconds: metrics.started().elapsed().as_secs_f64(),

@@ -8,6 +8,8 @@ pub(super) struct Lines {
     blank: Blank,
     longest: usize,
     feeds: Feeds,
+    /// Whether bytes of the line under way were dropped.
+    short: bool,
 }
 
 /// What a line without anything but white space is.
@@ -19,11 +21,11 @@ enum Blank {
 
 impl Lines {
     pub(super) fn json(longest: usize) -> Self {
-        Lines { blank: Blank::Skip, longest, feeds: Feeds::default() }
+        Lines { blank: Blank::Skip, longest, feeds: Feeds::default(), short: false }
     }
 
     pub(super) fn text(longest: usize) -> Self {
-        Lines { blank: Blank::Record, longest, feeds: Feeds::default() }
+        Lines { blank: Blank::Record, longest, feeds: Feeds::default(), short: false }
     }
 
     #[inline(always)]
@@ -42,7 +44,11 @@ impl Lines {
             };
             (cursor.at, cursor.begin) = (next, next);
             let line = &bytes[begin..stop];
-            if self.blank == Blank::Record || !self.is_blank(line) {
+            let short = self.short;
+            if short {
+                self.short = false;
+            }
+            if short || self.blank == Blank::Record || !self.is_blank(line) {
                 let end = if line.ends_with(b"\r") { stop - 1 } else { stop };
                 return Some(Span { begin, end, stop, next });
             }
@@ -54,8 +60,13 @@ impl Lines {
         self.feeds.restart(at);
     }
 
-    /// A line of nothing but white space. A longer one than a record may be is not asked: if it came in pieces,
-    /// it was taken for a record before its end was seen.
+    /// Bytes of the line under way were dropped: it is too long to be blank.
+    pub(super) fn shorten(&mut self) {
+        self.short = true;
+    }
+
+    /// A line of nothing but white space. A longer one than a record may be is none: if it came in pieces, its
+    /// inside was dropped before its end was seen.
     #[inline]
     fn is_blank(&self, line: &[u8]) -> bool {
         match line.first() {

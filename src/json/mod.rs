@@ -232,6 +232,9 @@ impl Scanner {
     pub fn forget_from(&mut self, at: usize) {
         self.cursor.at = self.cursor.at.min(at);
         self.restart();
+        if let Kind::Lines(lines) = &mut self.kind {
+            lines.shorten();
+        }
     }
 
     /// What was found ahead stands elsewhere now.

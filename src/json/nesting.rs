@@ -1,7 +1,7 @@
 //! Brackets and strings: how deep a scan stands in a value.
 //!
-//! Within brackets sixty-four bytes are looked at together, with bits for what stands where; elsewhere the next byte that
-//! matters is looked for. Both say the same of all bytes, of those that are no JSON, too.
+//! Within brackets sixty-four bytes are looked at together, with bits for what stands where; elsewhere the next
+//! byte that matters is looked for. Both say the same of all bytes, of those that are no JSON, too.
 
 use super::sixteen::{SixtyFour, Structure, brackets, commas, find, odd, quotes, structure};
 

@@ -97,8 +97,8 @@ impl Validator {
         Some(Value { range: start..end, breaks: self.breaks })
     }
 
-    /// The line that `bytes` begin with, if it is one value (if that is UTF-8) with no white space around it: how long that is, and how long
-    /// it is with its line ending. A no may cost a look at all of the bytes.
+    /// The line that `bytes` begin with, if it is one value (if that is UTF-8) with no white space around it: how
+    /// long that is, and how long it is with its line ending. A no may cost a look at all of the bytes.
     #[inline]
     pub fn line(&mut self, bytes: &[u8]) -> Option<(usize, usize)> {
         self.breaks = false;

@@ -1,5 +1,5 @@
-//! What is outside of all processes: the log, the coordinator, the store, the network, the time; and which rule is taken
-//! away.
+//! What is outside of all processes: the log, the coordinator, the store, the network, the time; and which rule is
+//! taken away.
 
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 

@@ -42,8 +42,8 @@ impl Lined {
     }
 }
 
-/// The entry of a record from byte `at` to `end` of the buffer, where the next line begins at `next` and byte 0 stands at
-/// position `start`.
+/// The entry of a record from byte `at` to `end` of the buffer, where the next line begins at `next` and byte 0
+/// stands at position `start`.
 pub(crate) fn entry(start: u64, at: usize, end: usize, next: usize) -> Entry {
     let (len, span) = ((end - at) as u32, (next - at) as u32);
     Entry { position: start + at as u64, at: at as u32, len, span, extra: 0 }

@@ -34,6 +34,8 @@ pub struct Identity {
     /// position is then `page << 32 | index`, envelopes tell all three, and each pass has a place of its own in the
     /// output. `None`: a position is one number.
     pub cycle: Option<u64>,
+    /// Whether it can be read only once, as a pipe can: what was read of it is stored also by a run that is stopped.
+    pub once: bool,
 }
 
 /// A partition of a topic as names of batches have it: `{topic}-{partition}-{topic id, 8 hex digits}`.

@@ -12,6 +12,7 @@ pub mod s3;
 pub mod stream;
 
 use crate::batch::{Batch, BatchId, Body, Receipt};
+use crate::codec::Codec;
 use crate::error::{Error, Result};
 
 /// Stores processed batches durably.
@@ -21,7 +22,8 @@ pub trait Sink: Send + Sync {
         Shape::default()
     }
 
-    /// Stores whole batches, of several partitions where [`Shape::group`] asks for it; those of one partition
+    /// Stores whole batches, each with its dead letters ([`Batch::failed`]; always empty with
+    /// [`DeadLetters::Refuse`]), of several partitions where [`Shape::group`] asks for it; those of one partition
     /// stand in order. Receipts come in the order of the batches. Each pushed receipt is durable, even if an
     /// error follows; the engine tries the rest again if the error is transient. Batches that stand in `receipts`
     /// already, and those before them, are not passed again.
@@ -43,7 +45,7 @@ pub trait Sink: Send + Sync {
     }
 
     /// All batches of the run are stored: makes visible what becomes so only as a whole. Not called for a run
-    /// that failed or was stopped.
+    /// that failed or was stopped, and not again after an error.
     ///
     /// # Errors
     /// If that fails.
@@ -160,6 +162,8 @@ pub struct Shape {
     pub dead_letters: DeadLetters,
     /// Whether pieces carry a CRC-32C.
     pub checksums: bool,
+    /// How what it stores must be compressed, because its names say so; `None`: however the settings say.
+    pub codec: Option<Codec>,
     /// Who commits what is stored.
     pub commits: Commits,
     /// Whether [`Batch::stored`] holds records as [`crate::outgoing`] frames them, not lines. They are not
@@ -184,6 +188,7 @@ impl Default for Shape {
             framing: Framing::Batch,
             dead_letters: DeadLetters::Store,
             checksums: false,
+            codec: None,
             commits: Commits::Engine,
             records: false,
             letter_records: false,

@@ -93,10 +93,11 @@ pub enum Cuts {
 
 /// Reads some partitions of a source, one after another or in turn.
 pub trait Reader: Send {
-    /// Fills the chunk with records of one partition, or tells what else happened. Returns within 500 ms.
+    /// Fills the chunk with records of one partition, or tells what else happened. Returns within 500 ms. No other
+    /// reader reads this partition at the same time, and its positions only grow.
     ///
     /// # Errors
-    /// Ends the run. A fault of one partition alone is [`Read::Failed`].
+    /// Ends the run, as records do that stand in a chunk which is told as anything but [`Read::Chunk`]. A fault of one partition alone is [`Read::Failed`].
     fn read(&mut self, chunk: &mut Chunk) -> Result<Read>;
 
     /// Stops or goes on fetching a partition.
@@ -126,7 +127,7 @@ pub enum Flow {
 pub enum Read {
     /// The chunk was filled.
     Chunk,
-    /// Nothing yet; the chunk is unused.
+    /// Nothing yet; the chunk is unused. The reader is asked again at once, so it waited before.
     Idle,
     /// From now on chunks of this partition come; it was done up to the mark.
     Assigned(Partition, Option<Mark>),
@@ -155,8 +156,8 @@ pub trait Marks: Send + Sync {
 
     /// Remembers. Called by the commit thread only, one call at a time. Durable on return, but for partitions
     /// that it adds to `refused`: somebody else owns them by now. Where not all ends of a plan have room, it takes
-    /// the last ones away: nothing is published there until a later call has them. They are treated as [`Read::Lost`] at once
-    /// (nothing more of them is published or committed) and the run goes on.
+    /// the last ones away: nothing is published there until a later call has them. They are treated as
+    /// [`Read::Lost`] at once (nothing more of them is published or committed) and the run goes on.
     ///
     /// # Errors
     /// If it is not durable: the run ends, and nothing more is published that was newly planned. What stands in

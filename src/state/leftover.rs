@@ -1,16 +1,18 @@
-//! [`Leftovers`]: what earlier runs left in an output, and [`DirLeftovers`]: in a directory, under the names of given partitions. It looks at, and
-//! deletes, only files that are named like a batch's object and stand directly in a partition's directory, and
-//! follows no symbolic link to get to what a state does not know.
+//! [`Leftovers`]: what earlier runs left in an output, and [`DirLeftovers`]: in a directory, under the names of given
+//! partitions. It looks at, and deletes, only files that are named like a batch's object and stand directly in a
+//! partition's directory, and follows no symbolic link to get to what a state does not know.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[cfg(feature = "s3")]
 use super::BucketLeftovers;
 use crate::error::{Error, Result};
 use crate::sink::Stream;
 use crate::sink::dir::place::{is_absent, sync_dir};
+use crate::sink::dir::temporary::Temporary;
 use crate::sink::key::{Namer, Template, is_cycle};
 
 /// Where the objects of an output are.
@@ -40,6 +42,33 @@ impl Leftovers {
         };
         *namer = namer.clone().with_template(template);
         Ok(other)
+    }
+
+    /// Takes partitions of which nothing is remembered: no run that is at work stores them, and none of their
+    /// objects is there already, unless the run is to be `fresh`. What is returned is to be kept while the run
+    /// lasts.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Changed`], or what keeps that from being known.
+    pub fn take(&self, names: &[&str], fresh: bool) -> Result<Option<Arc<Temporary>>> {
+        if names.is_empty() {
+            return Ok(None);
+        }
+        let claim = match self {
+            Leftovers::Dir(dir) => {
+                let temporary = Temporary::create(&dir.stored)?;
+                temporary.claim(names)?;
+                Some(temporary)
+            }
+            // Their sink makes each object only where there is none.
+            #[cfg(feature = "s3")]
+            Leftovers::Bucket(_) => None,
+        };
+        if !fresh && let Some(object) = self.existing(names.iter().copied())?.first() {
+            let what = format!("{object} is there already, and nothing is remembered of how it was made");
+            return Err(Error::Changed { what });
+        }
+        Ok(claim)
     }
 
     /// One object of each stream and partition that has any: what a stateless run would mix with its own.

@@ -1,9 +1,9 @@
 //! [`Server`]: HTTP/1.1 for the status, in one thread that waits for all connections at once.
 //!
 //! No connection has a thread, so a slow client holds none: it has a deadline of a few seconds, a place among
-//! thirty-two, and a few KiB. Where all places are taken, the oldest connection goes. One request a connection: a scrape
-//! every fifteen seconds gains nothing from more, and there is nothing to time out in between. A library server would
-//! bring threads of its own (tiny_http has one a connection, without a limit of time).
+//! thirty-two, and a few KiB. Where all places are taken, the oldest connection goes. One request a connection: a
+//! scrape every fifteen seconds gains nothing from more, and there is nothing to time out in between. A library
+//! server would bring threads of its own (tiny_http has one a connection, without a limit of time).
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};

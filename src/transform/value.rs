@@ -32,7 +32,8 @@ pub(super) struct Line<'a> {
     pub(super) value: Option<Result<(&'a [u8], Breaks), Rejection>>,
 }
 
-/// Lines that are not just a value may cost a look at all that is behind them, so there may be only so many in a section.
+/// Lines that are not just a value may cost a look at all that is behind them, so there may be only so many in a
+/// section.
 const TRIES: u32 = 8;
 
 impl<'a> Values<'a> {
@@ -46,8 +47,8 @@ impl<'a> Values<'a> {
         Values { buffer, end, utf8: 0, tries: TRIES, validator }
     }
 
-    /// The line that begins at byte `at` of the buffer. Where a value ends is known once it was looked at: a line is not
-    /// searched for its end unless there is more in it.
+    /// The line that begins at byte `at` of the buffer. Where a value ends is known once it was looked at: a line
+    /// is not searched for its end unless there is more in it.
     #[inline]
     pub(super) fn line(&mut self, at: usize) -> Line<'a> {
         if self.tries > 0 {

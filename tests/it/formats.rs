@@ -124,6 +124,21 @@ fn a_record_above_the_limit_is_a_dead_letter_in_every_format() {
     }
 }
 
+/// Where a line is longer than what is looked at first, it is not taken for a value that spans lines: half a line would
+/// hide all lines behind it.
+#[test]
+fn a_broken_line_among_long_ones_is_one_dead_letter() {
+    let line = |n: usize| format!("{{\"n\":{n},\"pad\":\"{}\"}}", "x".repeat(100_000));
+    let text: Vec<String> =
+        (0..40).map(|n| if n == 10 { line(n)[..50_000].to_owned() } else { line(n) }).collect();
+    for more in [&[][..], &["-b", "7"]] {
+        let dir = with("long.json", text.join("\n").as_bytes());
+        let summary =
+            run(dir.path(), &[&["long.json", "--summary", "json"], more].concat()).exits(3).summary();
+        assert_eq!((&summary["records_stored"], &summary["records_rejected"]), (&39.into(), &1.into()));
+    }
+}
+
 #[test]
 fn stdin_is_an_input() {
     let dir = TempDir::new();

@@ -10,6 +10,7 @@ mod formats;
 mod golden;
 mod http;
 mod output;
+mod pipes;
 mod page;
 mod resume;
 mod runs;

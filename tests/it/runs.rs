@@ -186,6 +186,11 @@ impl Running {
         self.err.as_ref().map_or_else(String::new, Said::text)
     }
 
+    /// What it has printed on stdout so far.
+    pub fn printed(&self) -> String {
+        self.out.as_ref().map_or_else(String::new, Said::text)
+    }
+
     pub fn is_over(&mut self) -> bool {
         self.child.try_wait().expect("it is a child").is_some()
     }

@@ -297,6 +297,33 @@ fn stdin_is_not_mixed_with_what_is_there() {
     assert_eq!(bench.objects("out").len(), 2);
 }
 
+#[test]
+fn two_runs_do_not_store_what_nothing_is_remembered_of() {
+    let bench = Bench::new();
+    bench.write("in.json", lines(0..3));
+    make_fifo(&bench.path("fifo"));
+    let fifo = || fs::File::options().read(true).write(true).open(bench.path("fifo")).expect("it is there");
+    let (_open, none) = (fifo(), ["--state", "none"]);
+    let start = |args: &[&str]| {
+        let mut command = bench.command(args);
+        command.stdin(fifo());
+        Running::start(command)
+    };
+    let first = start(&["-", "in.json", "--state", "none"]);
+    let claims = || count(&bench.path("out/.pipeline"), "claim");
+    until("its claim", || claims() == 1);
+    let holder = format!("is locked by process {}, which stores \"stdin\", too", first.id());
+    start(&["-"]).ended().expect(1, &["another run is at work here: out/.pipeline/tmp-", &holder, "hint: "]);
+    start(&["-", "--fresh"]).ended().expect(1, &[&holder]);
+    bench.run(&[&["in.json"][..], &none].concat()).expect(1, &["which stores \"in.json\", too"]);
+    // What the other one does not store may be.
+    bench.write("more.json", lines(3..6));
+    bench.run(&[&["more.json"][..], &none].concat()).expect(0, &[]);
+    first.signal(Signal::INT);
+    first.ended().expect(130, &[]);
+    assert_eq!(claims(), 0);
+}
+
 /// Starts a run that waits for a FIFO, with its state locked.
 fn held(bench: &Bench) -> (Running, fs::File) {
     make_fifo(&bench.path("fifo"));
@@ -393,7 +420,8 @@ fn forget_marks(bench: &Bench) {
     bench.write("out/.pipeline/state.json", state.to_string() + "\n");
 }
 
-/// A run that goes on with an interrupted one ends like that one would have; one that only has more to read, on its own.
+/// A run that goes on with an interrupted one ends like that one would have; one that only has more to read, on its
+/// own.
 #[test]
 fn what_an_interrupted_run_rejected_counts_when_it_is_gone_on_with() {
     let bench = Bench::new();

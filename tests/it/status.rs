@@ -39,8 +39,7 @@ pub fn watched(args: &[&str]) -> Watched {
     all.extend(args);
     let running = bench.start(&all);
     let port = port_of(&running);
-    let mut more = File::options().read(true).write(true).open(bench.path("more")).expect("it is there");
-    more.write_all(lines(FIRST..GOOD).as_bytes()).expect("there is room");
+    let more = File::options().read(true).write(true).open(bench.path("more")).expect("it is there");
     Watched { bench, running, more: Some(more), port }
 }
 
@@ -96,9 +95,11 @@ impl Watched {
         });
     }
 
-    /// Ends the input.
+    /// Writes the rest of the input, and ends it.
     pub fn end(mut self) -> (Bench, crate::runs::Ran) {
-        drop(self.more.take());
+        if let Some(mut more) = self.more.take() {
+            more.write_all(lines(FIRST..GOOD).as_bytes()).expect("there is room");
+        }
         (self.bench, self.running.ended())
     }
 }

@@ -23,6 +23,36 @@ fn objects(stderr: &str) -> Vec<Value> {
     stderr.lines().map(object).collect()
 }
 
+/// What is told must not replace what is read or stored.
+#[test]
+fn no_input_and_no_output_is_written_over() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("d")).expect("it can be made");
+    for (name, numbers) in [("in.json", 0..5), ("d/a.json", 5..9)] {
+        bench.write(name, lines(numbers));
+    }
+    let before = (bench.tree("d"), fs::read(bench.path("in.json")).expect("it is there"));
+    for (args, is) in [
+        (&["in.json", "--summary", "json=./in.json"][..], "the summary ./in.json is the input in.json"),
+        (&["in.json", "--metrics-file", "in.json"], "the metrics file in.json is the input in.json"),
+        (&["d", "--summary", "json=d/a.json"], "the summary d/a.json is in the input d"),
+        (&["in.json", "-o", "x.ndjson", "--summary", "json=d/../x.ndjson"], "x.ndjson is the output"),
+        (
+            &["in.json", "-o", "x.ndjson", "--metrics-file", "x.ndjson"],
+            "the metrics file x.ndjson is the output",
+        ),
+    ] {
+        bench.run(args).expect(2, &[is, "name another file"]);
+        let checked = bench.run(&[args, &["--check"]].concat());
+        assert!(checked.code == Some(2) && checked.stdout.contains("wrong "), "{}", checked.stdout);
+    }
+    let mut command = bench.command(&["in.json", "-o", "-", "--summary", "json=/dev/stdout"]);
+    command.stdout(fs::File::create(bench.path("all.ndjson")).expect("it can be made"));
+    Running::start_unread(command).ended().expect(2, &["the summary /dev/stdout is the output"]);
+    assert!(before == (bench.tree("d"), fs::read(bench.path("in.json")).expect("it is there")));
+    bench.run(&["in.json", "--summary", "json=d/s.json", "--metrics-file", "m.prom"]).expect(0, &[]);
+}
+
 #[test]
 fn errors_hints_and_the_summary_are_objects_where_the_log_is() {
     let bench = Bench::new();

@@ -53,12 +53,11 @@ pub(super) const KEYS: &[Key] = &[
         shape: Shape::Text,
         default: Default::Is("16MiB"),
         help: "a longer record becomes a dead letter (its beginning only)",
-        expected: "a size from 1 byte to 2GiB, like 64KiB or 16MiB",
+        expected: "a size from 1 byte to 1GiB, like 64KiB or 16MiB",
         set: |draft, value| {
-            // Offsets in a chunk are 32 bits wide.
             let bytes = size(value)?;
             draft.config.input.max_record_bytes = bytes;
-            check((1..=2 << 30).contains(&bytes))
+            check((1..=1 << 30).contains(&bytes))
         },
     },
 ];

@@ -49,7 +49,7 @@ pub(super) const KEYS: &[Key] = &[
         section: "output",
         name: "dead_letter",
         shape: Shape::Text,
-        default: Default::Absent("rejected", "failed/ in the output directory"),
+        default: Default::Absent("rejected", "failed/ in the output directory or bucket"),
         help: "a directory or kafka:TOPIC for rejected records",
         expected: "a directory or kafka:TOPIC",
         set: |draft, value| {

@@ -30,7 +30,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "output",
         shape: Shape::Text,
         default: Default::Is("out"),
-        help: "a directory, a file (.ndjson, .jsonl, .json, .txt, with .gz or .zst), kafka:TOPIC or - (stdout)",
+        help: "a directory, a file (.ndjson, .jsonl, .json, .txt, with .gz or .zst), s3://BUCKET[/PREFIX], kafka:TOPIC or - (stdout)",
         expected: place::EXPECTED,
         set: |draft, value| {
             draft.config.output.to = place::parse(text(value)?).map_err(Wrong::Because)?;
@@ -72,7 +72,10 @@ pub(super) const KEYS: &[Key] = &[
         section: "processing",
         name: "batch_wait",
         shape: Shape::Text,
-        default: Default::Absent("10s", "directory 10s, kafka 200ms, stdout until nothing more is there"),
+        default: Default::Absent(
+            "10s",
+            "directory 10s, s3 5m, kafka 200ms, stdout until nothing more is there",
+        ),
         help: "how long a batch of a stream stays open",
         expected: DURATION,
         set: |draft, value| put(&mut draft.config.processing.batch_wait, Some(duration(value)?)),
@@ -83,7 +86,7 @@ pub(super) const KEYS: &[Key] = &[
         shape: Shape::Text,
         default: Default::Absent(
             "48MiB",
-            "files: the larger of 48MiB and 8MiB for each worker; streams: 256MiB",
+            "8MiB for each worker, at least 48MiB for files and 256MiB for streams; parts for S3 come on top",
         ),
         help: "bytes that may be between read and stored",
         expected: "a size of at least 1MiB, like 48MiB or 1GB",

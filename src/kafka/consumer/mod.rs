@@ -221,8 +221,8 @@ impl Fetcher {
         self.close_idle();
     }
 
-    /// Neither asks for this partition nor returns anything of it until [`Fetcher::resume`]. Keeps what has arrived, and
-    /// what arrives of requests already sent: at most two answers' share of this partition, copied.
+    /// Neither asks for this partition nor returns anything of it until [`Fetcher::resume`]. Keeps what has
+    /// arrived, and what arrives of requests already sent: at most two answers' share of this partition, copied.
     pub fn pause(&mut self, of: &TopicPartition) {
         let Some(partition) = self.partitions.get_mut(of).filter(|one| !one.paused) else { return };
         partition.paused = true;

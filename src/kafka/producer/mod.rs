@@ -156,7 +156,8 @@ impl Producer {
     /// A topic to write to, by name. Blocks until the cluster has told of it.
     ///
     /// # Errors
-    /// [`Error::GaveUp`] if no broker answers within [`REACH`]; [`Error::NoTopic`] if nobody knows it for the topic timeout; [`Error::Topic`] if it is not allowed.
+    /// [`Error::GaveUp`] if no broker answers within [`REACH`]; [`Error::NoTopic`] if nobody knows it for the topic
+    /// timeout; [`Error::Topic`] if it is not allowed.
     pub fn output(&mut self, topic: &str) -> Result<Output> {
         if let Some(known) = self.outputs.iter().position(|out| &*out.name == topic) {
             return Ok(Output(known));

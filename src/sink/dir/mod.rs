@@ -156,6 +156,7 @@ impl Sink for DirSink {
             framing: Framing::Batch,
             dead_letters: DeadLetters::Store,
             checksums: true,
+            codec: Some(self.namer.codec()),
             ..Shape::default()
         }
     }

@@ -7,6 +7,7 @@
 //! was locked), so the maker looks at the end whether its lock file is still there, and else begins again under
 //! another name. Nobody ever waits for a lock.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -20,6 +21,8 @@ use crate::error::{Error, Result};
 /// Where everything stands that is not output.
 pub const HIDDEN: &str = ".pipeline";
 const LOCK: &str = "lock";
+/// What a run stores that nothing else locks: names, a line each.
+const CLAIM: &str = "claim";
 
 /// A run's own directory for files that are not whole yet. Removed on drop.
 #[derive(Debug)]
@@ -62,10 +65,46 @@ impl Temporary {
         Ok(TempFile { path, file, gone: false, _home: self.clone() })
     }
 
+    /// Claims partitions of which no state is kept, by name, for as long as this lives: of two runs at once one would
+    /// replace what the other stores. If both claim at the same moment, both may be refused.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another run has claimed one of them.
+    pub fn claim(&self, names: &[&str]) -> Result<()> {
+        let (new, path) = (self.dir.join("new"), self.dir.join(CLAIM));
+        // One name a line, whatever it holds; seen whole or not at all.
+        let lines: HashSet<String> = names.iter().map(|name| format!("{name:?}")).collect();
+        let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+        fs::write(&new, text).map_err(|error| Error::io("write", &new, error))?;
+        fs::rename(&new, &path).map_err(|error| Error::io("rename a finished file to", &path, error))?;
+        let hidden = self.dir.parent().unwrap_or(&self.dir);
+        let others = fs::read_dir(hidden).map_err(|error| Error::io("list", hidden, error))?;
+        for other in others.flatten().map(|entry| entry.path()) {
+            let name = other.file_name().unwrap_or_default().to_string_lossy();
+            if other == self.dir || !is_temporary(&name) || !is_held(&other) {
+                continue;
+            }
+            // A run that just ends takes its claim with it.
+            let Ok(claimed) = fs::read_to_string(other.join(CLAIM)) else { continue };
+            if let Some(line) = claimed.lines().find(|line| lines.contains(*line)) {
+                let process = name.split('-').nth(1).unwrap_or_default();
+                let holder = format!("process {process}, which stores {line}, too");
+                return Err(Error::Locked { path: other.join(LOCK), holder });
+            }
+        }
+        Ok(())
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.dir
     }
+}
+
+/// Whether the run that made this directory is alive.
+fn is_held(dir: &Path) -> bool {
+    let lock = File::open(dir.join(LOCK));
+    lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 impl Drop for Temporary {

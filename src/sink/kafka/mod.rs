@@ -4,7 +4,8 @@
 //! One [`Sink::store`] call is one flush or one transaction. Records keep the order of their batches, and equal
 //! keys go to one partition, so what had an order in the source has it in the destination. A try that failed
 //! without a transaction goes on with the same sequence numbers; a transaction that failed is aborted and done
-//! again from its beginning, and one whose end is not known is asked for until it is ([`crate::kafka::producer::Producer::finish`]).
+//! again from its beginning, and one whose end is not known is asked for until it is
+//! ([`crate::kafka::producer::Producer::finish`]).
 //!
 //! [`letters`] puts dead letters into a topic beside any sink, [`notify`] tells a topic of each published batch.
 

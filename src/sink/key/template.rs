@@ -1,8 +1,8 @@
 //! [`Template`]: what a user wants between `processed/` and the extension of a name. Pure, and validated once.
 //!
-//! Fields stand in braces, everything else is text: `team=a/dt={date}/{topic}-{partition}-{topic_id}-{start}`. A template
-//! that ends in a slash names directories, and what tells batches apart follows as in default names; any other one
-//! has to tell them apart itself. `hive` is short for `dt={date}/hour={hour}/`.
+//! Fields stand in braces, everything else is text: `team=a/dt={date}/{topic}-{partition}-{topic_id}-{start}`. A
+//! template that ends in a slash names directories, and what tells batches apart follows as in default names; any
+//! other one has to tell them apart itself. `hive` is short for `dt={date}/hour={hour}/`.
 //!
 //! Two batches of a run must never share a name, whatever topics and files are called, so [`Template::check`] lets
 //! through only what can be read back: text is never empty between two fields of unknown length, a path stands between

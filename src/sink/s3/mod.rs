@@ -200,6 +200,7 @@ impl Sink for S3Sink {
             framing: Framing::Batch,
             dead_letters: DeadLetters::Store,
             checksums: true,
+            codec: Some(self.target.options.namer.codec()),
             ..Shape::default()
         }
     }

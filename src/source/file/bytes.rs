@@ -7,7 +7,7 @@
 use std::fs::{File, Metadata};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,6 +54,9 @@ const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// to a few bytes behind one, where the allocator puts large buffers, and that takes some processors six times as long.
 const PACKED: usize = (128 << 10) - 64;
 
+/// By so many of its first bytes a file that grew is told from one that was overwritten.
+const HEAD: usize = 4 << 10;
+
 /// How often a compressed file is read before the caller hears that there is nothing.
 const READS: usize = 256;
 
@@ -64,6 +67,8 @@ pub(super) struct Raw {
     path: PathBuf,
     /// What a regular file was when it was opened; `None` for what has no size.
     opened: Option<Metadata>,
+    /// The first bytes of a regular file when it was opened.
+    head: Vec<u8>,
     at: u64,
     consumed: Arc<AtomicU64>,
     end: Option<End>,
@@ -75,7 +80,8 @@ impl Raw {
         let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
         let opened = file.metadata().map_err(|error| Error::io("read", path, error))?;
         let opened = opened.is_file().then_some(opened);
-        Ok(Raw { opened, ..Raw::stream(name, path, file, consumed) })
+        let head = if opened.is_some() { head(&file, path)? } else { Vec::new() };
+        Ok(Raw { opened, head, ..Raw::stream(name, path, file, consumed) })
     }
 
     /// Opens a pipe or a device. Without waiting for whoever writes to it: `open` would not see a stop.
@@ -97,7 +103,7 @@ impl Raw {
 
     fn stream(name: &str, path: &Path, file: File, consumed: &Arc<AtomicU64>) -> Self {
         let (name, path, consumed) = (name.to_owned(), path.to_owned(), consumed.clone());
-        Raw { file, name, path, opened: None, at: 0, consumed, end: None }
+        Raw { file, name, path, opened: None, head: Vec::new(), at: 0, consumed, end: None }
     }
 
     /// Its size when it was opened; `None` for what has no size.
@@ -139,6 +145,10 @@ impl Raw {
             return Err(self.damaged("it was replaced by another file while it was read"));
         }
         if now.len() > opened.len() {
+            // Who appends leaves the beginning alone.
+            if !head(&self.file, &self.path)?.starts_with(&self.head) {
+                return Err(self.damaged("it was overwritten while it was read"));
+            }
             log::warn!(
                 "{} grew from {} to {} bytes while it was read; run again to process the rest",
                 self.name,
@@ -203,6 +213,22 @@ impl Raw {
         self.end = Some(end);
         Got::End(end)
     }
+}
+
+/// The first bytes of a file, wherever it is read.
+fn head(file: &File, path: &Path) -> Result<Vec<u8>> {
+    let mut head = vec![0; HEAD];
+    let mut len = 0;
+    while len < HEAD {
+        match file.read_at(&mut head[len..], len as u64) {
+            Ok(0) => break,
+            Ok(count) => len += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io("read", path, error)),
+        }
+    }
+    head.truncate(len);
+    Ok(head)
 }
 
 /// Reads into the spare capacity.

@@ -2,12 +2,14 @@
 //!
 //! A chunk ends where a block or a batch ends, behind a record that was too large, before a gap of much white
 //! space, or with the input: all of that follows from the bytes alone, never from how many of them one read
-//! returned. So if a read returns nothing yet, what stands in the chunk is kept here until the next call.
+//! returned. So if a read returns nothing yet, what stands in the chunk is kept here until the next call. Of a pipe it
+//! is handed on: nobody reads a pipe again, and whoever writes to it may wait for what comes of it.
 //!
-//! Where records are lines and a batch does not end, a block is taken whole: how many lines it has is all that is looked
-//! at, and the worker that validates them finds them on the way. A reader that has to decode is the bottleneck, and a run
-//! over flat events saves a tenth of its processor time by it. In doubt, and wherever records count (`batch_size`, `-n`, a line that
-//! may be too large), records are marked one by one; blocks end at the same bytes either way.
+//! Where records are lines and a batch does not end, a block is taken whole: how many lines it has is all that is
+//! looked at, and the worker that validates them finds them on the way. A reader that has to decode is the
+//! bottleneck, and a run over flat events saves a tenth of its processor time by it. In doubt, and wherever records
+//! count (`batch_size`, `-n`, a line that may be too large), records are marked one by one; blocks end at the same
+//! bytes either way.
 //!
 //! Byte `i` of a chunk's buffer stands at position `start + i`, unless bytes were dropped: the inside of a record
 //! that is too large (a chunk ends behind it), or white space before the chunk's first record.
@@ -70,6 +72,8 @@ pub(super) struct Filler {
     longest: usize,
     /// How many records may still be read.
     left: Option<u64>,
+    /// Whether what was read is handed on when nothing more is there: a pipe, which cannot be read again.
+    live: bool,
 }
 
 /// What is known of the chunk that is being filled.
@@ -159,11 +163,12 @@ pub(super) struct Begin {
     pub(super) longest: usize,
     pub(super) left: Option<u64>,
     pub(super) growth: Arc<Growth>,
+    pub(super) live: bool,
 }
 
 impl Filler {
     pub(super) fn new(begin: Begin) -> Self {
-        let Begin { partition, payload, scanner, ahead, position, line, longest, left, growth } = begin;
+        let Begin { partition, payload, scanner, ahead, position, line, longest, left, growth, live } = begin;
         Filler {
             partition,
             payload,
@@ -182,6 +187,7 @@ impl Filler {
             permission: None,
             longest,
             left,
+            live,
         }
     }
 
@@ -211,11 +217,30 @@ impl Filler {
             }
             self.drop_record(chunk);
             let late = began.elapsed() > PATIENCE;
-            if late || !self.make_room(chunk, stop) || !self.more(chunk, bytes) {
+            if late || !self.make_room(chunk, stop) {
+                self.keep(chunk);
+                return Filled::Idle;
+            }
+            if !self.more(chunk, bytes) {
+                if self.live && self.scan_lines(chunk) && self.work.dropped == 0 {
+                    chunk.close_block();
+                    self.hand_over(chunk);
+                    return Filled::Chunk;
+                }
                 self.keep(chunk);
                 return Filled::Idle;
             }
         }
+    }
+
+    /// Marks the records that stand in the buffer if nobody has looked for them yet; whether there are any.
+    fn scan_lines(&mut self, chunk: &mut Chunk) -> bool {
+        if self.work.whole {
+            self.work.whole = false;
+            // If it is full it ends as it would anyway.
+            let _ = self.scan(chunk);
+        }
+        !chunk.is_empty()
     }
 
     fn begin(&mut self, chunk: &mut Chunk) {
@@ -250,8 +275,8 @@ impl Filler {
         between && fits && self.payload == Payload::Json && self.scanner.is_at_line()
     }
 
-    /// Takes a block of lines whole, if one stands in the buffer; `None` if that cannot be, and what stands there must be
-    /// looked at record by record. Either way blocks end at the same bytes.
+    /// Takes a block of lines whole, if one stands in the buffer; `None` if that cannot be, and what stands there
+    /// must be looked at record by record. Either way blocks end at the same bytes.
     fn take_block(&mut self, chunk: &mut Chunk) -> Option<Room> {
         let Limits { block_bytes, block_records, .. } = chunk.cutters.limits();
         let (block, bytes) = (block_bytes as usize, &chunk.bytes);
@@ -513,7 +538,9 @@ impl Filler {
         let begin = self.scanner.begin();
         let keep = begin + PREFIX;
         let most = begin + PREFIX.max(self.longest + 2);
-        if chunk.bytes.len() <= most || !self.scanner.in_record() || !self.caught_up(chunk) {
+        // What was not looked at stays: a comma that ends the record may wait for the byte behind it.
+        let all_seen = self.pending.is_none() && self.scanner.looked_at() == chunk.bytes.len();
+        if chunk.bytes.len() <= most || !self.scanner.in_record() || !all_seen {
             return;
         }
         self.work.dropped += (chunk.bytes.len() - keep) as u64;

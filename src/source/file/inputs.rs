@@ -1,6 +1,6 @@
 //! What the arguments mean: from names to inputs, each once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
@@ -133,6 +133,7 @@ impl Found {
             name,
             position: "offset",
             opened_at: Some(0),
+            once: place.size().is_none(),
             ..Identity::default()
         };
         self.inputs.push(Input { partition: Partition::new(identity), place });
@@ -170,10 +171,12 @@ impl Found {
     }
 
     /// All files below a directory with their sizes, sorted by name, without hidden ones. Iterative: depth costs
-    /// no stack. A directory that links lead to again is listed once.
+    /// no stack. A directory that links lead to again is listed once, under the name that has no link in it: a link
+    /// that is made later does not give its files other names.
     fn files_below(&mut self, root: &Path) -> Result<Vec<(PathBuf, u64)>> {
-        let (mut open, mut seen, mut files) = (vec![root.to_owned()], HashSet::new(), Vec::new());
-        while let Some(path) = open.pop() {
+        let (mut open, mut links) = (vec![root.to_owned()], VecDeque::new());
+        let (mut seen, mut files) = (HashSet::new(), Vec::new());
+        while let Some(path) = open.pop().or_else(|| links.pop_front()) {
             let metadata = match fs::metadata(&path) {
                 Ok(metadata) => metadata,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -187,7 +190,10 @@ impl Found {
                 if self.is_own(&real) {
                     self.pass_over(&path);
                 } else if seen.insert(real) {
-                    open.extend(list(&path)?.into_iter().rev());
+                    let (linked, plain): (Vec<_>, _) =
+                        list(&path)?.into_iter().partition(|path| path.is_symlink());
+                    open.extend(plain.into_iter().rev());
+                    links.extend(linked);
                 }
             } else if metadata.is_file() {
                 files.push((path, metadata.len()));
@@ -195,6 +201,7 @@ impl Found {
                 log::warn!("{} is no regular file and is passed over", path.display());
             }
         }
+        files.sort();
         Ok(files)
     }
 

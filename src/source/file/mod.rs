@@ -91,6 +91,8 @@ struct Shared {
     inputs: Vec<Arc<Input>>,
     next: AtomicUsize,
     consumed: Arc<AtomicU64>,
+    /// Bytes that count as read because an earlier run had read them.
+    skipped: Arc<AtomicU64>,
     growth: Arc<Growth>,
 }
 
@@ -108,8 +110,9 @@ impl FileSource {
             )));
         }
         let inputs = inputs::expand(&options)?.into_iter().map(Arc::new).collect();
-        let (consumed, growth) = (Arc::default(), Arc::default());
-        Ok(FileSource(Arc::new(Shared { options, inputs, next: AtomicUsize::new(0), consumed, growth })))
+        let (consumed, skipped, growth) = (Arc::default(), Arc::default(), Arc::default());
+        let next = AtomicUsize::new(0);
+        Ok(FileSource(Arc::new(Shared { options, inputs, next, consumed, skipped, growth })))
     }
 
     /// The inputs in the order in which they are read.
@@ -134,6 +137,11 @@ impl FileSource {
     /// Raw bytes that were read so far: of a compressed file, the compressed ones.
     pub fn consumed(&self) -> Arc<AtomicU64> {
         self.0.consumed.clone()
+    }
+
+    /// How many of them this run has passed over, since an earlier one had read them.
+    pub fn skipped(&self) -> Arc<AtomicU64> {
+        self.0.skipped.clone()
     }
 }
 

@@ -1,6 +1,9 @@
 //! One input from its opening to its end: [`Task`].
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use memchr::memchr;
 
 use crate::codec::decode::{SNIFF, foreign, sniff};
 use crate::config::Format;
@@ -19,6 +22,10 @@ use super::{FileOptions, Shared};
 
 /// The first bytes, by which the format is found out.
 const HEAD: usize = 64 << 10;
+
+/// How long a first line may be that is looked at whole: where it does not end in the first bytes, it is not known
+/// whether records are lines, and a broken record may hide all others behind it where they are not.
+const LINE: usize = 1 << 20;
 
 /// How often a read is thrown away before the caller hears of it: decoding gigabytes must not keep a stop from
 /// being seen.
@@ -185,10 +192,13 @@ impl Task {
         let format = shared.options.format;
         let mut tail = Tail::Open;
         let by_name = matches!(format, Format::Ndjson | Format::Text);
-        while head.len() < HEAD && !by_name {
-            head.reserve_exact(HEAD - head.len());
+        // Looked at in steps of a size, however much a read returns.
+        while !by_name && (!is_step(&head) || is_undecided(format, &head)) {
+            head.reserve_exact(HEAD - head.len() % HEAD);
             match open.read(&mut head) {
                 Got::Bytes => {}
+                // Whoever writes to a pipe may wait for what comes of the first lines.
+                Got::Idle if open.raw().size().is_none() && memchr(b'\n', &head).is_some() => break,
                 Got::Idle => return Next::Wait(Stage::Detect(open, head)),
                 // Said again to whoever reads on.
                 Got::End(_) => {
@@ -217,6 +227,7 @@ impl Task {
                 if let Err(error) = raw.seek(watermark - 1) {
                     return Next::Failed(error);
                 }
+                shared.skipped.fetch_add(watermark, Ordering::Relaxed);
                 Next::Stage(Stage::Skip(open, syntax, watermark - 1, 0))
             }
             Open::Packed(_) if (head.len() as u64) < watermark => {
@@ -270,6 +281,7 @@ impl Task {
         let mut ahead = Ahead::default();
         *ahead.buffer() = rest;
         let filler = Filler::new(Begin {
+            live: open.raw().size().is_none(),
             partition: self.input.partition.clone(),
             payload: if syntax == Syntax::Text { Payload::Text } else { Payload::Json },
             scanner,
@@ -282,4 +294,17 @@ impl Task {
         });
         Next::Stage(Stage::Fill(open, Box::new(filler)))
     }
+}
+
+fn is_step(head: &[u8]) -> bool {
+    !head.is_empty() && head.len().is_multiple_of(HEAD)
+}
+
+/// Whether nothing tells yet if records are lines.
+fn is_undecided(format: Format, head: &[u8]) -> bool {
+    let one_line = || memchr(b'\n', head).is_none();
+    head.len() < LINE
+        && format == Format::Auto
+        && one_line()
+        && detect(format, head, Tail::Open) == Syntax::Values
 }

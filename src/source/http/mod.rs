@@ -7,14 +7,14 @@
 //! a page is the one before), `since` knows what is new, `resume` is what is remembered. Read them in this order.
 //!
 //! Decided here:
-//! - The position of a record is `page << 32 | index`, both counted from 0 in each pass. A pass (*cycle*) is a partition
-//!   of its own, so positions only grow; its name is the endpoint's.
-//! - A chunk knows for each page that it has records of what asks for that page: that is all that is needed to go on from
-//!   any record in it. The page is asked for again, and what stands before the watermark is passed over. The same
-//!   happens within a run when a page breaks off.
-//! - The end of a page is no reason to wait: the next one is asked for while the pool works, and no record waits for it.
-//!   A page is never asked for before the one before it was read: that says whether there is another one. The commit of
-//!   a pass is waited for before the next one begins, since that asks for what comes behind this one.
+//! - The position of a record is `page << 32 | index`, both counted from 0 in each pass. A pass (*cycle*) is a
+//!   partition of its own, so positions only grow; its name is the endpoint's.
+//! - A chunk knows for each page that it has records of what asks for that page: that is all that is needed to go
+//!   on from any record in it. The page is asked for again, and what stands before the watermark is passed over.
+//!   The same happens within a run when a page breaks off.
+//! - The end of a page is no reason to wait: the next one is asked for while the pool works, and no record waits
+//!   for it. A page is never asked for before the one before it was read: that says whether there is another one.
+//!   The commit of a pass is waited for before the next one begins, since that asks for what comes behind this one.
 //! - A page that is damaged where it cannot be told what follows is asked for twice more; then its rest is one rejected
 //!   record. What leads on must be known, or the endpoint has failed.
 

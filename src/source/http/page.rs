@@ -152,7 +152,8 @@ impl Page {
         self.index
     }
 
-    /// Reads the page to its end, as far as it comes. Blocks for as long as that takes; records are handed on meanwhile.
+    /// Reads the page to its end, as far as it comes. Blocks for as long as that takes; records are handed on
+    /// meanwhile.
     ///
     /// # Errors
     /// [`Over`].

@@ -244,7 +244,8 @@ impl Pass {
         }
     }
 
-    /// Tells what the pass has come to: behind its last record, since that is asked for with what stood before its page.
+    /// Tells what the pass has come to: behind its last record, since that is asked for with what stood before its
+    /// page.
     fn tail(&mut self, lane: &Lane) -> Result<Step, Over> {
         let (page, end) = (self.resume.page, (self.resume.page + 1) << 32);
         let (last, partition) = (self.resume.bytes(), &self.partition);

@@ -8,8 +8,8 @@ use std::ops::Range;
 pub(super) struct Print {
     hash: u32,
     any: bool,
-    /// Records in the window that follow each other with nothing but commas between, not hashed yet: one long hash takes
-    /// a fraction of the time of many short ones.
+    /// Records in the window that follow each other with nothing but commas between, not hashed yet: one long hash
+    /// takes a fraction of the time of many short ones.
     run: Option<Range<usize>>,
 }
 

@@ -1,4 +1,5 @@
-//! Whole jobs against a scripted server: every style, and what is made of damaged pages; `passes`: one run behind another.
+//! Whole jobs against a scripted server: every style, and what is made of damaged pages; `passes`: one run behind
+//! another.
 
 mod passes;
 

@@ -170,13 +170,12 @@ fn partition(tenancy: &Tenancy) -> Partition {
         name: format!("{topic}:{partition}"),
         metadata: format!("\"topic\":{},\"partition\":{partition}", serde_json::Value::from(topic.as_ref())),
         position: "offset",
-        opened_at: None,
         epoch: tenancy.epoch,
         topic: Some(TopicPart {
             topic: topic.to_string(),
             partition: *partition,
             id: tenancy.topic_id.as_fields().0,
         }),
-        cycle: None,
+        ..Identity::default()
     })
 }

@@ -81,7 +81,8 @@ impl Work {
             Some(first) => first as u64 + count,
             None => {
                 *known = None;
-                // Nobody else writes, and a broker that was killed stores nothing late: the end tells what became of it.
+                // Nobody else writes, and a broker that was killed stores nothing late: the end tells what became
+                // of it.
                 patiently("a partition's end is known", || self.kafka.end(&topic, index)) as u64
             }
         };

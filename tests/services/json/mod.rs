@@ -183,7 +183,8 @@ fn killed_on_the_way_to_a_bucket_it_goes_on() {
     assert_eq!(stored("part/"), stored("whole/"));
 }
 
-/// In the order of the list, with the field that is asked for as key, each once, although the run was stopped on its way.
+/// In the order of the list, with the field that is asked for as key, each once, although the run was stopped on
+/// its way.
 #[test]
 fn pages_go_into_a_topic() {
     let (Some(api), Some(kafka)) = (Api::start(), Kafka::shared()) else { return };

@@ -365,6 +365,8 @@ fn a_file_that_changes_while_it_is_read_is_reported() {
         file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     });
     assert!(end.contains("changed"), "{end}");
+    let (_, end) = change("a", |path| fs::write(path, "{\"b\":1}\n".repeat(400_000)).unwrap());
+    assert!(end.contains("overwritten"), "{end}");
 }
 
 #[test]

@@ -29,18 +29,20 @@ impl Bytes for Slow {
 }
 
 fn fill(bytes: &[u8], syntax: Syntax, step: usize, longest: usize) -> Heard {
-    fill_by(bytes, (syntax, longest), step, limits(7, 1000), None).0
+    fill_by(bytes, (syntax, longest), (step, false), limits(7, 1000), None).0
 }
 
-/// What is read, and how many of the chunks were taken whole; `left` is how many records may be read.
+/// What is read, of a pipe if it is `live`, and how many of the chunks were taken whole; `left` is how many records may
+/// be read.
 fn fill_by(
     bytes: &[u8],
     (syntax, longest): (Syntax, usize),
-    step: usize,
+    (step, live): (usize, bool),
     limits: Limits,
     left: Option<u64>,
 ) -> (Heard, usize) {
     let mut filler = Filler::new(Begin {
+        live,
         partition: Partition::named("file", "x"),
         payload: Payload::Json,
         scanner: Scanner::new(syntax, longest),
@@ -103,6 +105,9 @@ fn cuts_and_blocks_do_not_depend_on_what_a_read_returns() {
         }
         for step in [1111, 4096, 70_001] {
             assert!(fill(text.as_bytes(), syntax, step, 100_000) == whole, "{syntax:?}, pieces of {step}");
+            let (piped, _) = fill_by(text.as_bytes(), (syntax, 100_000), (step, true), limits(7, 1000), None);
+            assert!(piped.records == whole.records && piped.cuts == whole.cuts, "{syntax:?}, by {step}");
+            assert!(step < 2000 || piped.chunks.len() > 20);
         }
     }
 }
@@ -144,10 +149,10 @@ proptest! {
         bytes.truncate(bytes.len() - cut);
         let limits = Limits { batch_size: 0, batch_bytes, block_bytes, block_records };
         let kind = (Syntax::Lines, 200_000);
-        let (one_by_one, none) = fill_by(&bytes, kind, 5000, limits, Some(u64::MAX));
+        let (one_by_one, none) = fill_by(&bytes, kind, (5000, false), limits, Some(u64::MAX));
         prop_assert_eq!(none, 0);
         for step in [700, 3001, usize::MAX] {
-            let (heard, whole) = fill_by(&bytes, kind, step, limits, None);
+            let (heard, whole) = fill_by(&bytes, kind, (step, false), limits, None);
             prop_assert!(heard == one_by_one, "pieces of {step}");
             prop_assert!(whole > 5 || batch_bytes == 30_000 || block_bytes > 2000, "{whole}");
         }
@@ -160,6 +165,7 @@ fn a_record_larger_than_a_chunk_waits_for_the_permission_to_grow() {
     let growth = Arc::<Growth>::default();
     let stop = Stop::new();
     let mut filler = Filler::new(Begin {
+        live: false,
         partition: Partition::named("file", "x"),
         payload: Payload::Json,
         scanner: Scanner::new(Syntax::Lines, 16 << 20),
@@ -210,6 +216,7 @@ impl Bytes for Line {
 #[test]
 fn a_line_without_an_end_needs_little_memory() {
     let mut filler = Filler::new(Begin {
+        live: false,
         partition: Partition::named("file", "x"),
         payload: Payload::Json,
         scanner: Scanner::new(Syntax::Lines, 1 << 20),
@@ -258,6 +265,7 @@ fn an_array_of_any_size_streams_in_little_memory() {
     let mut ahead = ahead::Ahead::default();
     ahead.buffer().push(b'[');
     let mut filler = Filler::new(Begin {
+        live: false,
         partition: Partition::named("file", "x"),
         payload: Payload::Json,
         scanner: Scanner::new(Syntax::Array, 1 << 20),
@@ -279,4 +287,106 @@ fn an_array_of_any_size_streams_in_little_memory() {
         assert!(chunk.bytes.capacity() < 600 << 10);
     }
     assert_eq!(records, 300_000);
+}
+
+/// Gives bytes in pieces, some of which end behind a byte that separates records, with pauses.
+struct Pieces<'a> {
+    bytes: &'a [u8],
+    sizes: std::iter::Cycle<std::slice::Iter<'a, (usize, bool)>>,
+}
+
+impl Bytes for Pieces<'_> {
+    fn read(&mut self, out: &mut Vec<u8>) -> Got {
+        let (size, to_separator) = *self.sizes.next().unwrap();
+        if size.is_multiple_of(5) {
+            return Got::Idle;
+        }
+        let separator = |byte: &u8| matches!(byte, b',' | b'\n');
+        let more = self.bytes.iter().skip(size).position(separator).filter(|_| to_separator);
+        let count = more.map_or(size, |more| size + more + 1).min(out.capacity() - out.len());
+        let (piece, rest) = self.bytes.split_at(count.min(self.bytes.len()));
+        if piece.is_empty() {
+            return Got::End(End::Whole);
+        }
+        out.extend_from_slice(piece);
+        self.bytes = rest;
+        Got::Bytes
+    }
+}
+
+/// The longest record where some are longer.
+const LONGEST: usize = 6000;
+
+fn an_item() -> impl Strategy<Value = String> {
+    prop_oneof![
+        8 => (0..1000u32).prop_map(|number| format!("{{\"n\":{number}}}")),
+        1 => (0..3 * LONGEST).prop_map(|length| format!("\"{}\"", "x".repeat(length))),
+        1 => (0..LONGEST).prop_map(|count| format!("[{}1]", "1,".repeat(count))),
+        // White space counts, too: what is kept of it is nothing else.
+        1 => (0..2 * LONGEST).prop_map(|length| format!("7{}8", " ".repeat(length))),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn records_beside_one_that_is_too_large_are_all_there(
+        items in prop::collection::vec(an_item(), 1..60),
+        sizes in prop::collection::vec((1usize..9000, any::<bool>()), 1..20),
+        (syntax, white, live) in (0..3usize, 0..9000usize, any::<bool>()),
+    ) {
+        let syntax = [Syntax::Array, Syntax::Lines, Syntax::Values][syntax];
+        let (mut text, mut expected) = (String::new(), Vec::new());
+        for (index, item) in items.iter().enumerate() {
+            text.push_str(match (syntax, index) {
+                (Syntax::Array, 0) => "[",
+                (Syntax::Array, _) => ",",
+                _ => "",
+            });
+            // Of a line, white space around the value is a part.
+            let item = match syntax {
+                Syntax::Lines if index % 5 == 3 => format!("{0}{item}{0}", " ".repeat(white)),
+                Syntax::Values => item.replace(' ', "7"),
+                _ => item.clone(),
+            };
+            expected.push((text.len() as u64, item.clone()));
+            text.push_str(&item);
+            text.push_str(if syntax == Syntax::Array { "" } else { "\n" });
+        }
+        if syntax == Syntax::Array {
+            text.push(']');
+        }
+        let mut filler = Filler::new(Begin {
+            live,
+            partition: Partition::named("file", "x"),
+            payload: Payload::Json,
+            scanner: Scanner::new(syntax, LONGEST),
+            ahead: ahead::Ahead::default(),
+            position: 0,
+            line: 1,
+            longest: LONGEST,
+            left: None,
+            growth: Arc::default(),
+        });
+        let mut pieces = Pieces { bytes: text.as_bytes(), sizes: sizes.iter().cycle() };
+        // Pauses alone would not end.
+        prop_assume!(sizes.iter().any(|(size, _)| !size.is_multiple_of(5)));
+        let mut chunk = Chunk { cutters: Cutters::new(limits(7, 5000)), ..Chunk::default() };
+        let mut heard = Heard::default();
+        loop {
+            match filler.fill(&mut chunk, &mut pieces, &Stop::new()) {
+                Filled::Chunk => heard.add(&chunk),
+                Filled::Idle => {}
+                Filled::Over(_) => break,
+            }
+        }
+        let at: Vec<u64> = heard.records.iter().map(|seen| seen.position).collect();
+        prop_assert_eq!(at, expected.iter().map(|(at, _)| *at).collect::<Vec<_>>());
+        for (seen, (_, item)) in heard.records.iter().zip(&expected) {
+            let too_large = seen.fault == Some(RejectKind::TooLarge);
+            prop_assert_eq!(too_large, item.len() > LONGEST, "{} bytes", item.len());
+            prop_assert!(too_large || seen.text == *item);
+        }
+        prop_assert_eq!(heard.chunks.last().map(|chunk| chunk.0), Some(text.len() as u64));
+    }
 }
