@@ -44,6 +44,7 @@ pub(crate) struct Assembly<'a> {
     pub batch_wait: Duration,
     pub on_reject: OnReject,
     pub max_rejected: Option<MaxRejected>,
+    pub rejected_before: u64,
     /// How many partitions with planned ends may be fetched at a time.
     pub slots: usize,
     /// What went wrong with one partition while the run went on.
@@ -239,12 +240,11 @@ impl<'a> Assembler<'a> {
                 Lot::new(&partition, processed.start, [])
             }
         };
-        if processed.start < lot.end() {
+        if let Some(first) = processed.first.filter(|first| *first < lot.end()) {
             let what = format!(
-                "{partition} came to {} and then a chunk of it began at {}; one reader reads a partition, and its \
+                "{partition} came to {} and then had a record at {first}; one reader reads a partition, and its \
                  positions only grow",
-                lot.end(),
-                processed.start
+                lot.end()
             );
             return Err(Error::other(what, Retry::Permanent, "records would be lost"));
         }
@@ -425,7 +425,21 @@ impl<'a> Assembler<'a> {
             };
             return Some(Error::Rejected { what, because });
         }
-        too_many(self.at.max_rejected, self.seen, Certainty::SoFar)
+        self.too_many(Certainty::SoFar)
+    }
+
+    fn too_many(&self, certainty: Certainty) -> Option<Error> {
+        let (read, rejected) = self.seen;
+        let all = rejected + self.at.rejected_before;
+        let (over, rejected, limit) = match self.at.max_rejected? {
+            MaxRejected::Count(count) => (all > count, all, count.to_string()),
+            MaxRejected::Percent(percent) => {
+                let enough = read >= ENOUGH || certainty == Certainty::Final;
+                let over = enough && rejected as f64 * 100.0 > percent * read as f64;
+                (over, rejected, format!("{percent}%"))
+            }
+        };
+        over.then_some(Error::TooManyRejected { rejected, read, limit })
     }
 
     /// Ends the run in order: what came before is stored, nothing behind it is.
@@ -460,7 +474,7 @@ impl<'a> Assembler<'a> {
             let all: Vec<Partition> = self.lots.keys().cloned().collect();
             all.iter().try_for_each(|partition| self.give_up(partition, Note::Revoked))?;
         }
-        if complete && let Some(error) = too_many(self.at.max_rejected, self.seen, Certainty::Final) {
+        if complete && let Some(error) = self.too_many(Certainty::Final) {
             self.at.faults.lock().push(error);
         }
         Ok(if complete { Reading::Complete } else { Reading::Cut })
@@ -495,15 +509,3 @@ enum Certainty {
 
 /// A share of a hundred means nothing before there were some records.
 const ENOUGH: u64 = 1000;
-
-fn too_many(limit: Option<MaxRejected>, seen: (u64, u64), certainty: Certainty) -> Option<Error> {
-    let (read, rejected) = seen;
-    let (over, limit) = match limit? {
-        MaxRejected::Count(count) => (rejected > count, count.to_string()),
-        MaxRejected::Percent(percent) => {
-            let enough = read >= ENOUGH || certainty == Certainty::Final;
-            (enough && rejected as f64 * 100.0 > percent * read as f64, format!("{percent}%"))
-        }
-    };
-    over.then_some(Error::TooManyRejected { rejected, read, limit })
-}

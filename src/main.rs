@@ -10,18 +10,18 @@ mod voice;
 mod watch;
 mod finish;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::thread;
 
-use pipeline::config::{Intent, LogFormat};
+use pipeline::config::{Intent, LogFormat, Place};
 use pipeline::error::Retry;
 use pipeline::job;
 use pipeline::stop::Stop;
 use pipeline::summary::Summary;
 use pipeline::{Error, Result};
 
-use cli::{Ambient, Chatter, Invocation, Mode, Request, SummaryTo};
+use cli::{Ambient, Chatter, Invocation, Mode, Request, SummaryTo, When};
 use finish::{Finish, Rejects, chain, hint};
 use screen::{Progress, Screen};
 use voice::{Voice, say};
@@ -33,8 +33,7 @@ fn main() -> ExitCode {
         Ok(Request::Run(invocation)) if invocation.mode == Mode::Check => check(&invocation),
         Ok(Request::Run(invocation)) => perform(&invocation),
         Err(problems) => {
-            // How it is to be said is among what could not be read.
-            problems.iter().for_each(|problem| Voice(LogFormat::Text).complain(problem, None));
+            problems.iter().for_each(|problem| Voice(asked_format()).complain(problem, None));
             2
         }
     };
@@ -47,6 +46,16 @@ fn arguments() -> Result<Vec<String>, Vec<String>> {
         arg.into_string().map_err(|arg| vec![format!("argument {arg:?}: expected text in UTF-8")])
     };
     std::env::args_os().skip(1).map(text).collect()
+}
+
+/// How it is to be said what is wrong with arguments that could not be read: in the format that one of them asks for.
+fn asked_format() -> LogFormat {
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    let apart = args.windows(2).any(|pair| pair[0] == "--log-format" && pair[1] == "json");
+    match apart || args.iter().any(|arg| arg == "--log-format=json") {
+        true => LogFormat::Json,
+        false => LogFormat::Text,
+    }
 }
 
 /// Runs, and says what came of it.
@@ -82,7 +91,7 @@ fn perform(invocation: &Invocation) -> u8 {
     if let Some(group) = unnamed_group(invocation) {
         voice.tell(&format!("group {group}; -g NAME names another"));
     }
-    let progress = Progress::new(invocation.progress, invocation.chatter, &screen);
+    let progress = Progress::new(when(invocation), invocation.chatter, &screen);
     let (server, close) = serving.unzip();
     let watcher = Watch::new(&board, &progress, &invocation.status);
     let (finish, told) = thread::scope(|scope| {
@@ -103,6 +112,15 @@ fn perform(invocation: &Invocation) -> u8 {
     progress.finish();
     logging::finish();
     conclude(invocation, &finish, told, caught.exit_code())
+}
+
+/// Whether a bar is drawn: not between records that appear on the same screen, unless it was asked for.
+fn when(invocation: &Invocation) -> When {
+    let shown = invocation.config.output.to == Place::Stdout || invocation.mode == Mode::DryRun;
+    match invocation.progress {
+        When::Auto if shown && io::stdout().is_terminal() => When::Never,
+        when => when,
+    }
 }
 
 /// The group that nobody named, and that remembers what this run reads of its topics.

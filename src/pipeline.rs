@@ -59,6 +59,9 @@ pub struct Settings {
     pub on_reject: OnReject,
     /// How many rejected records end the run.
     pub max_rejected: Option<MaxRejected>,
+    /// Records that an interrupted run rejected before this one went on with it: they count as well where
+    /// [`Settings::max_rejected`] is a count.
+    pub rejected_before: u64,
     /// At most so often marks are stored, where nothing waits for them.
     pub commit_interval: Duration,
 }
@@ -75,6 +78,7 @@ impl Default for Settings {
             codec: Codec::None,
             on_reject: OnReject::default(),
             max_rejected: None,
+            rejected_before: 0,
             commit_interval: Duration::from_millis(500),
         }
     }
@@ -363,6 +367,7 @@ impl<'a> Run<'a> {
             batch_wait: settings.batch_wait,
             on_reject: settings.on_reject,
             max_rejected: settings.max_rejected,
+            rejected_before: settings.rejected_before,
             slots: self.plan.slots,
             faults: &self.faults,
         }

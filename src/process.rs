@@ -27,6 +27,8 @@ const SMALL: usize = 64 << 10;
 pub(crate) struct Processed {
     pub partition: Partition,
     pub start: u64,
+    /// Position of the first record, if there is any.
+    pub first: Option<u64>,
     pub end: u64,
     pub sections: Vec<SectionOut>,
     pub resume: Option<Arc<[u8]>>,
@@ -174,6 +176,7 @@ impl<'a> Shop<'a> {
         let mut processed = Processed {
             partition,
             start: chunk.start,
+            first: chunk.span().map(|(first, _)| first),
             end: chunk.end,
             sections,
             resume: chunk.resume.take(),

@@ -49,6 +49,9 @@ pub struct Summary {
     pub dead_letters: Option<String>,
     /// Where the output is.
     pub output: Option<String>,
+    /// Whether it was a dry run: what counts as stored was not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// How a run ended.
@@ -94,6 +97,9 @@ pub struct RejectedRecord {
     pub reason: String,
 }
 
+/// How many partitions the text of a summary has a line for; the JSON has them all.
+const RANGES: usize = 3;
+
 impl Summary {
     /// Fills in the rates from counts and seconds; 0 where no time has passed.
     pub fn with_rates(mut self) -> Self {
@@ -130,7 +136,14 @@ impl Summary {
         line(title, format!("{after}{} in {}", records(self.records_read), seconds(self.seconds)));
         let batches = plural(self.batches, "batch", "batches");
         let closed = self.reasons();
-        line("stored", format!("{} in {batches}{closed}{}", records(self.records_stored), self.place()));
+        let stored = records(self.records_stored);
+        line(
+            "stored",
+            match self.dry_run {
+                true => format!("nothing; without --dry-run {stored} in {batches}{closed}"),
+                false => format!("{stored} in {batches}{closed}{}", self.place()),
+            },
+        );
         line("bytes", format!("{} in, {} out", bytes(self.bytes_in), bytes(self.bytes_out)));
         line("rate", self.rate());
         if let Some(lag) = self.lag {
@@ -139,8 +152,22 @@ impl Summary {
         if let Some(peak) = self.peak_memory_bytes {
             line("memory", format!("{} at most", bytes(peak)));
         }
+        self.ranges(&mut line);
         self.rejections(&mut out);
         out
+    }
+
+    /// What was read of the first partitions.
+    fn ranges(&self, line: &mut impl FnMut(&str, String)) {
+        for (index, range) in self.partitions.iter().take(RANGES).enumerate() {
+            let (from, to) = (count(range.start), count(range.end));
+            let title = if index == 0 { "ranges" } else { "" };
+            line(title, format!("{} {from} to {to}, {}", printable(&range.name), records(range.records)));
+        }
+        let more = self.partitions.len().saturating_sub(RANGES);
+        if more > 0 {
+            line("", format!("… and {} more", count(more as u64)));
+        }
     }
 
     fn title(&self) -> (&'static str, &'static str) {
@@ -312,6 +339,7 @@ stored    1,234,563 records in 5 batches (bytes 4, end 1) to out
 bytes     250 MB in, 310 MB out
 rate      617,284 records/s, 125.0 MB/s
 memory    51.0 MB at most
+ranges    a.json 0 to 250,000,000, 1,234,567 records
 rejected  4 records (invalid_json 3, too_large 1), kept in out/failed
           a.json line 7 (byte 812): invalid_json: expected value\u{fffd}[2J
           … and 3 more

@@ -17,7 +17,7 @@ pub fn page() -> String {
     );
     let _ = writeln!(out, ".SH DESCRIPTION\n{}", escape(ABOUT));
     out.push_str(&escape(
-        "Inputs are files, directories (with everything in them, sorted) and - for standard input; gzip and zstd \
+        "Inputs are files, directories (with everything in them, sorted, but for hidden names) and - for standard input; gzip and zstd \
          are recognised. Options may stand before, between or after inputs; -- ends them.\n",
     ));
     out.push_str(".PP\n");

@@ -160,6 +160,11 @@ fn open_state(
         leftovers: remember.leftovers.clone(),
     })?;
     let outcome = state.outcome(known.iter().map(String::as_str))?;
+    if !remember.fresh {
+        for (name, watermark) in state.abandoned(known) {
+            log::warn!("{name} is stored up to byte {watermark} only, and is not among the inputs any more");
+        }
+    }
     Ok((Arc::new(state), outcome))
 }
 

@@ -195,7 +195,7 @@ impl Job<'_> {
             (parts.tend)();
         };
         let mut pipeline = Pipeline::new(parts.source, parts.recipe, parts.sink)
-            .settings(self.settings())
+            .settings(self.settings(parts.rejected))
             .stop(self.stop)
             .counting(&self.metrics)
             .observe(OBSERVE, &observe);
@@ -218,6 +218,7 @@ impl Job<'_> {
         let mut summary = reporter.summary(metrics, outcome);
         let stored = self.mode == Mode::Store && self.is_visible(&result);
         summary.output = stored.then(|| self.place());
+        summary.dry_run = self.mode == Mode::Rehearse;
         summary.rejected_earlier = parts.rejected;
         summary.dead_letters = self.dead_letters(summary.records_rejected + summary.rejected_earlier);
         Done { summary: Some(summary), error: result.err() }
@@ -259,7 +260,7 @@ impl Job<'_> {
         Ok(recipe.records(key))
     }
 
-    fn settings(&self) -> Settings {
+    fn settings(&self, rejected_before: u64) -> Settings {
         let processing = &self.config.processing;
         let rehearsed = self.mode == Mode::Rehearse;
         Settings {
@@ -275,6 +276,7 @@ impl Job<'_> {
             codec: if rehearsed { Codec::None } else { self.config.output.codec },
             on_reject: processing.on_reject,
             max_rejected: processing.max_rejected,
+            rejected_before,
             commit_interval: self.commit_interval(),
         }
     }

@@ -22,7 +22,7 @@ impl Job<'_> {
     /// Refuses a `memory_limit` that is too small for this source and the output. The engine would too, but then
     /// directories are made, and the state is there.
     pub(super) fn check_memory(&self, source: &dyn Source) -> Result<()> {
-        let settings = self.settings();
+        let settings = self.settings(0);
         Plan::new(&settings, &self.shape(), Needs::of(source, settings.workers)).map(drop)
     }
 

@@ -154,6 +154,7 @@ impl Base {
             batch_wait: LONG,
             on_reject: OnReject::DeadLetter,
             max_rejected: None,
+            rejected_before: 0,
             slots: 1,
             faults: &self.faults,
         }

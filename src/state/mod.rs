@@ -137,6 +137,15 @@ impl State {
         })
     }
 
+    /// Partitions that an earlier run has begun, did not end, and that are not among these: their names, and how far
+    /// they are stored.
+    pub fn abandoned(&self, names: &[String]) -> Vec<(String, u64)> {
+        let record = self.record.lock();
+        let begun = record.partitions.iter().filter(|(_, entry)| !entry.ended && !entry.is_untouched());
+        let abandoned = begun.filter(|(name, _)| !names.contains(name));
+        abandoned.map(|(name, entry)| (name.clone(), entry.watermark)).collect()
+    }
+
     /// Begins the run: its start is durable on return, and with [`Fresh::Yes`] what earlier runs did for these
     /// inputs is forgotten and deleted. Nothing may be published before.
     ///

@@ -161,6 +161,7 @@ fn a_dry_run_shows_ten_and_stores_nothing() {
     }
     let dir = with("a.json", text.as_bytes());
     let ended = run(dir.path(), &["a.json", "--dry-run", "-z", "gzip"]).exits(0).says("read      50 records");
+    let ended = ended.says("stored    nothing; without --dry-run 50 records in 1 batch");
     let shown = String::from_utf8(ended.stdout).expect("it is text");
     assert_eq!(shown.lines().count(), 10);
     assert!(shown.starts_with("{\"message_id\":\"file:a.json:0\",") && shown.contains("\"data\":{\"id\":9}"));

@@ -370,6 +370,45 @@ fn a_limit_of_rejected_records_can_be_raised() {
     assert_eq!(names(&bench.objects("out")), names(&undisturbed.objects("out")));
 }
 
+/// A limit is not passed by starting the same run again and again.
+#[test]
+fn rejected_records_of_an_interrupted_run_count_for_the_limit() {
+    let bench = Bench::new();
+    let line = |n: usize| match n % 20 {
+        9 => "{\"half\":\n".to_owned(),
+        _ => format!("{{\"n\":{n},\"pad\":\"{}\"}}\n", "x".repeat(20_000)),
+    };
+    bench.write("in.json", (0..100).map(line).collect::<String>());
+    let run = ["-w", "1", "-b", "10", "in.json", "--set", "processing.max_rejected=3"];
+    for _ in 0..2 {
+        bench.run(&run).expect(1, &["max_rejected is 3", "4 of "]);
+    }
+    bench.run(&["-w", "1", "-b", "10", "in.json", "--set", "processing.max_rejected=5"]).expect(3, &[]);
+    assert_eq!(numbers(&bench.objects("out")).len(), 95);
+}
+
+#[test]
+fn an_input_that_was_begun_and_is_gone_is_told() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("d")).expect("it can be made");
+    bench.write("d/a.json", lines(0..100));
+    make_fifo(&bench.path("fifo"));
+    let running = bench.start(&["-b", "10", "-w", "2", "d", "fifo"]);
+    let _fifo = fs::File::options().read(true).write(true).open(bench.path("fifo")).expect("it is there");
+    until("all of the file", || numbers(&bench.objects("out")).len() == 100);
+    running.signal(Signal::INT);
+    running.ended().expect(130, &[]);
+    let path = bench.path("out/.pipeline/state.json");
+    // As a run that was stopped in the middle would have left it.
+    let state = fs::read_to_string(&path).expect("there is a state");
+    fs::write(&path, state.replacen("\"ended\":true", "\"ended\":false", 1)).expect("it can be written");
+    fs::remove_file(bench.path("d/a.json")).expect("it is there");
+    bench.write("d/b.json", lines(100..110));
+    bench
+        .run(&["-b", "10", "d"])
+        .expect(0, &["d/a.json is stored up to byte", "is not among the inputs any more"]);
+}
+
 #[test]
 fn a_file_is_there_whole_or_not_at_all() {
     let bench = Bench::new();

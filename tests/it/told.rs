@@ -69,6 +69,14 @@ fn errors_hints_and_the_summary_are_objects_where_the_log_is() {
         (&summary["fields"]["outcome"], &summary["fields"]["records_stored"]),
         (&"finished".into(), &5.into())
     );
+    for wrong in ["--log-format=json", "--batch-sice=3"] {
+        objects(
+            &bench
+                .run(&["in.json", wrong, "--set", "no.key=1", "--log-format", "json"])
+                .expect(2, &[])
+                .stderr,
+        );
+    }
     let ran = bench.run(&["none.json", "--log-format", "json"]).expect(2, &[]);
     assert_eq!(objects(&ran.stderr)[0]["level"], "error");
 }

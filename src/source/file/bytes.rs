@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 
 use crate::codec::decode::{Decoder, Packing};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Retry};
 
 /// Gives the bytes of one input.
 pub(super) trait Bytes: Send {
@@ -77,7 +77,13 @@ pub(super) struct Raw {
 impl Raw {
     /// Opens a regular file.
     pub(super) fn regular(name: &str, path: &Path, consumed: &Arc<AtomicU64>) -> Result<Self> {
-        let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+        let file = File::open(path).map_err(|error| match error.kind() {
+            // It was there when the run began, so the next one does not ask for it.
+            io::ErrorKind::NotFound => {
+                Error::other(format!("input {name} is gone since the run began"), Retry::Transient, error)
+            }
+            _ => Error::io("open", path, error),
+        })?;
         let opened = file.metadata().map_err(|error| Error::io("read", path, error))?;
         let opened = opened.is_file().then_some(opened);
         let head = if opened.is_some() { head(&file, path)? } else { Vec::new() };
