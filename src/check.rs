@@ -18,6 +18,7 @@ use std::time::Duration;
 use pipeline::Error;
 use pipeline::config::nearest::did_you_mean;
 use pipeline::config::{Config, Place, StateAt, Status};
+use pipeline::source::file::{FileOptions, FileSource};
 use pipeline::status::server::Server;
 use rustix::fs::{Access, access};
 
@@ -78,6 +79,9 @@ pub fn exit_code(findings: &[Finding]) -> u8 {
 /// some seconds at most if nobody answers.
 pub fn run(config: &Config) -> Vec<Finding> {
     let mut findings: Vec<Finding> = config.input.files.iter().map(|file| input(file)).collect();
+    if findings.iter().all(|finding| finding.verdict == Verdict::Fine) {
+        findings.extend(all_inputs(&config.input.files));
+    }
     findings.extend(output(&config.output.to));
     if let Some(dir) = config.output.dead_letter_dir() {
         findings.push(directory("dead letters", dir));
@@ -209,6 +213,20 @@ fn input(file: &str) -> Finding {
     Finding { what, verdict: verdict(tried, || not_there(file)) }
 }
 
+/// What is wrong with inputs that are fine one by one: that they are two names of one, or hold what cannot be listed.
+fn all_inputs(files: &[String]) -> Option<Finding> {
+    if files.is_empty() {
+        return None;
+    }
+    let error = FileSource::new(FileOptions::new(files.to_vec())).err()?;
+    let verdict = match error.exit_code() {
+        2 => Verdict::Wrong(error.to_string()),
+        4 => Verdict::Refused(error.to_string()),
+        _ => Verdict::Failed(error.to_string()),
+    };
+    Some(Finding { what: "inputs".into(), verdict })
+}
+
 fn output(to: &Place) -> Option<Finding> {
     Some(match to {
         Place::Stdout => Finding { what: "output - (stdout)".into(), verdict: Verdict::Fine },
@@ -302,10 +320,11 @@ mod tests {
     #[test]
     fn everything_that_is_there_is_fine_and_nothing_is_created() {
         let dir = Dir::new();
-        fs::write(dir.path("a.json"), "1").unwrap();
+        fs::create_dir(dir.path("d")).unwrap();
+        ["a.json", "d/b.json"].map(|name| fs::write(dir.path(name), "1").unwrap());
         let out = dir.path("new/out");
-        let config =
-            Config::new(vec![dir.path("a.json"), dir.path(""), "-".into()], Place::Dir((&out).into()));
+        let inputs = vec![dir.path("a.json"), dir.path("d"), "-".into()];
+        let config = Config::new(inputs, Place::Dir((&out).into()));
         let findings = run(&config);
         assert!(findings.iter().all(|it| it.verdict == Verdict::Fine), "{findings:?}");
         assert_eq!((findings.len(), exit_code(&findings)), (4, 0));
@@ -365,6 +384,16 @@ mod tests {
         let line = missing_input(&config).unwrap();
         assert!(line.ends_with("no such file or directory; did you mean data1.json?"), "{line}");
         assert_eq!(missing_input(&Config::new(vec!["-".into()], Place::Stdout)), None);
+    }
+
+    #[test]
+    fn an_input_that_is_named_twice_is_wrong() {
+        let dir = Dir::new();
+        fs::write(dir.path("a.json"), "1").unwrap();
+        let twice = vec![dir.path("a.json"), dir.path("./a.json")];
+        let findings = run(&Config::new(twice, Place::Stdout));
+        assert_eq!(exit_code(&findings), 2, "{findings:?}");
+        assert!(findings.iter().any(|finding| finding.line().contains("name it once")), "{findings:?}");
     }
 
     #[test]

@@ -329,6 +329,7 @@ fn a_drain_ends_requests_bodies_and_waits() {
                 reply.map(|reply| read(reply.body).is_err())
             });
             while server.asked().len() == before {
+                assert!(begun.elapsed() < Duration::from_secs(60), "{path} is never asked for");
                 std::thread::sleep(Duration::from_millis(5));
             }
             stop.drain();

@@ -28,13 +28,18 @@ fn a_run_that_was_killed_goes_on_and_ends_like_one_that_was_not() {
         let (undisturbed, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let stop = Mutex::new(None::<Stop>);
         let shared = std::sync::Arc::new(stop);
-        let seen = shared.clone();
+        let (seen, out) = (shared.clone(), dir.path().join("out/processed"));
         let server = Server::new(move |asked: &Asked| {
             let at = asked.number("page").unwrap() - 1;
             if at == page
                 && let Some(stop) = seen.lock().unwrap().take()
             {
-                std::thread::sleep(Duration::from_millis(100));
+                // A batch for each page before this one.
+                let end = Instant::now() + Duration::from_secs(60);
+                while files(&out).len() < page as usize {
+                    assert!(Instant::now() < end, "the pages before are never stored");
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 stop.abort();
             }
             array(at, 5)
