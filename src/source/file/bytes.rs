@@ -308,8 +308,10 @@ impl Unpacked {
     fn fault(&mut self, reason: String) -> Got {
         let position = self.raw.at() - (self.input.len() - self.at) as u64;
         self.failed = Some(reason.clone());
-        let reason =
-            format!("{reason} (a position in the compressed file; {} bytes were decoded)", self.decoded);
+        let reason = format!(
+            "{reason} (of the compressed file, there or behind it; {} bytes were decoded)",
+            self.decoded
+        );
         Got::Failed(Error::Damaged { name: self.raw.name.clone(), position, reason })
     }
 }
