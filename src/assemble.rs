@@ -429,14 +429,15 @@ impl<'a> Assembler<'a> {
     }
 
     fn too_many(&self, certainty: Certainty) -> Option<Error> {
-        let (read, rejected) = self.seen;
-        let all = rejected + self.at.rejected_before;
-        let (over, rejected, limit) = match self.at.max_rejected? {
-            MaxRejected::Count(count) => (all > count, all, count.to_string()),
+        let ((read, rejected), before) = (self.seen, self.at.rejected_before);
+        let (over, (rejected, read), limit) = match self.at.max_rejected? {
+            MaxRejected::Count(count) => {
+                (rejected + before > count, (rejected + before, read + before), count.to_string())
+            }
             MaxRejected::Percent(percent) => {
                 let enough = read >= ENOUGH || certainty == Certainty::Final;
                 let over = enough && rejected as f64 * 100.0 > percent * read as f64;
-                (over, rejected, format!("{percent}%"))
+                (over, (rejected, read), format!("{percent}%"))
             }
         };
         over.then_some(Error::TooManyRejected { rejected, read, limit })

@@ -9,6 +9,7 @@ mod s3;
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ use std::time::Duration;
 use pipeline::Error;
 use pipeline::config::nearest::did_you_mean;
 use pipeline::config::{Config, Place, StateAt, Status};
+use pipeline::sink::Stream;
+use pipeline::sink::key::top;
 use pipeline::source::file::{FileOptions, FileSource};
 use pipeline::status::server::Server;
 use rustix::fs::{Access, access};
@@ -80,7 +83,7 @@ pub fn exit_code(findings: &[Finding]) -> u8 {
 pub fn run(config: &Config) -> Vec<Finding> {
     let mut findings: Vec<Finding> = config.input.files.iter().map(|file| input(file)).collect();
     if findings.iter().all(|finding| finding.verdict == Verdict::Fine) {
-        findings.extend(all_inputs(&config.input.files));
+        findings.extend(all_inputs(config));
     }
     findings.extend(output(&config.output.to));
     if let Some(dir) = config.output.dead_letter_dir() {
@@ -169,29 +172,32 @@ pub fn replaced(config: &Config, status: &Status, summary: &SummaryTo) -> Option
 }
 
 fn replaces(config: &Config, path: &Path) -> Option<String> {
-    let (named, there) = (fs::canonicalize(path).ok(), fs::metadata(path).ok());
+    let there = fs::metadata(path).ok().filter(fs::Metadata::is_file);
+    let named = fs::canonicalize(path).ok().filter(|_| there.is_some());
+    let parent = |path: &Path| fs::canonicalize(path.parent()?.join(".")).ok();
+    // Where it stands, or will.
+    let place = parent(path).and_then(|parent| Some(parent.join(path.file_name()?)));
     for input in config.input.files.iter().filter(|input| *input != "-") {
         let Ok(real) = fs::canonicalize(input) else { continue };
-        let is_file = there.as_ref().is_some_and(fs::Metadata::is_file);
-        match &named {
-            Some(named) if *named == real => return Some(format!("the input {input}")),
-            Some(named) if is_file && named.starts_with(&real) => {
-                return Some(format!("in the input {input}"));
-            }
-            _ => {}
+        if named.as_ref() == Some(&real) {
+            return Some(format!("the input {input}"));
+        }
+        let below = [&named, &place].into_iter().flatten().filter_map(|it| it.strip_prefix(&real).ok());
+        let hidden = |it: &Path| it.iter().any(|part| part.as_bytes().starts_with(b"."));
+        if real.is_dir() && below.into_iter().any(|it| !hidden(it)) {
+            return Some(format!("in the input {input}"));
         }
     }
-    let parent = |path: &Path| fs::canonicalize(path.parent()?.join(".")).ok();
     match &config.output.to {
         Place::File(out) if named.is_some() && named == fs::canonicalize(out).ok() => {
             Some("the output".into())
         }
-        Place::File(out) if path.file_name() == out.file_name() && parent(path) == parent(out) => {
-            Some("the output".into())
+        Place::File(out) if path.file_name() == out.file_name() => {
+            (parent(path).is_some() && parent(path) == parent(out)).then(|| "the output".into())
         }
         Place::Stdout => {
             let stdout = rustix::fs::fstat(io::stdout()).ok()?;
-            let there = there.filter(fs::Metadata::is_file)?;
+            let there = there?;
             ((there.dev(), there.ino()) == (stdout.st_dev, stdout.st_ino)).then(|| "the output".into())
         }
         _ => None,
@@ -214,11 +220,17 @@ fn input(file: &str) -> Finding {
 }
 
 /// What is wrong with inputs that are fine one by one: that they are two names of one, or hold what cannot be listed.
-fn all_inputs(files: &[String]) -> Option<Finding> {
-    if files.is_empty() {
+fn all_inputs(config: &Config) -> Option<Finding> {
+    if config.input.files.is_empty() {
         return None;
     }
-    let error = FileSource::new(FileOptions::new(files.to_vec())).err()?;
+    let mut options = FileOptions::new(config.input.files.clone());
+    options.shard = config.processing.shard;
+    if let Place::Dir(root) = &config.output.to {
+        let letters = config.output.dead_letter_dir().unwrap_or(root);
+        options.outputs = vec![root.join(top(Stream::Stored)), letters.join(top(Stream::Failed))];
+    }
+    let error = FileSource::new(options).err()?;
     let verdict = match error.exit_code() {
         2 => Verdict::Wrong(error.to_string()),
         4 => Verdict::Refused(error.to_string()),
@@ -321,7 +333,9 @@ mod tests {
     fn everything_that_is_there_is_fine_and_nothing_is_created() {
         let dir = Dir::new();
         fs::create_dir(dir.path("d")).unwrap();
-        ["a.json", "d/b.json"].map(|name| fs::write(dir.path(name), "1").unwrap());
+        for name in ["a.json", "d/b.json"] {
+            fs::write(dir.path(name), "1").unwrap();
+        }
         let out = dir.path("new/out");
         let inputs = vec![dir.path("a.json"), dir.path("d"), "-".into()];
         let config = Config::new(inputs, Place::Dir((&out).into()));

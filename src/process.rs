@@ -149,7 +149,8 @@ impl<'a> Shop<'a> {
         for section in chunk.sections() {
             let wait = wait(&section, &chunk);
             let begins = chunk.block_begin || !spans.is_empty();
-            let whole = self.cuts == Cuts::Fixed || (wait == Wait::Over && (begins || !chunk.joins));
+            let fixed = self.cuts == Cuts::Fixed && !chunk.joins;
+            let whole = fixed || (wait == Wait::Over && (begins || !chunk.joins));
             let least = if whole {
                 0
             } else if chunk.joins {

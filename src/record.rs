@@ -268,7 +268,6 @@ impl Chunk {
 
     /// Lets this chunk end anywhere without a difference to what is compressed. For readers whose chunks seldom end
     /// within a block: parts of blocks are compressed by the assembler.
-    #[cfg(feature = "http")]
     pub(crate) fn join_blocks(&mut self) {
         self.joins = true;
     }

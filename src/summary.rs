@@ -86,6 +86,9 @@ pub struct PartitionRange {
     pub ended: bool,
     /// Positions that could be read and were not committed; `null` where the source does not know.
     pub lag: Option<u64>,
+    /// Whether positions count pages: `page << 32 | index`.
+    #[serde(skip)]
+    pub paged: bool,
 }
 
 /// A rejected record as the summary shows it.
@@ -160,9 +163,12 @@ impl Summary {
     /// What was read of the first partitions.
     fn ranges(&self, line: &mut impl FnMut(&str, String)) {
         for (index, range) in self.partitions.iter().take(RANGES).enumerate() {
-            let (from, to) = (count(range.start), count(range.end));
+            let span = match range.paged {
+                true => format!("pages {} to {}", count(range.start >> 32), count(range.end >> 32)),
+                false => format!("{} to {}", count(range.start), count(range.end)),
+            };
             let title = if index == 0 { "ranges" } else { "" };
-            line(title, format!("{} {from} to {to}, {}", printable(&range.name), records(range.records)));
+            line(title, format!("{} {span}, {}", printable(&range.name), records(range.records)));
         }
         let more = self.partitions.len().saturating_sub(RANGES);
         if more > 0 {
@@ -319,6 +325,7 @@ mod tests {
                 records: 1_234_567,
                 ended: true,
                 lag: None,
+                paged: false,
             }],
             samples: vec![RejectedRecord {
                 place: "a.json line 7 (byte 812)".into(),

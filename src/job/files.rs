@@ -65,6 +65,7 @@ impl Job<'_> {
             marks,
             consumed,
             skipped: source.skipped(),
+            paged: false,
             extent: Extent::Open,
             rejected: memory.rejected(),
             tend: &|| memory.tend(),

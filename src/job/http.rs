@@ -22,11 +22,10 @@ use crate::http::{Bounds, Client, Hosts, Login, Options, Pace, Tls, Verify};
 use crate::metrics::Services;
 use crate::read::now;
 use crate::record::{Identity, Partition};
-use crate::sink::dir::temporary::Temporary;
 use crate::sink::key::Namer;
 use crate::source::http::{HttpOptions, HttpSource, Resume};
 use crate::source::{Cuts, Forget, Marks, Same};
-use crate::state::{Fresh, Identify, Leftovers, Outcome, State, StateOptions};
+use crate::state::{Claims, Fresh, Identify, Leftovers, Outcome, State, StateOptions};
 use crate::stop::Stop;
 use crate::transform::pointer::Pointer;
 
@@ -140,6 +139,7 @@ impl Job<'_> {
             marks,
             consumed,
             skipped: Arc::default(),
+            paged: true,
             extent: Extent::Open,
             rejected: past.rejected,
             tend: &|| past.tend(),
@@ -182,8 +182,8 @@ impl Job<'_> {
         let (fresh, now) = (self.config.processing.fresh, now());
         let all = || names.iter().map(String::as_str);
         let Some(home) = self.state_home()?.filter(|_| !names.is_empty()) else {
-            let claim = take_stateless(leftovers.as_ref(), names, fresh)?;
-            return Ok(Past { started_at: now, _claim: claim, ..Past::default() });
+            let claims = take_stateless(leftovers.as_ref(), names, fresh)?;
+            return Ok(Past { started_at: now, _claims: claims, ..Past::default() });
         };
         let queries = Arc::new(Queries::new(&self.config.http, endpoints));
         let state = State::open(StateOptions {
@@ -214,7 +214,13 @@ impl Job<'_> {
             Outcome::NothingToDo { .. } | Outcome::Begin => 0,
         };
         let started_at = state.started_at();
-        Ok(Past { started_at, state: Some(Arc::new(state)), unfinished, rejected, _claim: None })
+        Ok(Past {
+            started_at,
+            state: Some(Arc::new(state)),
+            unfinished,
+            rejected,
+            _claims: Claims::default(),
+        })
     }
 
     /// The endpoints that begin another pass now, and whether those that are at their end are left alone.
@@ -265,7 +271,7 @@ struct Past {
     /// Records that the interrupted run rejected.
     rejected: u64,
     /// Keeps endpoints of which nothing is remembered from other runs.
-    _claim: Option<Arc<Temporary>>,
+    _claims: Claims,
 }
 
 impl Past {
@@ -278,18 +284,14 @@ impl Past {
 }
 
 /// Endpoints of which nothing is remembered: no other run stores them, and their objects are not there, or deleted.
-fn take_stateless(
-    leftovers: Option<&Leftovers>,
-    names: &[String],
-    fresh: bool,
-) -> Result<Option<Arc<Temporary>>> {
-    let Some(leftovers) = leftovers else { return Ok(None) };
+fn take_stateless(leftovers: Option<&Leftovers>, names: &[String], fresh: bool) -> Result<Claims> {
+    let Some(leftovers) = leftovers else { return Ok(Claims::default()) };
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let claim = leftovers.take(&names, fresh)?;
+    let claims = leftovers.take(&names, fresh)?;
     if fresh {
         leftovers.remove(names)?;
     }
-    Ok(claim)
+    Ok(claims)
 }
 
 /// What each endpoint is asked with: another query gives other pages. Only a hash of it is kept, since it may hold what

@@ -49,6 +49,7 @@ impl Job<'_> {
             marks,
             consumed,
             skipped: Arc::default(),
+            paged: false,
             extent,
             rejected: 0,
             tend: &|| {},

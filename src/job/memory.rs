@@ -14,11 +14,10 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::record::Partition;
 use crate::sink::dir::place::is_absent;
-use crate::sink::dir::temporary::Temporary;
 use crate::source::file::FileInput;
 use crate::source::file::identity::{Fingerprint, compare, fingerprint};
 use crate::source::{Cuts, Forget, Mark, Marks, Same};
-use crate::state::{Fresh, Home, Identify, Leftovers, Outcome, State, StateOptions};
+use crate::state::{Claims, Fresh, Home, Identify, Leftovers, Outcome, State, StateOptions};
 
 /// What memory is opened with.
 pub(super) struct Remember {
@@ -45,7 +44,7 @@ pub(super) struct Memory {
     /// Inputs that nothing is remembered of.
     passing: Vec<String>,
     /// Keeps them from other runs.
-    _claim: Option<Arc<Temporary>>,
+    _claims: Claims,
 }
 
 impl Memory {
@@ -68,8 +67,8 @@ impl Memory {
         };
         let names: Vec<&str> = passing.iter().map(String::as_str).collect();
         let leftovers = remember.leftovers.as_ref();
-        let claim = leftovers.map(|leftovers| leftovers.take(&names, remember.fresh)).transpose()?.flatten();
-        Ok(Memory { remember, state, known, passing, _claim: claim })
+        let claims = leftovers.map(|leftovers| leftovers.take(&names, remember.fresh)).transpose()?;
+        Ok(Memory { remember, state, known, passing, _claims: claims.unwrap_or_default() })
     }
 
     /// How many records were rejected, if everything is stored already.

@@ -157,6 +157,8 @@ struct Parts<'a> {
     consumed: Arc<AtomicU64>,
     /// How many of them count only because an earlier run had read them.
     skipped: Arc<AtomicU64>,
+    /// Whether positions count pages.
+    paged: bool,
     /// What progress is shown over.
     extent: Extent,
     /// Records that were rejected by the interrupted run that it goes on with.

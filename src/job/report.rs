@@ -20,6 +20,7 @@ pub(super) struct Reporter<'a> {
     observer: &'a dyn Observer,
     waits: Mutex<(Duration, Duration)>,
     extent: Extent,
+    paged: bool,
 }
 
 /// Whether what a source has ends where its partitions end at the start of the run.
@@ -40,6 +41,7 @@ impl<'a> Reporter<'a> {
             observer,
             waits: Mutex::default(),
             extent: parts.extent,
+            paged: parts.paged,
         }
     }
 
@@ -75,6 +77,7 @@ impl<'a> Reporter<'a> {
             end: range.end,
             records: range.read,
             ended: range.ended,
+            paged: self.paged,
         };
         let sample =
             |sample: crate::transform::Sample| RejectedRecord { place: sample.place, reason: sample.reason };
@@ -84,7 +87,10 @@ impl<'a> Reporter<'a> {
             records_stored: totals.stored,
             records_rejected: totals.rejected,
             rejected: totals.rejects.iter().map(|(kind, count)| (kind.name().into(), count)).collect(),
-            bytes_in: self.consumed.load(Ordering::Relaxed) - self.skipped.load(Ordering::Relaxed),
+            bytes_in: self
+                .consumed
+                .load(Ordering::Relaxed)
+                .saturating_sub(self.skipped.load(Ordering::Relaxed)),
             bytes_out: totals.bytes_stored,
             batches: totals.batches,
             seconds: metrics.started().elapsed().as_secs_f64(),

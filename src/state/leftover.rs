@@ -44,31 +44,27 @@ impl Leftovers {
         Ok(other)
     }
 
-    /// Takes partitions of which nothing is remembered: no run that is at work stores them, and none of their
-    /// objects is there already, unless the run is to be `fresh`. What is returned is to be kept while the run
+    /// Takes partitions of which nothing is remembered: no run that is at work stores where they are stored, and none of
+    /// their objects is there already, unless the run is to be `fresh`. What is returned is to be kept while the run
     /// lasts.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::Changed`], or what keeps that from being known.
-    pub fn take(&self, names: &[&str], fresh: bool) -> Result<Option<Arc<Temporary>>> {
+    pub fn take(&self, names: &[&str], fresh: bool) -> Result<Claims> {
         if names.is_empty() {
-            return Ok(None);
+            return Ok(Claims::default());
         }
-        let claim = match self {
-            Leftovers::Dir(dir) => {
-                let temporary = Temporary::create(&dir.stored)?;
-                temporary.claim(names)?;
-                Some(temporary)
-            }
+        let claims = match self {
+            Leftovers::Dir(dir) => dir.claim(names)?,
             // Their sink makes each object only where there is none.
             #[cfg(feature = "s3")]
-            Leftovers::Bucket(_) => None,
+            Leftovers::Bucket(_) => Claims::default(),
         };
         if !fresh && let Some(object) = self.existing(names.iter().copied())?.first() {
             let what = format!("{object} is there already, and nothing is remembered of how it was made");
             return Err(Error::Changed { what });
         }
-        Ok(claim)
+        Ok(claims)
     }
 
     /// One object of each stream and partition that has any: what a stateless run would mix with its own.
@@ -126,7 +122,22 @@ pub struct DirLeftovers {
     pub source: String,
 }
 
+/// Keeps other runs from what this one stores.
+pub type Claims = Vec<Arc<Temporary>>;
+
 impl DirLeftovers {
+    fn claim(&self, names: &[&str]) -> Result<Claims> {
+        let claim = |(stream, root): (Stream, &PathBuf)| {
+            let temporary = Temporary::create(root)?;
+            // Others may store in the same directory, under other names.
+            let place =
+                |name: &&str| format!("{name} in {}", self.namer.directory(stream, &self.source, name));
+            temporary.claim(&names.iter().map(place).collect::<Vec<_>>())?;
+            Ok(temporary)
+        };
+        [(Stream::Stored, &self.stored), (Stream::Failed, &self.failed)].into_iter().map(claim).collect()
+    }
+
     /// One object of each stream and partition that has any: what a stateless run would mix with its own.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ use serde_json::value::{RawValue, Value, to_raw_value};
 #[cfg(feature = "s3")]
 pub use bucket::{BucketHome, BucketLeftovers, Tries};
 pub use home::{DirHome, Held, Home};
-pub use leftover::{DirLeftovers, Leftovers};
+pub use leftover::{Claims, DirLeftovers, Leftovers};
 pub use options::{Fresh, Identify, StateOptions};
 pub use outcome::{Outcome, Resume};
 pub use record::KEY;

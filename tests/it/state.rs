@@ -312,10 +312,10 @@ fn two_runs_do_not_store_what_nothing_is_remembered_of() {
     let first = start(&["-", "in.json", "--state", "none"]);
     let claims = || count(&bench.path("out/.pipeline"), "claim");
     until("its claim", || claims() == 1);
-    let holder = format!("is locked by process {}, which stores \"stdin\", too", first.id());
+    let holder = format!("is locked by process {}, which stores \"stdin in processed/", first.id());
     start(&["-"]).ended().expect(1, &["another run is at work here: out/.pipeline/tmp-", &holder, "hint: "]);
     start(&["-", "--fresh"]).ended().expect(1, &[&holder]);
-    bench.run(&[&["in.json"][..], &none].concat()).expect(1, &["which stores \"in.json\", too"]);
+    bench.run(&[&["in.json"][..], &none].concat()).expect(1, &["which stores \"in.json in processed/"]);
     // What the other one does not store may be.
     bench.write("more.json", lines(3..6));
     bench.run(&[&["more.json"][..], &none].concat()).expect(0, &[]);

@@ -50,7 +50,9 @@ fn no_input_and_no_output_is_written_over() {
     command.stdout(fs::File::create(bench.path("all.ndjson")).expect("it can be made"));
     Running::start_unread(command).ended().expect(2, &["the summary /dev/stdout is the output"]);
     assert!(before == (bench.tree("d"), fs::read(bench.path("in.json")).expect("it is there")));
-    bench.run(&["in.json", "--summary", "json=d/s.json", "--metrics-file", "m.prom"]).expect(0, &[]);
+    bench.run(&["d", "--summary", "json=d/new.json"]).expect(2, &["is in the input d"]);
+    bench.run(&["d", "--summary", "json=d/.s.json", "--metrics-file", "m.prom"]).expect(0, &[]);
+    bench.run(&["d", "--fresh", "--summary", "json=d/.s.json", "--metrics-file", "/dev/null"]).expect(0, &[]);
 }
 
 #[test]

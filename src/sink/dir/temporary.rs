@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 /// Where everything stands that is not output.
 pub const HIDDEN: &str = ".pipeline";
 const LOCK: &str = "lock";
-/// What a run stores that nothing else locks: names, a line each.
+/// What a run stores that nothing else locks: names and places, a line each.
 const CLAIM: &str = "claim";
 
 /// A run's own directory for files that are not whole yet. Removed on drop.
@@ -65,15 +65,15 @@ impl Temporary {
         Ok(TempFile { path, file, gone: false, _home: self.clone() })
     }
 
-    /// Claims partitions of which no state is kept, by name, for as long as this lives: of two runs at once one would
-    /// replace what the other stores. If both claim at the same moment, both may be refused.
+    /// Claims what is stored of partitions of which no state is kept, for as long as this lives: of two runs at once one
+    /// would replace what the other stores. If both claim at the same moment, both may be refused.
     ///
     /// # Errors
     /// [`Error::Locked`] if another run has claimed one of them.
-    pub fn claim(&self, names: &[&str]) -> Result<()> {
+    pub fn claim(&self, places: &[String]) -> Result<()> {
         let (new, path) = (self.dir.join("new"), self.dir.join(CLAIM));
-        // One name a line, whatever it holds; seen whole or not at all.
-        let lines: HashSet<String> = names.iter().map(|name| format!("{name:?}")).collect();
+        // One a line, whatever its name holds; seen whole or not at all.
+        let lines: HashSet<String> = places.iter().map(|place| format!("{place:?}")).collect();
         let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
         fs::write(&new, text).map_err(|error| Error::io("write", &new, error))?;
         fs::rename(&new, &path).map_err(|error| Error::io("rename a finished file to", &path, error))?;

@@ -217,13 +217,8 @@ impl Filler {
             }
             self.drop_record(chunk);
             let late = began.elapsed() > PATIENCE;
-            if late || !self.make_room(chunk, stop) {
-                self.keep(chunk);
-                return Filled::Idle;
-            }
-            if !self.more(chunk, bytes) {
+            if late || !self.make_room(chunk, stop) || !self.more(chunk, bytes) {
                 if self.live && self.scan_lines(chunk) && self.work.dropped == 0 {
-                    chunk.close_block();
                     self.hand_over(chunk);
                     return Filled::Chunk;
                 }
@@ -265,6 +260,10 @@ impl Filler {
             }
         }
         chunk.set_payload(self.payload);
+        if self.live {
+            // Its chunks end anywhere.
+            chunk.join_blocks();
+        }
     }
 
     /// Whether a block of lines may be taken whole here, and the next line begins with the chunk.

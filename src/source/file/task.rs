@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use memchr::memchr;
 
 use crate::codec::decode::{SNIFF, foreign, sniff};
 use crate::config::Format;
 use crate::error::Error;
-use crate::json::{Scanner, Syntax, Tail, detect};
+use crate::json::{Scanner, Syntax, Tail, detect, is_white};
 use crate::record::{Chunk, Payload};
 use crate::source::Mark;
 use crate::stop::Stop;
@@ -30,6 +31,9 @@ const LINE: usize = 1 << 20;
 /// How often a read is thrown away before the caller hears of it: decoding gigabytes must not keep a stop from
 /// being seen.
 const SKIPS: usize = 256;
+
+/// The first bytes of a pipe may come one by one; a stop is seen after so long.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 const SHORTER: &str = "it is shorter than what an earlier run has read of it";
 
@@ -190,16 +194,16 @@ impl Task {
 
     fn detect(&self, mut open: Open, mut head: Vec<u8>, shared: &Shared) -> Next {
         let format = shared.options.format;
-        let mut tail = Tail::Open;
+        let (mut tail, began) = (Tail::Open, Instant::now());
         let by_name = matches!(format, Format::Ndjson | Format::Text);
         // Looked at in steps of a size, however much a read returns.
         while !by_name && (!is_step(&head) || is_undecided(format, &head)) {
             head.reserve_exact(HEAD - head.len() % HEAD);
             match open.read(&mut head) {
-                Got::Bytes => {}
+                Got::Bytes if began.elapsed() < PATIENCE => {}
                 // Whoever writes to a pipe may wait for what comes of the first lines.
-                Got::Idle if open.raw().size().is_none() && memchr(b'\n', &head).is_some() => break,
-                Got::Idle => return Next::Wait(Stage::Detect(open, head)),
+                Got::Bytes | Got::Idle if open.raw().size().is_none() && is_decided(format, &head) => break,
+                Got::Bytes | Got::Idle => return Next::Wait(Stage::Detect(open, head)),
                 // Said again to whoever reads on.
                 Got::End(_) => {
                     tail = Tail::Last;
@@ -298,6 +302,12 @@ impl Task {
 
 fn is_step(head: &[u8]) -> bool {
     !head.is_empty() && head.len().is_multiple_of(HEAD)
+}
+
+/// Whether nothing that follows can make it another syntax.
+pub(super) fn is_decided(format: Format, head: &[u8]) -> bool {
+    let any = head.iter().any(|byte| !is_white(*byte));
+    any && (format == Format::Json || detect(format, head, Tail::Open) != Syntax::Values)
 }
 
 /// Whether nothing tells yet if records are lines.

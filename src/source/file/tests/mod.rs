@@ -379,6 +379,20 @@ fn a_file_that_grows_is_read_up_to_the_last_line_that_was_whole() {
     assert_eq!(heard.chunks.last().unwrap().0, 200_000 * 13);
 }
 
+/// A pause of a pipe is no reason to guess.
+#[test]
+fn the_form_of_a_pipe_is_decided_by_what_nothing_can_change() {
+    let auto = |head: &str| task::is_decided(Format::Auto, head.as_bytes());
+    for head in ["", "\n\n \n", "{\"x\":{\"cut\n", "{\n", "1", "{}", "x\ny\n"] {
+        assert!(!auto(head), "{head:?}");
+    }
+    for head in ["[", " \n[1", "{}\n", "{\"x\":\n{}\n", "\n\n1\n{"] {
+        assert!(auto(head), "{head:?}");
+    }
+    let json = |head: &str| task::is_decided(Format::Json, head.as_bytes());
+    assert!(!json("\n\n") && json("{") && json("\n["));
+}
+
 #[test]
 fn directories_are_walked_in_order() {
     let dir = Dir::new();
