@@ -127,15 +127,20 @@ pub type Claims = Vec<Arc<Temporary>>;
 
 impl DirLeftovers {
     fn claim(&self, names: &[&str]) -> Result<Claims> {
-        let claim = |(stream, root): (Stream, &PathBuf)| {
+        // Others may store in the same directory, under other names.
+        let place = |stream, name| format!("{name} in {}", self.namer.directory(stream, &self.source, name));
+        let places = |stream| names.iter().map(move |name| place(stream, name)).collect::<Vec<_>>();
+        let mut all = vec![(&self.stored, places(Stream::Stored))];
+        match self.stored == self.failed {
+            true => all[0].1.extend(places(Stream::Failed)),
+            false => all.push((&self.failed, places(Stream::Failed))),
+        }
+        let claim = |(root, places): (&PathBuf, Vec<String>)| {
             let temporary = Temporary::create(root)?;
-            // Others may store in the same directory, under other names.
-            let place =
-                |name: &&str| format!("{name} in {}", self.namer.directory(stream, &self.source, name));
-            temporary.claim(&names.iter().map(place).collect::<Vec<_>>())?;
+            temporary.claim(&places)?;
             Ok(temporary)
         };
-        [(Stream::Stored, &self.stored), (Stream::Failed, &self.failed)].into_iter().map(claim).collect()
+        all.into_iter().map(claim).collect()
     }
 
     /// One object of each stream and partition that has any: what a stateless run would mix with its own.

@@ -5,7 +5,7 @@ use std::process::{ChildStdin, Stdio};
 
 use rustix::process::Signal;
 
-use crate::runs::{Bench, Running, lines, numbers, until};
+use crate::runs::{Bench, Running, count, lines, numbers, until};
 
 /// A run with a pipe as its stdin that stays open.
 fn piped(bench: &Bench, args: &[&str]) -> (Running, ChildStdin) {
@@ -44,7 +44,7 @@ fn what_was_read_of_a_pipe_is_stored_by_a_run_that_is_stopped() {
     bench.write("in.json", lines(100..200));
     let (running, mut pipe) = piped(&bench, &["-", "-b", "80"]);
     pipe.write_all(lines(0..100).as_bytes()).expect("it is read");
-    until("the first batch", || numbers(&bench.objects("out")).len() == 80);
+    until("the first batch", || count(&bench.path("out/processed"), ".ndjson") == 1);
     running.signal(Signal::INT);
     running.ended().expect(130, &["100 records"]);
     assert_eq!(numbers(&bench.objects("out")), (0..100).collect::<Vec<_>>());

@@ -73,8 +73,9 @@ impl Temporary {
     pub fn claim(&self, places: &[String]) -> Result<()> {
         let (new, path) = (self.dir.join("new"), self.dir.join(CLAIM));
         // One a line, whatever its name holds; seen whole or not at all.
-        let lines: HashSet<String> = places.iter().map(|place| format!("{place:?}")).collect();
-        let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+        let lines: Vec<String> = places.iter().map(|place| format!("{place:?}")).collect();
+        let ours: HashSet<&str> = lines.iter().map(String::as_str).collect();
+        let text = lines.join("\n") + "\n";
         fs::write(&new, text).map_err(|error| Error::io("write", &new, error))?;
         fs::rename(&new, &path).map_err(|error| Error::io("rename a finished file to", &path, error))?;
         let hidden = self.dir.parent().unwrap_or(&self.dir);
@@ -86,7 +87,7 @@ impl Temporary {
             }
             // A run that just ends takes its claim with it.
             let Ok(claimed) = fs::read_to_string(other.join(CLAIM)) else { continue };
-            if let Some(line) = claimed.lines().find(|line| lines.contains(*line)) {
+            if let Some(line) = claimed.lines().find(|line| ours.contains(line)) {
                 let process = name.split('-').nth(1).unwrap_or_default();
                 let holder = format!("process {process}, which stores {line}, too");
                 return Err(Error::Locked { path: other.join(LOCK), holder });
