@@ -429,18 +429,19 @@ impl<'a> Assembler<'a> {
     }
 
     fn too_many(&self, certainty: Certainty) -> Option<Error> {
-        let ((read, rejected), before) = (self.seen, self.at.rejected_before);
-        let (over, (rejected, read), limit) = match self.at.max_rejected? {
+        let (read, rejected) = self.seen;
+        let (over, before, limit) = match self.at.max_rejected? {
             MaxRejected::Count(count) => {
-                (rejected + before > count, (rejected + before, read + before), count.to_string())
+                let before = self.at.rejected_before;
+                (rejected + before > count, before, count.to_string())
             }
             MaxRejected::Percent(percent) => {
                 let enough = read >= ENOUGH || certainty == Certainty::Final;
                 let over = enough && rejected as f64 * 100.0 > percent * read as f64;
-                (over, (rejected, read), format!("{percent}%"))
+                (over, 0, format!("{percent}%"))
             }
         };
-        over.then_some(Error::TooManyRejected { rejected, read, limit })
+        over.then_some(Error::TooManyRejected { rejected, read, before, limit })
     }
 
     /// Ends the run in order: what came before is stored, nothing behind it is.

@@ -19,9 +19,7 @@ use std::time::Duration;
 use pipeline::Error;
 use pipeline::config::nearest::did_you_mean;
 use pipeline::config::{Config, Place, StateAt, Status};
-use pipeline::sink::Stream;
-use pipeline::sink::key::top;
-use pipeline::source::file::{FileOptions, FileSource};
+use pipeline::job::find_files;
 use pipeline::status::server::Server;
 use rustix::fs::{Access, access};
 
@@ -224,13 +222,7 @@ fn all_inputs(config: &Config) -> Option<Finding> {
     if config.input.files.is_empty() {
         return None;
     }
-    let mut options = FileOptions::new(config.input.files.clone());
-    options.shard = config.processing.shard;
-    if let Place::Dir(root) = &config.output.to {
-        let letters = config.output.dead_letter_dir().unwrap_or(root);
-        options.outputs = vec![root.join(top(Stream::Stored)), letters.join(top(Stream::Failed))];
-    }
-    let error = FileSource::new(options).err()?;
+    let error = find_files(config).err()?;
     let verdict = match error.exit_code() {
         2 => Verdict::Wrong(error.to_string()),
         4 => Verdict::Refused(error.to_string()),

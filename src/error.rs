@@ -61,6 +61,8 @@ pub enum Error {
         rejected: u64,
         /// How many records were read.
         read: u64,
+        /// How many were rejected before the run was interrupted that this one went on with, where they count.
+        before: u64,
         /// The limit, as it was written.
         limit: String,
     },
@@ -298,8 +300,12 @@ impl fmt::Display for Error {
             Error::Rejected { what, because: Intolerance::Configured } => {
                 write!(f, "a record was rejected and on_reject is fail: {what}")
             }
-            Error::TooManyRejected { rejected, read, limit } => {
-                write!(f, "{rejected} of {read} records were rejected; max_rejected is {limit}")
+            Error::TooManyRejected { rejected, read, before, limit } => {
+                write!(f, "{rejected} of {read} records were rejected")?;
+                if *before > 0 {
+                    write!(f, ", and {before} before the run was interrupted")?;
+                }
+                write!(f, "; max_rejected is {limit}")
             }
             Error::OutputClosed => f.write_str("the output was closed by its reader"),
             Error::Panicked { thread, message } => write!(f, "thread {thread} panicked: {message}"),

@@ -82,7 +82,7 @@ impl Job<'_> {
         }
     }
 
-    fn source(&self) -> Result<FileSource> {
+    pub(super) fn source(&self) -> Result<FileSource> {
         let (processing, input) = (&self.config.processing, &self.config.input);
         FileSource::new(FileOptions {
             inputs: input.files.clone(),

@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::{End, Pipeline, Settings};
 use crate::progress::Snapshot;
 use crate::sink::{Shape, Sink};
+use crate::source::file::FileInput;
 use crate::source::{Marks, Source};
 use crate::stop::Stop;
 use crate::summary::{Outcome, Summary};
@@ -117,22 +118,23 @@ pub fn run_observed(
     stop: &Stop,
     observer: &dyn Observer,
 ) -> Done {
-    let metrics = Arc::default();
-    observer.begin(&metrics);
-    let job = Job {
-        config,
-        transforms,
-        mode,
-        stop,
-        observer,
-        metrics,
-        #[cfg(feature = "s3")]
-        bucket: Default::default(),
-    };
+    let job = Job::new(config, transforms, mode, stop, observer);
+    observer.begin(&job.metrics);
     job.run().unwrap_or_else(|error| {
         job.metrics.failed(&error);
         Done { summary: None, error: Some(error) }
     })
+}
+
+/// Finds the files that a run would read, and reads nothing of them.
+///
+/// # Errors
+/// What keeps the run from beginning: an input that is not there, is named twice, or is where the run writes; a directory
+/// that cannot be listed.
+pub fn find_files(config: &Config) -> Result<Vec<FileInput>> {
+    let stop = Stop::new();
+    let job = Job::new(config, &[], Mode::Rehearse, &stop, &Ticks(&|_| {}));
+    job.source().map(|source| source.inputs())
 }
 
 struct Job<'a> {
@@ -167,7 +169,26 @@ struct Parts<'a> {
     tend: &'a (dyn Fn() + Sync),
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    fn new(
+        config: &'a Config,
+        transforms: &'a [Arc<dyn Transform>],
+        mode: Mode,
+        stop: &'a Stop,
+        observer: &'a dyn Observer,
+    ) -> Self {
+        Job {
+            config,
+            transforms,
+            mode,
+            stop,
+            observer,
+            metrics: Arc::default(),
+            #[cfg(feature = "s3")]
+            bucket: Default::default(),
+        }
+    }
+
     fn run(&self) -> Result<Done> {
         self.config.check(self.intent()).map_err(|problems| Error::Usage(problems.join("; ")))?;
         match self.config.input.source {

@@ -134,6 +134,10 @@ fn a_gzip_that_ends_too_early_leaves_the_records_before() {
         "input cut.gz is damaged at byte {}: it ends in the middle of a gzip member",
         whole.len() / 2
     );
+    // One file appears with what could be read, as README says.
+    let one = run(dir.path(), &["cut.gz", "-o", "one.ndjson", "--summary", "json"]).exits(4).says(&said);
+    let there = fs::read_to_string(dir.path().join("one.ndjson")).expect("it is there");
+    assert_eq!(one.summary()["records_stored"], there.lines().count());
     let first = run(dir.path(), &["cut.gz", "-b", "1000", "--summary", "json"]).exits(4).says(&said);
     let stored = out(&dir);
     assert_eq!(first.summary()["records_stored"], lines(&stored, "processed/"));

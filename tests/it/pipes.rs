@@ -73,30 +73,9 @@ fn a_pipe_whose_form_is_not_known_yet_can_be_stopped() {
     let bench = Bench::new();
     let (running, mut pipe) = piped(&bench, &["-", "-o", "-"]);
     pipe.write_all(b"{\"long\":\"").expect("it is read");
+    until("it is read", || rustix::io::ioctl_fionread(&pipe).is_ok_and(|left| left == 0));
     running.signal(Signal::INT);
     // A byte now and then.
     until("its end", || pipe.write_all(b"x").is_err());
     running.ended().expect(130, &["0 records"]);
-}
-
-/// A pause in the middle of what tells the form of the input decides nothing.
-#[test]
-fn a_pause_does_not_change_what_the_records_are() {
-    let bare = ["-", "--set", "output.envelope=none", "-o", "out.ndjson", "--dead-letter", "bad"];
-    for (first, second, more, stored) in [
-        ("{\"x\":{\"cut\n", "{\"n\":1}\n{\"n\":2}\n", &[][..], 2),
-        ("\n\n\n\n", "[{\"n\":1},{\"n\":2},{\"n\":3}]\n", &["-f", "json"], 3),
-        ("\n\n\n\n", "{\n\"n\":1\n}\n{\n\"n\":2\n}\n", &[], 2),
-    ] {
-        let bench = Bench::new();
-        let (running, mut pipe) = piped(&bench, &[&bare[..], more].concat());
-        pipe.write_all(first.as_bytes()).expect("it is read");
-        until("it is read", || rustix::io::ioctl_fionread(&pipe).is_ok_and(|left| left == 0));
-        pipe.write_all(second.as_bytes()).expect("it is read");
-        drop(pipe);
-        let ended = running.ended();
-        assert!(matches!(ended.code, Some(0 | 3)), "{}", ended.stderr);
-        let out = std::fs::read_to_string(bench.path("out.ndjson")).expect("it is there");
-        assert_eq!(out.lines().count(), stored, "{out}");
-    }
 }

@@ -67,7 +67,7 @@ pub(super) struct Raw {
     path: PathBuf,
     /// What a regular file was when it was opened; `None` for what has no size.
     opened: Option<Metadata>,
-    /// The first bytes of a regular file when it was opened.
+    /// The first bytes of a regular file as they were read.
     head: Vec<u8>,
     at: u64,
     consumed: Arc<AtomicU64>,
@@ -86,8 +86,7 @@ impl Raw {
         })?;
         let opened = file.metadata().map_err(|error| Error::io("read", path, error))?;
         let opened = opened.is_file().then_some(opened);
-        let head = if opened.is_some() { head(&file, path)? } else { Vec::new() };
-        Ok(Raw { opened, head, ..Raw::stream(name, path, file, consumed) })
+        Ok(Raw { opened, ..Raw::stream(name, path, file, consumed) })
     }
 
     /// Opens a pipe or a device. Without waiting for whoever writes to it: `open` would not see a stop.
@@ -152,9 +151,13 @@ impl Raw {
         }
         if now.len() > opened.len() {
             // Who appends leaves the beginning alone.
-            if !head(&self.file, &self.path)?.starts_with(&self.head) {
+            let mut head = vec![0; self.head.len()];
+            let read = self.file.read_exact_at(&mut head, 0);
+            let shorter = read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::UnexpectedEof);
+            if shorter || (read.is_ok() && head != self.head) {
                 return Err(self.damaged("it was overwritten while it was read"));
             }
+            read.map_err(|error| Error::io("read", &self.path, error))?;
             log::warn!(
                 "{} grew from {} to {} bytes while it was read; run again to process the rest",
                 self.name,
@@ -188,6 +191,10 @@ impl Raw {
             Ok(count) => {
                 let beyond = (self.at + count as u64).saturating_sub(opened.len());
                 out.truncate(out.len() - beyond as usize);
+                if self.at == 0 {
+                    let first = out.len() - (count - beyond as usize);
+                    self.head = out[first..].iter().copied().take(HEAD).collect();
+                }
                 self.took(count as u64 - beyond)
             }
             Err(error) => self.failed(error),
@@ -219,22 +226,6 @@ impl Raw {
         self.end = Some(end);
         Got::End(end)
     }
-}
-
-/// The first bytes of a file, wherever it is read.
-fn head(file: &File, path: &Path) -> Result<Vec<u8>> {
-    let mut head = vec![0; HEAD];
-    let mut len = 0;
-    while len < HEAD {
-        match file.read_at(&mut head[len..], len as u64) {
-            Ok(0) => break,
-            Ok(count) => len += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::io("read", path, error)),
-        }
-    }
-    head.truncate(len);
-    Ok(head)
 }
 
 /// Reads into the spare capacity.

@@ -27,6 +27,7 @@ use crate::stop::Stop;
 
 use super::ahead::Ahead;
 use super::bytes::{Bytes, End, Got};
+use super::entries::Entries;
 use super::growth::{Growth, Permission};
 
 /// How much of a record that is too large is kept.
@@ -72,8 +73,6 @@ pub(super) struct Filler {
     longest: usize,
     /// How many records may still be read.
     left: Option<u64>,
-    /// Whether what was read is handed on when nothing more is there: a pipe, which cannot be read again.
-    live: bool,
 }
 
 /// What is known of the chunk that is being filled.
@@ -91,33 +90,6 @@ struct Work {
     dropped_lines: u64,
     /// Whether the chunk may become a block of lines that nobody has looked for.
     whole: bool,
-}
-
-/// Where entries are written down. A chunk's own buffer was read by a worker, so it stands in the cache of another
-/// processor, and to fetch it from there line by line took longer than to find the records. So they are written to a
-/// buffer that only this reader uses, and copied at once.
-#[derive(Default)]
-struct Entries {
-    /// This reader's.
-    near: Vec<Entry>,
-    /// That of the chunk which is being filled.
-    far: Vec<Entry>,
-}
-
-impl Entries {
-    /// Gives an empty chunk the near buffer.
-    fn lend(&mut self, chunk: &mut Chunk) {
-        self.far = std::mem::replace(&mut chunk.entries, std::mem::take(&mut self.near));
-    }
-
-    /// Gives a chunk that is full its own buffer back.
-    fn copy(&mut self, chunk: &mut Chunk) {
-        let mut far = std::mem::take(&mut self.far);
-        far.clear();
-        far.extend_from_slice(&chunk.entries);
-        self.near = std::mem::replace(&mut chunk.entries, far);
-        self.near.clear();
-    }
 }
 
 /// A chunk's contents while there is nothing to read.
@@ -163,12 +135,11 @@ pub(super) struct Begin {
     pub(super) longest: usize,
     pub(super) left: Option<u64>,
     pub(super) growth: Arc<Growth>,
-    pub(super) live: bool,
 }
 
 impl Filler {
     pub(super) fn new(begin: Begin) -> Self {
-        let Begin { partition, payload, scanner, ahead, position, line, longest, left, growth, live } = begin;
+        let Begin { partition, payload, scanner, ahead, position, line, longest, left, growth } = begin;
         Filler {
             partition,
             payload,
@@ -187,7 +158,6 @@ impl Filler {
             permission: None,
             longest,
             left,
-            live,
         }
     }
 
@@ -218,7 +188,7 @@ impl Filler {
             self.drop_record(chunk);
             let late = began.elapsed() > PATIENCE;
             if late || !self.make_room(chunk, stop) || !self.more(chunk, bytes) {
-                if self.live && self.scan_lines(chunk) && self.work.dropped == 0 {
+                if self.is_once() && self.scan_lines(chunk) && self.work.dropped == 0 {
                     self.hand_over(chunk);
                     return Filled::Chunk;
                 }
@@ -226,6 +196,11 @@ impl Filler {
                 return Filled::Idle;
             }
         }
+    }
+
+    /// Whether what was read is handed on when nothing more is there: nobody reads it again.
+    fn is_once(&self) -> bool {
+        self.partition.identity().once
     }
 
     /// Marks the records that stand in the buffer if nobody has looked for them yet; whether there are any.
@@ -260,7 +235,7 @@ impl Filler {
             }
         }
         chunk.set_payload(self.payload);
-        if self.live {
+        if self.is_once() {
             // Its chunks end anywhere.
             chunk.join_blocks();
         }

@@ -7,6 +7,7 @@
 
 mod ahead;
 mod bytes;
+mod entries;
 mod fill;
 mod growth;
 pub mod identity;

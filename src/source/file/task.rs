@@ -115,6 +115,10 @@ impl Task {
         }
     }
 
+    fn is_once(&self) -> bool {
+        self.input.partition.identity().once
+    }
+
     fn watermark(&self) -> u64 {
         self.mark.as_ref().map_or(0, |mark| mark.watermark)
     }
@@ -202,7 +206,7 @@ impl Task {
             match open.read(&mut head) {
                 Got::Bytes if began.elapsed() < PATIENCE => {}
                 // Whoever writes to a pipe may wait for what comes of the first lines.
-                Got::Bytes | Got::Idle if open.raw().size().is_none() && is_decided(format, &head) => break,
+                Got::Bytes | Got::Idle if self.is_once() && is_decided(format, &head) => break,
                 Got::Bytes | Got::Idle => return Next::Wait(Stage::Detect(open, head)),
                 // Said again to whoever reads on.
                 Got::End(_) => {
@@ -285,7 +289,6 @@ impl Task {
         let mut ahead = Ahead::default();
         *ahead.buffer() = rest;
         let filler = Filler::new(Begin {
-            live: open.raw().size().is_none(),
             partition: self.input.partition.clone(),
             payload: if syntax == Syntax::Text { Payload::Text } else { Payload::Json },
             scanner,

@@ -489,6 +489,35 @@ fn a_pipe_is_read_until_it_is_closed_and_a_stop_is_seen() {
     assert!(matches!(readers[0].read(&mut chunk), Ok(Read::Done)));
 }
 
+/// A pause in the middle of what tells the form of the input decides nothing.
+#[test]
+fn a_pause_does_not_change_what_the_records_of_a_pipe_are() {
+    for (format, first, second, records) in [
+        (Format::Auto, "{\"x\":{\"cut\n", "{\"n\":1}\n{\"n\":2}\n", 3),
+        (Format::Json, "\n\n\n\n", "[{\"n\":1},{\"n\":2},{\"n\":3}]\n", 3),
+        (Format::Auto, "\n\n\n\n", "{\n\"n\":1\n}\n{\n\"n\":2\n}\n", 2),
+    ] {
+        let dir = Dir::new();
+        let path = dir.path("pipe");
+        let mode = rustix::fs::Mode::from(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let source = FileSource::new(FileOptions { format, ..options(&[&path]) }).unwrap();
+        let mut writer = None;
+        let (_, heard, end) = drive(&source, &Forget, |call| match call {
+            3 => {
+                let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+                file.write_all(first.as_bytes()).unwrap();
+                writer = Some(file);
+            }
+            // The reads between find nothing more.
+            7 => writer.take().unwrap().write_all(second.as_bytes()).unwrap(),
+            _ => {}
+        })
+        .remove(0);
+        assert_eq!((heard.records.len(), end.as_str()), (records, "ended"), "{first:?}");
+    }
+}
+
 #[test]
 fn a_file_is_recognised() {
     use crate::source::Same;

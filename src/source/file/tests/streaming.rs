@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::record::Identity;
 
 /// Gives bytes in pieces of given sizes, with pauses.
 struct Slow {
@@ -32,6 +33,16 @@ fn fill(bytes: &[u8], syntax: Syntax, step: usize, longest: usize) -> Heard {
     fill_by(bytes, (syntax, longest), (step, false), limits(7, 1000), None).0
 }
 
+fn partition(once: bool) -> Partition {
+    Partition::new(Identity {
+        source: "file",
+        name: "x".into(),
+        position: "offset",
+        once,
+        ..Identity::default()
+    })
+}
+
 /// What is read, of a pipe if it is `live`, and how many of the chunks were taken whole; `left` is how many records may
 /// be read.
 fn fill_by(
@@ -42,8 +53,7 @@ fn fill_by(
     left: Option<u64>,
 ) -> (Heard, usize) {
     let mut filler = Filler::new(Begin {
-        live,
-        partition: Partition::named("file", "x"),
+        partition: partition(live),
         payload: Payload::Json,
         scanner: Scanner::new(syntax, longest),
         ahead: ahead::Ahead::default(),
@@ -165,7 +175,6 @@ fn a_record_larger_than_a_chunk_waits_for_the_permission_to_grow() {
     let growth = Arc::<Growth>::default();
     let stop = Stop::new();
     let mut filler = Filler::new(Begin {
-        live: false,
         partition: Partition::named("file", "x"),
         payload: Payload::Json,
         scanner: Scanner::new(Syntax::Lines, 16 << 20),
@@ -216,7 +225,6 @@ impl Bytes for Line {
 #[test]
 fn a_line_without_an_end_needs_little_memory() {
     let mut filler = Filler::new(Begin {
-        live: false,
         partition: Partition::named("file", "x"),
         payload: Payload::Json,
         scanner: Scanner::new(Syntax::Lines, 1 << 20),
@@ -265,7 +273,6 @@ fn an_array_of_any_size_streams_in_little_memory() {
     let mut ahead = ahead::Ahead::default();
     ahead.buffer().push(b'[');
     let mut filler = Filler::new(Begin {
-        live: false,
         partition: Partition::named("file", "x"),
         payload: Payload::Json,
         scanner: Scanner::new(Syntax::Array, 1 << 20),
@@ -287,6 +294,43 @@ fn an_array_of_any_size_streams_in_little_memory() {
         assert!(chunk.bytes.capacity() < 600 << 10);
     }
     assert_eq!(records, 300_000);
+}
+
+/// Gives a line, and another one a moment later, and so on.
+struct Trickle;
+
+impl Bytes for Trickle {
+    fn read(&mut self, out: &mut Vec<u8>) -> Got {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        out.extend_from_slice(b"1\n");
+        Got::Bytes
+    }
+}
+
+/// Of a pipe that is never idle, records are handed on all the same.
+#[test]
+fn lines_that_come_one_by_one_do_not_wait_for_a_block() {
+    let mut filler = Filler::new(Begin {
+        partition: partition(true),
+        payload: Payload::Json,
+        scanner: Scanner::new(Syntax::Lines, 1 << 20),
+        ahead: ahead::Ahead::default(),
+        position: 0,
+        line: 1,
+        longest: 1 << 20,
+        left: None,
+        growth: Arc::default(),
+    });
+    let limits = Limits { batch_bytes: 0, ..Limits::default() };
+    let mut chunk = Chunk { cutters: Cutters::new(limits), ..Chunk::default() };
+    let mut heard = Heard::default();
+    for _ in 0..3 {
+        assert!(matches!(filler.fill(&mut chunk, &mut Trickle, &Stop::new()), Filled::Chunk));
+        heard.add(&chunk);
+    }
+    // A line takes a millisecond at least, so there were a few hundred; a block has thousands.
+    assert!(heard.records.len() < 1000, "{}", heard.records.len());
+    assert!(heard.texts().iter().all(|text| *text == "1"));
 }
 
 /// Gives bytes in pieces, some of which end behind a byte that separates records, with pauses.
@@ -357,8 +401,7 @@ proptest! {
             text.push(']');
         }
         let mut filler = Filler::new(Begin {
-            live,
-            partition: Partition::named("file", "x"),
+            partition: partition(live),
             payload: Payload::Json,
             scanner: Scanner::new(syntax, LONGEST),
             ahead: ahead::Ahead::default(),
