@@ -43,6 +43,21 @@ fn partition(once: bool) -> Partition {
     })
 }
 
+/// At the beginning of a file.
+fn begin(syntax: Syntax, longest: usize) -> Begin {
+    Begin {
+        partition: partition(false),
+        payload: Payload::Json,
+        scanner: Scanner::new(syntax, longest),
+        ahead: ahead::Ahead::default(),
+        position: 0,
+        line: 1,
+        longest,
+        left: None,
+        growth: Arc::default(),
+    }
+}
+
 /// What is read, of a pipe if it is `live`, and how many of the chunks were taken whole; `left` is how many records may
 /// be read.
 fn fill_by(
@@ -52,17 +67,7 @@ fn fill_by(
     limits: Limits,
     left: Option<u64>,
 ) -> (Heard, usize) {
-    let mut filler = Filler::new(Begin {
-        partition: partition(live),
-        payload: Payload::Json,
-        scanner: Scanner::new(syntax, longest),
-        ahead: ahead::Ahead::default(),
-        position: 0,
-        line: 1,
-        longest,
-        left,
-        growth: Arc::default(),
-    });
+    let mut filler = Filler::new(Begin { partition: partition(live), left, ..begin(syntax, longest) });
     let mut slow = Slow { bytes: bytes.to_vec(), at: 0, step, reads: 0 };
     let mut chunk = Chunk { cutters: Cutters::new(limits), ..Chunk::default() };
     let (mut heard, mut whole) = (Heard::default(), 0);
@@ -174,17 +179,7 @@ fn a_record_larger_than_a_chunk_waits_for_the_permission_to_grow() {
     let text = format!("1\n\"{}\"\n2\n", "x".repeat(3 << 20));
     let growth = Arc::<Growth>::default();
     let stop = Stop::new();
-    let mut filler = Filler::new(Begin {
-        partition: Partition::named("file", "x"),
-        payload: Payload::Json,
-        scanner: Scanner::new(Syntax::Lines, 16 << 20),
-        ahead: ahead::Ahead::default(),
-        position: 0,
-        line: 1,
-        longest: 16 << 20,
-        left: None,
-        growth: growth.clone(),
-    });
+    let mut filler = Filler::new(Begin { growth: growth.clone(), ..begin(Syntax::Lines, 16 << 20) });
     let mut slow = Slow { bytes: text.clone().into_bytes(), at: 0, step: 1 << 20, reads: 0 };
     let mut chunk = Chunk { cutters: Cutters::new(Limits::default()), ..Chunk::default() };
     let other = growth.take(&stop);
@@ -224,17 +219,7 @@ impl Bytes for Line {
 
 #[test]
 fn a_line_without_an_end_needs_little_memory() {
-    let mut filler = Filler::new(Begin {
-        partition: Partition::named("file", "x"),
-        payload: Payload::Json,
-        scanner: Scanner::new(Syntax::Lines, 1 << 20),
-        ahead: ahead::Ahead::default(),
-        position: 0,
-        line: 1,
-        longest: 1 << 20,
-        left: None,
-        growth: Arc::default(),
-    });
+    let mut filler = Filler::new(begin(Syntax::Lines, 1 << 20));
     let mut chunk = Chunk { cutters: Cutters::new(Limits::default()), ..Chunk::default() };
     let (mut bytes, mut heard) = (Line(64 << 20), Heard::default());
     loop {
@@ -272,17 +257,7 @@ impl Bytes for Endless {
 fn an_array_of_any_size_streams_in_little_memory() {
     let mut ahead = ahead::Ahead::default();
     ahead.buffer().push(b'[');
-    let mut filler = Filler::new(Begin {
-        partition: Partition::named("file", "x"),
-        payload: Payload::Json,
-        scanner: Scanner::new(Syntax::Array, 1 << 20),
-        ahead,
-        position: 0,
-        line: 1,
-        longest: 1 << 20,
-        left: None,
-        growth: Arc::default(),
-    });
+    let mut filler = Filler::new(Begin { ahead, ..begin(Syntax::Array, 1 << 20) });
     let mut chunk = Chunk { cutters: Cutters::new(Limits::default()), ..Chunk::default() };
     let (mut bytes, mut records) = (Endless { left: 300_000 }, 0);
     loop {
@@ -310,17 +285,7 @@ impl Bytes for Trickle {
 /// Of a pipe that is never idle, records are handed on all the same.
 #[test]
 fn lines_that_come_one_by_one_do_not_wait_for_a_block() {
-    let mut filler = Filler::new(Begin {
-        partition: partition(true),
-        payload: Payload::Json,
-        scanner: Scanner::new(Syntax::Lines, 1 << 20),
-        ahead: ahead::Ahead::default(),
-        position: 0,
-        line: 1,
-        longest: 1 << 20,
-        left: None,
-        growth: Arc::default(),
-    });
+    let mut filler = Filler::new(Begin { partition: partition(true), ..begin(Syntax::Lines, 1 << 20) });
     let limits = Limits { batch_bytes: 0, ..Limits::default() };
     let mut chunk = Chunk { cutters: Cutters::new(limits), ..Chunk::default() };
     let mut heard = Heard::default();
@@ -400,17 +365,7 @@ proptest! {
         if syntax == Syntax::Array {
             text.push(']');
         }
-        let mut filler = Filler::new(Begin {
-            partition: partition(live),
-            payload: Payload::Json,
-            scanner: Scanner::new(syntax, LONGEST),
-            ahead: ahead::Ahead::default(),
-            position: 0,
-            line: 1,
-            longest: LONGEST,
-            left: None,
-            growth: Arc::default(),
-        });
+        let mut filler = Filler::new(Begin { partition: partition(live), ..begin(syntax, LONGEST) });
         let mut pieces = Pieces { bytes: text.as_bytes(), sizes: sizes.iter().cycle() };
         // Pauses alone would not end.
         prop_assume!(sizes.iter().any(|(size, _)| !size.is_multiple_of(5)));
