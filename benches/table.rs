@@ -144,87 +144,91 @@ fn decode(mut reader: impl Read) {
     }
 }
 
-fn speed(corpora: &Corpora, rounds: usize) {
+/// Seconds that decoding takes which does nothing else.
+fn decoder<R: Read>(packed: &Path, open: impl Fn(fs::File) -> R) -> impl Fn() -> f64 {
+    move || timed(|| decode(open(fs::File::open(packed).expect("it is there"))))
+}
+
+/// One run of the program.
+fn once(args: &[String]) -> f64 {
+    together(vec![pipeline(&args.iter().map(String::as_str).collect::<Vec<_>>())])
+}
+
+/// One run to /dev/null.
+fn null(args: &[&str]) -> Box<dyn Fn() -> f64> {
+    let args: Vec<String> = args.iter().chain(&["-o", "/dev/null"]).map(ToString::to_string).collect();
+    Box::new(move || once(&args))
+}
+
+/// One run to an empty directory.
+fn to_dir(args: &[&str], out: &str) -> Box<dyn Fn() -> f64> {
+    let args: Vec<String> = args.iter().chain(&["-o", out]).map(ToString::to_string).collect();
+    let out = out.to_owned();
+    Box::new(move || {
+        let _ = fs::remove_dir_all(&out);
+        once(&args)
+    })
+}
+
+/// All that is measured. [`GOALS`] counts them.
+fn rows(corpora: &Corpora) -> Vec<Row<'_>> {
     let path = |path: &Path| path.display().to_string();
-    let (file, nested) = (path(&corpora.file), path(&corpora.nested));
-    let (gzip, zstd, out) = (path(&corpora.gzip), path(&corpora.zstd), path(&corpora.dir.join("out")));
-    let halves = corpora.halves.each_ref().map(|half| path(half));
+    let (file, nested, out) = (path(&corpora.file), path(&corpora.nested), path(&corpora.dir.join("out")));
+    let (gzip, zstd) = (path(&corpora.gzip), path(&corpora.zstd));
     let (flat, nested_len) = (corpora.flat.len() as u64, corpora.nested_bytes.len() as u64);
-    let one = |args: Vec<String>| -> Box<dyn Fn() -> f64> {
-        Box::new(move || together(vec![pipeline(&args.iter().map(String::as_str).collect::<Vec<_>>())]))
-    };
-    let null = |more: &[&str]| {
-        let args = more.iter().chain(&["-o", "/dev/null"]).map(ToString::to_string).collect();
-        one(args)
-    };
-    let to_dir = |more: &[&str]| -> Box<dyn Fn() -> f64> {
-        let args: Vec<String> = more.iter().chain(&["-o", &out]).map(ToString::to_string).collect();
-        let out = out.clone();
-        Box::new(move || {
-            let _ = fs::remove_dir_all(&out);
-            together(vec![pipeline(&args.iter().map(String::as_str).collect::<Vec<_>>())])
-        })
-    };
-    let alone = |half: &str| pipeline(&["-w", "1", "-o", "/dev/null", half]);
     let memory = Memory(Arc::new(corpora.flat[..corpora.flat.len() / 4].to_vec()));
     let quarter = memory.0.len() as u64;
-    let rows: Vec<Row> = vec![
-        ("validation loop in memory, one core (flat)", flat, Box::new(|| timed(|| validate(&corpora.flat)))),
+    let other = Memory(memory.0.clone());
+    let loops = |bytes: &'_ [u8]| timed(|| validate(bytes));
+    let alone = move |half: &PathBuf| pipeline(&["-w", "1", "-o", "/dev/null", &path(half)]);
+    vec![
+        ("validation loop in memory, one core (flat)", flat, Box::new(move || loops(&corpora.flat))),
         ("flat, one worker, to /dev/null", flat, null(&["-w", "1", &file])),
         (
             "validation loop in memory, one core (nested)",
             nested_len,
-            Box::new(|| timed(|| validate(&corpora.nested_bytes))),
+            Box::new(move || loops(&corpora.nested_bytes)),
         ),
         ("nested, one worker, to /dev/null", nested_len, null(&["-w", "1", &nested])),
         ("flat, two workers, to /dev/null", flat, null(&["-w", "2", &file])),
-        ("two runs of one worker, half of the file each", flat, {
-            let halves = &halves;
-            Box::new(move || together(halves.iter().map(|half| alone(half)).collect()))
-        }),
+        (
+            "two runs of one worker, half of the file each",
+            flat,
+            Box::new(move || together(corpora.halves.iter().map(alone).collect())),
+        ),
         (
             "engine alone, memory to null sink, two workers",
             quarter,
-            Box::new(|| timed(|| engine(&memory, 0))),
+            Box::new(move || timed(|| engine(&memory, 0))),
         ),
-        ("engine alone, memory to null sink, -b 50", quarter, Box::new(|| timed(|| engine(&memory, 50)))),
-        ("gzip decoder alone", flat, {
-            Box::new(|| {
-                timed(|| {
-                    decode(flate2::read::MultiGzDecoder::new(
-                        fs::File::open(&corpora.gzip).expect("it is there"),
-                    ))
-                })
-            })
-        }),
+        ("engine alone, memory to null sink, -b 50", quarter, Box::new(move || timed(|| engine(&other, 50)))),
+        ("gzip decoder alone", flat, Box::new(decoder(&corpora.gzip, flate2::read::MultiGzDecoder::new))),
         ("flat.gz, two workers, to /dev/null", flat, null(&["-w", "2", &gzip])),
-        ("zstd decoder alone", flat, {
-            Box::new(|| {
-                timed(|| {
-                    decode(
-                        zstd::Decoder::new(fs::File::open(&corpora.zstd).expect("it is there"))
-                            .expect("zstd"),
-                    )
-                })
-            })
-        }),
+        (
+            "zstd decoder alone",
+            flat,
+            Box::new(decoder(&corpora.zstd, |file| zstd::Decoder::new(file).expect("memory is there"))),
+        ),
         ("flat.zst, two workers, to /dev/null", flat, null(&["-w", "2", &zstd])),
-        ("flat, two workers, to a directory", flat, to_dir(&["-w", "2", &file])),
-        ("flat, two workers, to a directory, gzip", flat, to_dir(&["-w", "2", "-z", "gzip", &file])),
-        ("flat, two workers, to a directory, zstd", flat, to_dir(&["-w", "2", "-z", "zstd", &file])),
-    ];
-    let mut variants: Vec<Variant> = rows
-        .into_iter()
-        .map(|(name, bytes, run)| Variant { name, bytes, run, seconds: Vec::new() })
-        .collect();
-    let goals = [
-        Goal { text: "one worker, flat", of: 1, against: 0, limit: Limit::AtLeastSpeed(0.8) },
-        Goal { text: "one worker, nested", of: 3, against: 2, limit: Limit::AtLeastSpeed(0.8) },
-        Goal { text: "two workers against two runs", of: 4, against: 5, limit: Limit::AtMostTime(1.15) },
-        Goal { text: "-b 50 against no limit", of: 7, against: 6, limit: Limit::AtMostTime(1.5) },
-        Goal { text: "gzip input against its decoder", of: 9, against: 8, limit: Limit::AtMostTime(1.1) },
-        Goal { text: "zstd input against its decoder", of: 11, against: 10, limit: Limit::AtMostTime(1.1) },
-    ];
+        ("flat, two workers, to a directory", flat, to_dir(&["-w", "2", &file], &out)),
+        ("flat, two workers, to a directory, gzip", flat, to_dir(&["-w", "2", "-z", "gzip", &file], &out)),
+        ("flat, two workers, to a directory, zstd", flat, to_dir(&["-w", "2", "-z", "zstd", &file], &out)),
+    ]
+}
+
+const GOALS: [Goal; 6] = [
+    Goal { text: "one worker, flat", of: 1, against: 0, limit: Limit::AtLeastSpeed(0.8) },
+    Goal { text: "one worker, nested", of: 3, against: 2, limit: Limit::AtLeastSpeed(0.8) },
+    Goal { text: "two workers against two runs", of: 4, against: 5, limit: Limit::AtMostTime(1.15) },
+    Goal { text: "-b 50 against no limit", of: 7, against: 6, limit: Limit::AtMostTime(1.5) },
+    Goal { text: "gzip input against its decoder", of: 9, against: 8, limit: Limit::AtMostTime(1.1) },
+    Goal { text: "zstd input against its decoder", of: 11, against: 10, limit: Limit::AtMostTime(1.1) },
+];
+
+fn speed(corpora: &Corpora, rounds: usize) {
+    let rows = rows(corpora).into_iter();
+    let mut variants: Vec<Variant> =
+        rows.map(|(name, bytes, run)| Variant { name, bytes, run, seconds: Vec::new() }).collect();
     for _ in 0..rounds {
         for variant in &mut variants {
             let seconds = (variant.run)();
@@ -238,21 +242,16 @@ fn speed(corpora: &Corpora, rounds: usize) {
         println!("| {} | {:.0} | {:.0} |", variant.name, rate(median), rate(best));
     }
     println!("\n| goal | limit | median of ratios | ratio of the best |\n|---|---|---|---|");
-    for goal in &goals {
-        let (of, against) = (&variants[goal.of].seconds, &variants[goal.against].seconds);
+    for Goal { text, of, against, limit } in GOALS {
+        let (of, against) = (&variants[of].seconds, &variants[against].seconds);
         let time = median(of.iter().zip(against).map(|(one, other)| one / other).collect());
         let least = best(of) / best(against);
-        match goal.limit {
+        match limit {
             Limit::AtLeastSpeed(limit) => {
-                println!(
-                    "| {} | >= {limit}x the speed | {:.2}x | {:.2}x |",
-                    goal.text,
-                    1.0 / time,
-                    1.0 / least
-                );
+                println!("| {text} | >= {limit}x the speed | {:.2}x | {:.2}x |", 1.0 / time, 1.0 / least)
             }
             Limit::AtMostTime(limit) => {
-                println!("| {} | <= {limit}x the time | {time:.2}x | {least:.2}x |", goal.text);
+                println!("| {text} | <= {limit}x the time | {time:.2}x | {least:.2}x |")
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The rules of the engine, each with a test that fails without it, under a watchdog.
 
+mod calls;
 mod contract;
 mod doubt;
 mod fake;
