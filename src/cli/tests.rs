@@ -199,6 +199,12 @@ fn what_does_not_go_together_is_refused() {
         &["-o", "a.ndjson"],
         "one file appears when the run ends, and one that reads Kafka does not; expected --until end, or a directory",
     );
+    wrong(
+        &["-o", "a.ndjson", "--state", "s", "f"],
+        "one file appears when the run ends, and --state would remember what it holds before that; expected no --state, \
+         or a directory",
+    );
+    assert!(ask(&["-o", "/dev/null", "--state", "s", "f"], &[]).is_ok());
     both(
         &["-n", "5"],
         "--limit with a group would leave records out of the next run; expected it with one file or -o - and no -g, or with \

@@ -30,6 +30,7 @@ impl Config {
             SourceKind::Http => self.check_endpoints(&mut problems),
         }
         self.check_key(&mut problems);
+        self.check_one_file(&mut problems);
         if self.uses_kafka() {
             self.check_written(&mut problems);
             check_brokers(&self.kafka, &mut problems);
@@ -121,12 +122,34 @@ impl Config {
             self.input.replay,
             "--replay is for files; dead letters of endpoints are fed back as files, too: -s file --replay",
         );
-        if let Place::File(path) = &self.output.to {
-            problems.when(
-                self.http.poll.is_some() && !is_device(path),
-                "one file appears when the run ends, and one that polls does not; expected no http.poll, or a directory",
-            );
+    }
+
+    /// One file appears when the run ends: nothing may remember what it holds before that, and the run must end.
+    fn check_one_file(&self, problems: &mut Problems) {
+        let Place::File(path) = &self.output.to else { return };
+        if is_device(path) {
+            return;
         }
+        let kafka = self.input.source == SourceKind::Kafka;
+        problems.when(
+            !kafka && matches!(self.processing.state, StateAt::Dir(_)),
+            "one file appears when the run ends, and --state would remember what it holds before that; expected no \
+             --state, or a directory",
+        );
+        problems.when(
+            kafka && self.kafka.source.group.is_some(),
+            "one file appears when the run ends, and a group would remember what it holds before that; expected no \
+             -g, or a directory",
+        );
+        problems.when(
+            kafka && self.kafka.source.until == Until::Forever,
+            "one file appears when the run ends, and one that reads Kafka does not; expected --until end, or a \
+             directory",
+        );
+        problems.when(
+            self.input.source == SourceKind::Http && self.http.poll.is_some(),
+            "one file appears when the run ends, and one that polls does not; expected no http.poll, or a directory",
+        );
     }
 
     fn check_topics(&self, intent: Intent, problems: &mut Problems) {
@@ -186,20 +209,6 @@ impl Config {
 
     fn check_end(&self, problems: &mut Problems) {
         let source = &self.kafka.source;
-        if let Place::File(path) = &self.output.to {
-            problems.when(
-                source.until == Until::Forever && !is_device(path),
-                "one file appears when the run ends, and one that reads Kafka does not; expected --until end, or \
-                 a directory",
-            );
-        }
-        if let Place::File(path) = &self.output.to {
-            problems.when(
-                source.group.is_some() && !is_device(path),
-                "one file appears when the run ends, and a group would remember what it holds before that; expected \
-                 no -g, or a directory",
-            );
-        }
         if let (From::Time(from), Until::Time(until)) = (source.from, source.until) {
             problems.when(until <= from, "--until must be later than --from");
         }

@@ -41,6 +41,7 @@ impl Job<'_> {
         let remember = Remember {
             state: self.state_home()?,
             leftovers: self.leftovers(&namer, "file")?,
+            place: self.place(),
             settings: self.settings_of_files(),
             processed_by: self.processed_by(),
             now: now(),

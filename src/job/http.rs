@@ -187,7 +187,7 @@ impl Job<'_> {
         };
         let queries = Arc::new(Queries::new(&self.config.http, endpoints));
         let state = State::open(StateOptions {
-            output: output_of(&*home, leftovers.as_ref())?,
+            output: output_of(&*home, leftovers.as_ref(), &self.place())?,
             home,
             settings: self.http_settings().into_iter().collect(),
             source: "http",

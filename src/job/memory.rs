@@ -25,6 +25,8 @@ pub(super) struct Remember {
     pub state: Option<Arc<dyn Home>>,
     /// Where objects of earlier runs may stand.
     pub leftovers: Option<Leftovers>,
+    /// What the output is called.
+    pub place: String,
     /// What decides which bytes a batch has.
     pub settings: Vec<(&'static str, String)>,
     /// What envelopes call this machine.
@@ -145,7 +147,7 @@ fn open_state(
 ) -> Result<(Arc<State>, Outcome)> {
     let settings =
         remember.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-    let output = output_of(&*home, remember.leftovers.as_ref())?;
+    let output = output_of(&*home, remember.leftovers.as_ref(), &remember.place)?;
     let state = State::open(StateOptions {
         home,
         settings,
@@ -167,10 +169,11 @@ fn open_state(
     Ok((Arc::new(state), outcome))
 }
 
-/// What the state calls its output. Not as it was written: `out` is another directory in another place.
-pub(super) fn output_of(home: &dyn Home, leftovers: Option<&Leftovers>) -> Result<String> {
+/// What the state calls its output, which is `place` where it has no objects. Not as it was written where it has: `out`
+/// is another directory in another place.
+pub(super) fn output_of(home: &dyn Home, leftovers: Option<&Leftovers>, place: &str) -> Result<String> {
     let leftovers = match leftovers {
-        None => return Ok("a stream".to_owned()),
+        None => return Ok(place.to_owned()),
         #[cfg(feature = "s3")]
         Some(Leftovers::Bucket(bucket)) if home.dir().is_some() => return Ok(bucket.url()),
         #[cfg(feature = "s3")]

@@ -444,6 +444,10 @@ fn a_state_elsewhere_remembers_a_stream_too() {
     assert_eq!(run(&bench).expect(0, &["nothing to do"]).stdout, "");
     bench.append("in.json", lines(5..7));
     assert_eq!(run(&bench).expect(0, &[]).stdout.lines().count(), 2);
+    // Another stream has nothing of it yet.
+    bench
+        .run(&["-b", "2", "in.json", "-o", "/dev/null", "--state", "kept"])
+        .expect(2, &["belongs to the output stdout, not /dev/null"]);
 }
 
 /// The state that a run leaves that is killed before its first mark: everything is published, nothing known.
