@@ -4,6 +4,8 @@
 //! left there and gone on with for the next chunk, without unpacking again. A chunk also ends with what was
 //! fetched, so that records do not wait for others that may never come.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::kafka::wire::record::BadHeaders;
@@ -64,6 +66,7 @@ impl Fetch {
         unpacker: &mut Unpacker,
         chunk: &mut Chunk,
     ) -> Result<Filled, Damage> {
+        let mut epoch = None;
         let filled = loop {
             if reading.is_at_end() {
                 break Filled::End;
@@ -73,6 +76,12 @@ impl Fetch {
             let Some(batch) = Batches::with_crc(&bytes[self.at..], crc).next().transpose()? else {
                 break Filled::Empty;
             };
+            // What is committed in this chunk goes with the epoch of the record before, never with an earlier one:
+            // that leader's log may end in front of it.
+            if epoch != Some(batch.leader_epoch()) {
+                epoch = Some(batch.leader_epoch());
+                chunk.set_resume_within(resume(batch.leader_epoch()));
+            }
             if self.batch(&batch, reading, unpacker, chunk)? == Room::Full {
                 break Filled::Full;
             }
@@ -124,6 +133,11 @@ impl Fetch {
             }
         }
     }
+}
+
+/// What is remembered with a position: the epoch of the leader that wrote the record before it.
+pub(super) fn resume(leader_epoch: i32) -> Arc<[u8]> {
+    leader_epoch.to_be_bytes().into()
 }
 
 impl Reading {

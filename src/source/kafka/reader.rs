@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::desk::{Order, Seat};
-use super::fill::{Fetch, Filled, Reading};
+use super::fill::{Fetch, Filled, Reading, resume};
 use super::{Shared, refused};
 use crate::config::kafka::OutOfRange;
 use crate::error::{Error, Result};
@@ -175,7 +175,7 @@ impl KafkaReader {
             reason: damage.to_string(),
         })?;
         self.left = held.reading.left;
-        chunk.set_resume(held.reading.leader_epoch.to_be_bytes().into());
+        chunk.set_resume(resume(held.reading.leader_epoch));
         let moved = held.reading.next > from;
         if filled == Filled::End {
             self.shared.desk.ended(&held.partition);

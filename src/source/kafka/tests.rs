@@ -132,6 +132,48 @@ fn a_limit_ends_it_behind_so_many_records() {
     assert_eq!((filled, bench.records.len(), bench.chunk.end), (Filled::End, 3, 3));
 }
 
+/// An earlier epoch than that of the record before a position looks like a log that was cut back: the earlier leader's
+/// may end in front of it.
+#[test]
+fn every_position_in_a_chunk_has_the_epoch_of_the_record_before_it() {
+    let led = |mut batch: Vec<u8>, epoch: i32| {
+        batch[12..16].copy_from_slice(&epoch.to_be_bytes());
+        batch
+    };
+    let inside = Stamp { producer_id: 9, epoch: 0, sequence: 0, scope: Scope::Transaction };
+    let batches = [
+        led(batch(0, 3, Compression::None, &PLAIN), 4),
+        led(batch(3, 4, Compression::None, &PLAIN), 7),
+        led(batch(7, 2, Compression::None, &inside), 8),
+        led(batch(9, 2, Compression::Lz4, &PLAIN), 8),
+    ];
+    let epoch_of = |end: u64| match end {
+        0..=3 => 4,
+        4..=7 => 7,
+        _ => 8,
+    };
+    for block_records in [1, 2, 100] {
+        let mut bench = Bench::new(1, Limits { block_records, ..Limits::default() });
+        bench.reading.leader_epoch = 2;
+        let mut fetch = Fetch::new(Bytes::from(batches.concat()), vec![(9, 7)]);
+        loop {
+            let from = bench.reading.next;
+            bench.chunk.start(&Partition::named("kafka", "t:0"), from);
+            let filled = fetch.fill(&mut bench.reading, &mut bench.unpacker, &mut bench.chunk).unwrap();
+            let within = &bench.chunk.within;
+            for end in from + 1..=bench.chunk.end {
+                let resume = within.iter().rev().find(|(at, _)| *at <= end);
+                let epoch = resume.map(|(_, resume)| i32::from_be_bytes(resume[..].try_into().unwrap()));
+                assert!(epoch >= Some(epoch_of(end)) && epoch <= Some(8), "{end}: {epoch:?} in {within:?}");
+            }
+            if filled != Filled::Full {
+                break;
+            }
+        }
+        assert_eq!((bench.reading.next, bench.reading.leader_epoch), (11, 8));
+    }
+}
+
 #[test]
 fn aborted_transactions_are_advanced_over() {
     let inside = Stamp { producer_id: 9, epoch: 0, sequence: 0, scope: Scope::Transaction };
