@@ -188,7 +188,11 @@ impl<'a> Assembler<'a> {
             }
             Event::Failed(partition, error) => {
                 self.at.faults.lock().push(error);
-                self.close_last(&partition)
+                match self.lots.get(&partition).is_some_and(Lot::is_planned) {
+                    // It must end where it is planned, and nowhere else: the next run does it.
+                    true => self.drop_lot(&partition),
+                    false => self.close_last(&partition),
+                }
             }
             Event::Done => {
                 self.open_lanes -= 1;
@@ -221,6 +225,15 @@ impl<'a> Assembler<'a> {
         match self.waiting.pop_front() {
             Some((lane, partition)) => self.at.flows[lane].lock().push((partition, Flow::Run)),
             None => self.slots += 1,
+        }
+    }
+
+    /// A partition that had a slot or waited for one needs it no more.
+    fn leave_slot(&mut self, partition: &Partition) {
+        let waiting = self.waiting.len();
+        self.waiting.retain(|(_, other)| other != partition);
+        if self.waiting.len() == waiting {
+            self.free_slot();
         }
     }
 
@@ -290,7 +303,7 @@ impl<'a> Assembler<'a> {
         let was_planned = lot.is_planned();
         let Finished { batch, upload } = lot.close(reason, &mut self.tools);
         if was_planned && !lot.is_planned() {
-            self.free_slot();
+            self.leave_slot(&batch.id.partition);
         }
         // A sink that commits must be told of ends behind which there is nothing.
         let told = batch.counts.read > 0 || self.at.shape.commits == Commits::Sink;
@@ -341,24 +354,27 @@ impl<'a> Assembler<'a> {
         self.close(&mut lot, Close::End, &mut out)?;
         self.flush(out)?;
         if lot.is_planned() {
-            self.free_slot();
+            self.leave_slot(partition);
         }
         Ok(())
     }
 
     /// Drops what is open of a partition that goes elsewhere.
     fn give_up(&mut self, partition: &Partition, note: fn(Partition) -> Note) -> Result<()> {
-        self.waiting.retain(|(_, waiting)| waiting != partition);
-        if let Some(mut lot) = self.lots.remove(partition) {
-            if lot.is_planned() {
-                self.free_slot();
-            }
-            if let Some(upload) = lot.take_upload() {
-                self.job(Job::Abort(upload))?;
-            }
-        }
+        self.drop_lot(partition)?;
         self.gone.put(partition);
         self.note(note(partition.clone()))
+    }
+
+    fn drop_lot(&mut self, partition: &Partition) -> Result<()> {
+        let Some(mut lot) = self.lots.remove(partition) else { return Ok(()) };
+        if lot.is_planned() {
+            self.leave_slot(partition);
+        }
+        match lot.take_upload() {
+            Some(upload) => self.job(Job::Abort(upload)),
+            None => Ok(()),
+        }
     }
 
     /// Closes batches that were open for long enough.

@@ -38,9 +38,7 @@ impl Process<'_> {
             return Ok(false);
         }
         let mut did = false;
-        while let Some(change) = self.group.next_change() {
-            self.shared.desk.change(change, |_| 0);
-        }
+        self.shared.desk.pass_on(|| self.group.next_change(), |_| 0);
         while let Some(order) = self.shared.desk.order(0) {
             did = true;
             match order {

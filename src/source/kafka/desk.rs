@@ -69,18 +69,25 @@ impl Desk {
         table.take(tenancy, reader, true);
     }
 
-    /// Passes a change of the group on; `reader` is who gets a new partition.
-    pub fn change(&self, change: Change, reader: impl FnOnce(&TopicPartition) -> usize) {
+    /// Passes the group's changes on; `reader` is who gets a new partition. All readers do this: what is next is asked
+    /// under the lock, so that a loss cannot be overtaken by the tenancy behind it.
+    pub fn pass_on(
+        &self,
+        mut next: impl FnMut() -> Option<Change>,
+        reader: impl Fn(&TopicPartition) -> usize,
+    ) {
         let mut table = self.table.lock();
-        match change {
-            Change::Assigned(tenancy) => {
-                let reader = reader(&tenancy.of) % table.orders.len().max(1);
-                table.take(tenancy, reader, false);
-            }
-            Change::Revoked(_, epoch) => table.give(epoch, Order::Give),
-            Change::Lost(_, epoch) => {
-                table.give(epoch, Order::Drop);
-                table.seats.remove(&epoch);
+        while let Some(change) = next() {
+            match change {
+                Change::Assigned(tenancy) => {
+                    let reader = reader(&tenancy.of) % table.orders.len().max(1);
+                    table.take(tenancy, reader, false);
+                }
+                Change::Revoked(_, epoch) => table.give(epoch, Order::Give),
+                Change::Lost(_, epoch) => {
+                    table.give(epoch, Order::Drop);
+                    table.seats.remove(&epoch);
+                }
             }
         }
     }

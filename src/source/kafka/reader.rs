@@ -55,6 +55,8 @@ struct Held {
     topic_id: uuid::Uuid,
     reading: Reading,
     begun: bool,
+    /// What the engine wants of it, whether the fetcher knows the partition yet or not.
+    flow: Flow,
 }
 
 impl KafkaReader {
@@ -82,9 +84,7 @@ impl KafkaReader {
     fn orders(&mut self) -> Result<()> {
         if let Some(group) = &self.shared.group {
             group.polled();
-            while let Some(change) = group.next_change() {
-                self.shared.desk.change(change, |of| self.shared.reader_of(of, usize::MAX));
-            }
+            self.shared.desk.pass_on(|| group.next_change(), |of| self.shared.reader_of(of, usize::MAX));
         }
         while let Some(order) = self.shared.desk.order(self.index) {
             match order {
@@ -111,7 +111,7 @@ impl KafkaReader {
         let reading = Reading {
             next: begin.offset,
             leader_epoch: begin.leader_epoch,
-            end: self.shared.desk.end(of),
+            end: begin.end(self.shared.desk.end(of)),
             left: self.left,
             payload: options.payload,
             max_record_bytes: options.max_record_bytes as usize,
@@ -121,7 +121,10 @@ impl KafkaReader {
             topic_id: seat.tenancy.topic_id,
             reading,
             begun: false,
+            flow: Flow::Run,
         };
+        // What was fetched for an earlier tenancy does not begin where this one does.
+        self.drop_fetched(of);
         self.held.insert(of.clone(), held);
         Ok(())
     }
@@ -130,9 +133,13 @@ impl KafkaReader {
         let of = self.held.iter().find(|(_, held)| held.partition == *partition).map(|(of, _)| of.clone());
         if let Some(of) = of {
             self.held.remove(&of);
-            self.fetcher.remove(&of);
-            self.current.take_if(|(current, _)| *current == of);
+            self.drop_fetched(&of);
         }
+    }
+
+    fn drop_fetched(&mut self, of: &TopicPartition) {
+        self.fetcher.remove(of);
+        self.current.take_if(|(current, _)| current == of);
     }
 
     /// Begins to fetch partitions whose start is committed, and ends those that begin at their end.
@@ -154,6 +161,9 @@ impl KafkaReader {
                 offset: held.reading.next as i64,
                 leader_epoch: held.reading.leader_epoch,
             });
+            if held.flow == Flow::Pause {
+                self.fetcher.pause(of);
+            }
         }
     }
 
@@ -348,11 +358,13 @@ impl Reader for KafkaReader {
     }
 
     fn pause(&mut self, partition: &Partition, flow: Flow) {
-        let of = self.held.iter().find(|(_, held)| held.partition == *partition).map(|(of, _)| of.clone());
-        match (of, flow) {
-            (Some(of), Flow::Pause) => self.fetcher.pause(&of),
-            (Some(of), Flow::Run) => self.fetcher.resume(&of),
-            (None, _) => {}
+        let Some((of, held)) = self.held.iter_mut().find(|(_, held)| held.partition == *partition) else {
+            return;
+        };
+        held.flow = flow;
+        match flow {
+            Flow::Pause => self.fetcher.pause(of),
+            Flow::Run => self.fetcher.resume(of),
         }
     }
 }

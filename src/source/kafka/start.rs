@@ -112,6 +112,12 @@ pub(crate) fn recovered(
 }
 
 impl Begin {
+    /// Where a partition ends that would end at `end`: not before what is planned, which may be published already.
+    pub fn end(&self, end: Option<u64>) -> Option<u64> {
+        let planned = self.plan.last().map_or(0, |planned| planned.end);
+        end.map(|end| end.max(planned))
+    }
+
     /// As the engine knows it.
     pub fn mark(&self, seat: &Seat) -> Mark {
         Mark {
@@ -150,6 +156,16 @@ mod tests {
         for other in [Remembered::Absent, Remembered::Foreign("x".into())] {
             assert_eq!(recovered(&of, &committed(other), || unreachable!()).unwrap(), []);
         }
+    }
+
+    #[test]
+    fn a_run_with_an_end_reads_on_to_what_is_planned() {
+        let begin = |plan| Begin { offset: 5, leader_epoch: -1, plan };
+        let planned = vec![Planned { end: 9, first_time: 1, opened_at: 2 }];
+        assert_eq!(begin(planned.clone()).end(Some(7)), Some(9));
+        assert_eq!(begin(planned.clone()).end(Some(12)), Some(12));
+        assert_eq!(begin(planned).end(None), None);
+        assert_eq!(begin(Vec::new()).end(Some(7)), Some(7));
     }
 
     #[test]

@@ -76,6 +76,29 @@ fn rule_6_a_planned_batch_does_not_close_at_the_end_of_a_run() {
 }
 
 #[test]
+fn rule_6_a_planned_batch_does_not_close_where_its_partition_fails() {
+    watchdog(LIMIT, || {
+        let (a, b) = (tenancy("a", 1), tenancy("b", 1));
+        let steps = || {
+            let begin = [planned(&a, 777), planned(&b, 50)];
+            begin.into_iter().chain([chunk(&a, 0, 100), chunk(&b, 0, 100)])
+        };
+        // The first part of it is on its way already, or none is.
+        for part in [1 << 10, 256 << 10] {
+            let sink = sink(part);
+            let script = Script::new(steps().chain([Step::Fail(a.clone()), Step::Fail(b.clone())]));
+            let run = Pipeline::new(&script, &Lines, &sink).settings(settings(Duration::from_secs(3600)));
+            let error = run.marks(Arc::new(Book { plans: true, ..Book::default() })).run().unwrap_err();
+            assert!(error.to_string().contains("gone"), "{error}");
+            let objects = sink.objects.lock();
+            let ends: Vec<_> =
+                objects.iter().map(|((name, start), object)| (&name[..], *start, object.end)).collect();
+            assert_eq!(ends, [("b", 0, 50), ("b", 50, 100)], "parts of {part}");
+        }
+    });
+}
+
+#[test]
 fn rule_6_a_planned_batch_does_not_close_under_pressure() {
     watchdog(LIMIT, || {
         // More than the budget, by a reader that was told to pause and does not.

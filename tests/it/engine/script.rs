@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pipeline::batch::{Batch, Receipt};
+use pipeline::error::Retry::{Permanent, Transient};
 use pipeline::record::{Chunk, Identity, Incoming, Partition, Room};
 use pipeline::sink::{Shape, Sink};
 use pipeline::source::{Mark, Planned, Read, Reader, Source, Start};
@@ -25,6 +26,8 @@ pub enum Step {
     Revoke(Partition),
     Lose(Partition),
     End(Partition),
+    /// The rest of it cannot be read.
+    Fail(Partition),
     /// Idle until it is so.
     Until(Box<dyn Fn() -> bool + Send>),
 }
@@ -111,6 +114,7 @@ impl Reader for ScriptReader {
             Step::Revoke(partition) => Read::Revoked(partition),
             Step::Lose(partition) => Read::Lost(partition),
             Step::End(partition) => Read::Ended(partition),
+            Step::Fail(partition) => Read::Failed(partition, Error::other("scripted", Permanent, "gone")),
             Step::Until(condition) => {
                 if !condition() {
                     self.0.push_front(Step::Until(condition));
@@ -188,7 +192,7 @@ impl Sink for Calling {
                 Fate::Stored => {}
                 Fate::Dropped => continue,
                 Fate::Fails => {
-                    result = Err(Error::other("scripted", pipeline::error::Retry::Transient, "busy"));
+                    result = Err(Error::other("scripted", Transient, "busy"));
                     break;
                 }
                 Fate::Mixed => receipt.id.start += 1,
