@@ -356,6 +356,8 @@ pub mod http;
 #[cfg(any(feature = "s3", feature = "http"))]
 mod agent;
 #[cfg(any(feature = "s3", feature = "http"))]
+mod proxy;
+#[cfg(any(feature = "s3", feature = "http"))]
 mod tls;
 pub mod summary;
 pub mod progress;

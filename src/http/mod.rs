@@ -11,7 +11,6 @@ mod error;
 mod origin;
 mod pace;
 pub mod pagination;
-mod proxy;
 #[cfg(test)]
 pub(crate) mod script;
 #[cfg(test)]
@@ -34,12 +33,12 @@ pub use pace::Pace;
 
 use crate::error::Retry;
 use crate::metrics::Services;
+use crate::proxy::Proxies;
 use crate::retry::{Delays, Policy};
 use crate::stop::Stop;
 use auth::Auth;
 use origin::place;
 use pace::Rate;
-use proxy::Proxies;
 
 /// How often an answer may lead on before it leads nowhere.
 const REDIRECTS: usize = 10;
@@ -173,7 +172,7 @@ impl Client {
         // Readers stop at a drain: nothing that they wait for matters any more.
         let ending = agent.clone();
         stop.on_change(move || ending.clone().shutdown());
-        let proxies = Proxies::of(&|name| std::env::var(name).ok())?;
+        let proxies = Proxies::from_env().map_err(Error::Config)?;
         let inner = Inner {
             line: Line { agent, proxies },
             headers: headers(&options)?,

@@ -56,7 +56,7 @@ pub struct Said<'a> {
     /// What stands at the pointer of the cursor or the next URL.
     pub told: &'a Told,
     /// The headers `Link`, one after another.
-    pub links: Vec<&'a str>,
+    pub links: Vec<String>,
     /// Where the page came from: what next URLs are relative to.
     pub url: &'a Url,
 }
@@ -68,6 +68,8 @@ pub enum Next {
     Page(At),
     /// Not at all: there are no more.
     End,
+    /// Not at all: the page is empty, although something leads on from it.
+    Empty,
     /// Not at all: this many pages were allowed.
     Capped(u64),
     /// Not at all: what leads on led here before.
@@ -151,7 +153,12 @@ impl Pages {
     /// If that cannot be told: what the page says makes no sense.
     pub fn next(&mut self, at: &At, page: u64, said: &Said<'_>) -> Result<Next, String> {
         if said.records == 0 {
-            return Ok(Next::End);
+            let leads = match self.settings.style {
+                Style::None | Style::Page | Style::Offset => false,
+                Style::Cursor | Style::NextUrl => matches!(text(said.told, ""), Ok(Some(_))),
+                Style::Link => next_link(&said.links).is_some(),
+            };
+            return Ok(if leads { Next::Empty } else { Next::End });
         }
         self.remember(at);
         let next = match self.settings.style {
@@ -165,8 +172,10 @@ impl Pages {
                 _ => None,
             },
             Style::Cursor => text(said.told, "cursor")?.map(At::Cursor),
-            Style::NextUrl => text(said.told, "URL")?.map(|text| self.join(said.url, &text)).transpose()?,
-            Style::Link => next_link(&said.links).map(|text| self.join(said.url, text)).transpose()?,
+            Style::NextUrl => {
+                text(said.told, "URL")?.map(|text| self.join_new(said.url, &text)).transpose()?
+            }
+            Style::Link => next_link(&said.links).map(|text| self.join_new(said.url, text)).transpose()?,
         };
         let Some(next) = next else { return Ok(Next::End) };
         if self.is_known(&next) {
@@ -179,6 +188,14 @@ impl Pages {
             Some(most) if page + 1 >= most => Ok(Next::Capped(most)),
             _ => Ok(Next::Page(next)),
         }
+    }
+
+    /// What is at `text`, which stands on the page at `url`. That page is known from now on by its URL, too, however it
+    /// was asked for.
+    fn join_new(&mut self, url: &Url, text: &str) -> Result<At, String> {
+        let here = self.join(url, url.as_str())?;
+        self.remember(&here);
+        self.join(url, text)
     }
 
     /// What is at `text`, which stands on the page at `url`.
@@ -289,9 +306,9 @@ fn text(told: &Told, what: &str) -> Result<Option<String>, String> {
 }
 
 /// The target of the first link with the relation `next` (RFC 8288, section 3).
-fn next_link<'a>(headers: &[&'a str]) -> Option<&'a str> {
+fn next_link(headers: &[String]) -> Option<&str> {
     headers.iter().find_map(|header| {
-        let mut rest = *header;
+        let mut rest = header.as_str();
         loop {
             let begin = rest.find('<')?;
             let end = begin + rest[begin..].find('>')?;
@@ -300,7 +317,10 @@ fn next_link<'a>(headers: &[&'a str]) -> Option<&'a str> {
             (found, rest) = parameters(&rest[end + 1..]);
             if found.iter().any(|(name, value)| {
                 name.eq_ignore_ascii_case("rel")
-                    && value.split_ascii_whitespace().any(|it| it.eq_ignore_ascii_case("next"))
+                    && value
+                        .trim_matches('\'')
+                        .split_ascii_whitespace()
+                        .any(|it| it.eq_ignore_ascii_case("next"))
             }) {
                 return Some(target);
             }
@@ -325,12 +345,27 @@ fn parameters(text: &str) -> (Vec<(&str, &str)>, &str) {
         };
         let value = value.trim_start_matches([' ', '\t']);
         let (value, behind) = match value.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+            Some(quoted) => {
+                let end = quoted_end(quoted);
+                (&quoted[..end], quoted.get(end + 1..).unwrap_or(""))
+            }
             None => value.split_at(value.find([';', ',']).unwrap_or(value.len())),
         };
         found.push((name, value.trim()));
         rest = behind;
     }
+}
+
+/// Where a quoted text ends that began before `text`; a backslash takes what is special from the character behind it
+/// (RFC 9110, section 5.6.4).
+fn quoted_end(text: &str) -> usize {
+    let mut escaped = false;
+    let is_end = |byte: u8| {
+        let end = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        end
+    };
+    text.bytes().position(is_end).unwrap_or(text.len())
 }
 
 #[cfg(test)]
@@ -345,7 +380,13 @@ mod tests {
     }
 
     fn said<'a>(records: u64, told: &'a Told, links: &[&'a str], url: &'a Url) -> Said<'a> {
-        Said { records, hash: records ^ links.len() as u64, told, links: links.to_vec(), url }
+        Said {
+            records,
+            hash: records ^ links.len() as u64,
+            told,
+            links: links.iter().map(ToString::to_string).collect(),
+            url,
+        }
     }
 
     #[track_caller]
@@ -411,7 +452,23 @@ mod tests {
             assert!(next(&mut it, c("e"), &odd).is_err());
         }
         // Also behind an empty page.
-        assert_eq!(it.next(&c("f"), 9, &said(0, &scalar("\"g\""), &[], &here)), Ok(Next::End));
+        assert_eq!(it.next(&c("f"), 9, &said(0, &scalar("\"g\""), &[], &here)), Ok(Next::Empty));
+        assert_eq!(it.next(&c("f"), 9, &said(0, &scalar("null"), &[], &here)), Ok(Next::End));
+    }
+
+    #[test]
+    fn a_page_is_known_by_its_url_however_it_was_asked_for() {
+        let here = Url::parse("https://h/a?x=1&page=9&q=a+b%26c").unwrap();
+        for style in [Style::NextUrl, Style::Link] {
+            let mut it = pages(style, |_| {});
+            let mut next = |at: &At, to: &str| {
+                let (told, link) = (Told::Scalar(format!("\"{to}\"")), format!("<{to}>; rel=next"));
+                it.next(at, 0, &said(1, &told, &[&link], &here)).unwrap()
+            };
+            assert_eq!(next(&At::First, "?x=1&page=9&q=a+b%26c"), Next::Loop);
+            assert!(matches!(next(&At::First, "?x=1&page=10"), Next::Page(_)));
+            assert_eq!(next(&At::Url("https://h/b".into()), "/b"), Next::Loop);
+        }
     }
 
     #[test]
@@ -450,13 +507,18 @@ mod tests {
 
     #[test]
     fn links_have_relations() {
-        let next = |headers: &[&str]| next_link(headers).map(str::to_owned);
+        let next = |headers: &[&str]| {
+            let headers: Vec<String> = headers.iter().map(ToString::to_string).collect();
+            next_link(&headers).map(str::to_owned)
+        };
         let github =
             "<https://h/a?page=1>; rel=\"prev\", <https://h/a?page=3>; rel=\"next\", <x>; rel=\"last\"";
         assert_eq!(next(&[github]).as_deref(), Some("https://h/a?page=3"));
         assert_eq!(next(&["</a,b?c=d;e>; title=\"a, <b>\"; rel=next"]).as_deref(), Some("/a,b?c=d;e"));
         assert_eq!(next(&["<a>; REL=\"last NEXT\""]).as_deref(), Some("a"));
         assert_eq!(next(&["<a>; rel=prev", "<b>;rel=next"]).as_deref(), Some("b"));
+        assert_eq!(next(&["<a>; title=\"a \\\" <q>; rel=prev\"; rel='next'"]).as_deref(), Some("a"));
+        assert_eq!(next(&["<a>; title=\"\\\\\"; rel=next"]).as_deref(), Some("a"));
         for none in
             ["", "<a>", "<a>; rel=nextdoor", "a; rel=next", "<a; rel=next", "<a>; rel", "<a>; rel=\"next"]
         {

@@ -34,6 +34,7 @@ pub use sign::form;
 use crate::batch::{Body, Piece};
 use crate::error::Retry;
 use crate::metrics::Services;
+use crate::proxy::Proxies;
 use crate::retry::Policy;
 use crate::stop::Stop;
 
@@ -162,9 +163,11 @@ impl Bucket {
     /// Makes the agent; asks nobody.
     ///
     /// # Errors
-    /// [`Error::Config`] if certificates cannot be read.
+    /// [`Error::Config`] if certificates cannot be read, or the environment names a proxy that is none.
     pub fn new(options: Options) -> Result<Self> {
+        let proxies = Proxies::from_env().map_err(Error::Config)?;
         let mut config = crate::agent::settings(options.timeout)
+            .proxy(proxies.before(&options.endpoint.url("", &[])?))
             .max_idle_connections(options.connections)
             .max_idle_connections_per_host(options.connections);
         if options.endpoint.is_encrypted() {

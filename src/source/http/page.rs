@@ -131,13 +131,12 @@ impl Page {
                 (Scan::Detect, payload)
             }
         };
-        let over = matches!(reply.status.as_u16(), 204 | 205);
         Page {
             what,
             reply,
             scan,
             payload,
-            over,
+            over: false,
             failed: None,
             dropped: 0,
             broken: None,
@@ -158,6 +157,9 @@ impl Page {
     /// # Errors
     /// [`Over`].
     pub fn fill(&mut self, window: &mut Window, taking: &mut Taking<'_>) -> Result<Filled, Over> {
+        if self.has_no_content() {
+            return Ok(Filled::Over);
+        }
         loop {
             if let Some(filled) = self.scan(window, taking)? {
                 return Ok(filled);
@@ -427,25 +429,38 @@ impl Page {
             Scan::Records(scanner) => (&Told::Nothing, scanner.listed()),
             Scan::Detect => (&Told::Nothing, Listed::Array),
         };
-        let empty = matches!(self.reply.status.as_u16(), 204 | 205);
-        if self.index == 0 && !empty && matches!(listed, Listed::Missing | Listed::Other) {
+        if self.index == 0 && !self.has_no_content() && matches!(listed, Listed::Missing | Listed::Other) {
             let why = "the page has no array where http.records says; check the pointer".to_owned();
             return Err(Error::Page { what: self.what.clone(), why, retry: Retry::Permanent });
         }
-        let links = self.reply.headers.get_all(header::LINK);
+        let links = self.reply.headers.get_all(header::LINK).iter();
         Ok(Said {
             records: self.index,
             hash: u64::from(self.print.as_ref().map_or(0, Print::hash)) << 32
                 | self.index & u64::from(u32::MAX),
             told,
-            links: links.iter().filter_map(|value| value.to_str().ok()).collect(),
+            links: links.map(|value| ascii(value.as_bytes())).collect(),
             url: self.url(),
         })
+    }
+
+    /// Whether the server says that there is nothing on this page: the array at the pointer is missed by nobody.
+    fn has_no_content(&self) -> bool {
+        matches!(self.reply.status.as_u16(), 204 | 205)
     }
 
     fn url(&self) -> &Url {
         &self.reply.url
     }
+}
+
+/// A header as text: bytes beyond ASCII as a URL has them, in whichever encoding.
+fn ascii(header: &[u8]) -> String {
+    let escaped = |byte: &u8| match byte.is_ascii() {
+        true => char::from(*byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    header.iter().map(escaped).collect()
 }
 
 fn name(fault: Fault) -> &'static str {

@@ -31,6 +31,8 @@ pub(super) struct Pass {
     since: Since,
     stage: Stage,
     tries: Tries,
+    /// Whether another pass follows when this one has ended.
+    polls: bool,
     damaged: u32,
 }
 
@@ -73,6 +75,7 @@ impl Pass {
             since: Since::new(options.since.as_ref().map(|(pointer, _)| pointer), resume.seen.clone()),
             stage: Stage::Ask,
             tries: Tries::new(options.retry),
+            polls: options.poll.is_some(),
             damaged: 0,
             resume,
         };
@@ -238,7 +241,13 @@ impl Pass {
                     "{partition}: there is more behind {most} pages (http.pagination.max_pages); the pass ends"
                 );
             }
-            Next::End | Next::Page(_) => {
+            // Feeds that are polled have a cursor to come back with.
+            Next::Empty if !self.polls => {
+                log::warn!(
+                    "{partition}: page {page} has no records, so the pass ends, although something leads on from it"
+                );
+            }
+            Next::End | Next::Empty | Next::Page(_) => {
                 log::debug!("{partition}: page {page} is the last; {} records", said.records)
             }
         }

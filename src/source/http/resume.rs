@@ -134,7 +134,8 @@ pub(super) fn begin(mark: Option<Mark>, options: &HttpOptions) -> Result<Option<
         return Ok(Some(Begin { watermark, plan, rejected, ..Begin::at(resume) }));
     }
     Ok(match options.poll {
-        Some(poll) => Some(Begin::next(&resume, options.now, poll, &options.pagination)),
+        // A run that polls goes on for days, over many starts: its beginning is not that of its passes.
+        Some(poll) => Some(Begin::next(&resume, crate::read::now(), poll, &options.pagination)),
         None if options.unfinished => None,
         None => Some(Begin::at(resume.next(options.now, &options.pagination))),
     })

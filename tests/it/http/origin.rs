@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::server::{Reply, Seen, Server};
 use super::{Api, array, command};
-use crate::runs::{Bench, Running};
+use crate::runs::{Bench, Ran, Running};
 
 /// What must never reach another host.
 const TOKEN: &str = "the-secret-token";
@@ -180,6 +180,29 @@ fn a_proxy_of_the_environment_is_used() {
         assert_eq!(crate::runs::numbers(&bench.objects("out")), (0..5).collect::<Vec<u64>>(), "{name}");
     }
     assert!(proxy.seen().len() >= 3);
+}
+
+#[test]
+fn a_proxy_that_cannot_be_used_is_named_before_anybody_is_asked() {
+    let told = |ran: Ran, what: &str| {
+        assert!((ran.stdout.clone() + &ran.stderr).contains(what), "{}{}", ran.stdout, ran.stderr);
+        ran.expect(2, &[]);
+    };
+    let buckets = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
+    for proxy in ["socks5://127.0.0.1:1", "socks4://127.0.0.1:1", "https://127.0.0.1:1"] {
+        for more in [&[][..], &["--check"]] {
+            let bench = Bench::new();
+            let args = [&["--url", "http://api.invalid/items"], more].concat();
+            let mut http = command(&bench, &args);
+            http.env("HTTP_PROXY", proxy);
+            told(Running::start(http).ended(), "HTTP_PROXY: expected a proxy like http://HOST:PORT");
+            bench.write("in.json", "1\n");
+            let to = ["in.json", "-o", "s3://bucket/x", "--set", "s3.endpoint=http://127.0.0.1:9"];
+            let mut s3 = bench.command(&[&to, more].concat());
+            s3.env("ALL_PROXY", proxy).envs(buckets);
+            told(Running::start(s3).ended(), "ALL_PROXY: expected a proxy like http://HOST:PORT");
+        }
+    }
 }
 
 #[test]

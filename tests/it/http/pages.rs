@@ -229,8 +229,41 @@ fn a_body_that_says_nothing_has_no_records() {
         api.run(&[]).expect(0, &[]);
         assert_eq!(api.numbers(), Vec::<u64>::new());
     }
-    let api = Api::new(|_| Reply::new(204, ""));
-    api.run(&[]).expect(0, &[]);
+    for more in [&[][..], &["--set", "http.records=/items"], CURSOR] {
+        let api = Api::new(|_| Reply::new(204, ""));
+        api.run(more).expect(0, &["read      0 records"]);
+        assert_eq!(api.server.seen().len(), 1, "{more:?}");
+    }
+}
+
+#[test]
+fn links_beyond_ascii_are_followed_and_one_to_itself_is_not() {
+    let api = Api::new(|seen| {
+        let page = seen.number("page").unwrap_or(1);
+        // The last one leads to itself.
+        let next = (page + 1).min(4);
+        let link = format!("</items?q=\u{e9}&page={next}>; title=\"caf\u{e9}\"; rel=\"next\"");
+        Reply::ok(array((page - 1) * 5..page * 5)).with("Link", &link)
+    });
+    api.run(&["--set", "http.pagination.style=link"]).expect(0, &["led here before"]);
+    api.stored(0..20);
+    assert!(api.server.seen()[1].target.contains("q=%C3%A9"), "{:?}", api.server.seen()[1]);
+
+    let api = Api::new(|_| Reply::ok(array(0..5)).with("Link", "</items>; rel=next"));
+    api.run(&["--set", "http.pagination.style=link"]).expect(0, &["led here before"]);
+    api.stored(0..5);
+    assert_eq!(api.server.seen().len(), 1);
+}
+
+#[test]
+fn an_empty_page_ends_the_pass_and_says_what_it_leaves() {
+    let api = Api::new(|seen| match seen.query("cursor") {
+        None => Reply::ok(format!("{{\"items\":{},\"next_cursor\":\"a\"}}", array(0..5))),
+        Some(_) => Reply::ok("{\"items\":[],\"next_cursor\":\"b\"}"),
+    });
+    api.run(CURSOR)
+        .expect(0, &["page 1 has no records, so the pass ends, although something leads on from it"]);
+    api.stored(0..5);
 }
 
 #[test]

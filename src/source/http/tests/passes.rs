@@ -133,6 +133,36 @@ fn polling_goes_on_until_it_is_told_to_stop() {
     assert_eq!(cycles[..6], [0, 1, 2, 3, 4, 5]);
 }
 
+/// A run that polls goes on for days over many starts, and each pass has its own time.
+#[test]
+fn the_first_pass_of_a_start_has_the_time_of_this_start() {
+    let server = Server::new(|_: &Asked| Answer::ok("[1]"));
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&server, dir.path(), Style::None);
+    config.http.poll = Some(Duration::from_millis(1));
+    config.processing.batch_wait = Some(Duration::from_millis(1));
+    let polled = |passes: usize| {
+        let (stop, wanted) = (Stop::new(), lines(dir.path(), "processed").len() + passes);
+        std::thread::scope(|scope| {
+            let run = scope.spawn(|| job::run(&config, Mode::Store, &stop, &|_| {}));
+            while lines(dir.path(), "processed").len() < wanted && !run.is_finished() {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+            stop.drain();
+            assert!(run.join().unwrap().error.is_none());
+        });
+    };
+    polled(1);
+    let state = dir.path().join("out/.pipeline/state.json");
+    let mut record: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    record["run"]["started_at"] = 1000.into();
+    fs::write(&state, record.to_string() + "\n").unwrap();
+    polled(1);
+    let stored = lines(dir.path(), "processed");
+    let times: Vec<&str> = stored.iter().map(|line| line["processed_at"].as_str().unwrap()).collect();
+    assert!(times.len() >= 2 && times.iter().all(|time| !time.starts_with("1970")), "{times:?}");
+}
+
 #[test]
 fn polling_outlives_a_server_that_is_down() {
     let stop = Stop::new();

@@ -1,31 +1,44 @@
 //! Proxies that the environment names: `HTTPS_PROXY` for `https`, `HTTP_PROXY` for `http`, `ALL_PROXY` for both, in
 //! small letters too, and `NO_PROXY` for hosts that are reached without. ureq would take one of them for everything.
+//! Shared by the object store's client and the source's.
 
-use ureq::Proxy;
+use ureq::{Proxy, ProxyProtocol};
 use url::Url;
-
-use super::error::{Error, Result};
 
 /// Which proxy stands before a server.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Proxies {
+pub(crate) struct Proxies {
     http: Option<Proxy>,
     https: Option<Proxy>,
     without: Vec<String>,
 }
 
 impl Proxies {
+    /// Those of this process's environment.
+    ///
+    /// # Errors
+    /// As [`Proxies::of`].
+    pub fn from_env() -> Result<Self, String> {
+        Proxies::of(&|name| std::env::var(name).ok())
+    }
+
     /// Those of an environment.
     ///
     /// # Errors
-    /// If one is no URL. It is not told: it may hold a password.
-    pub fn of(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
-        let first = |names: &[&str]| -> Result<Option<Proxy>> {
+    /// If one is no URL of a proxy that is spoken to over plain HTTP. It is not told: it may hold a password.
+    pub fn of(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let first = |names: &[&str]| -> Result<Option<Proxy>, String> {
             for name in names.iter().flat_map(|name| [name.to_ascii_lowercase(), (*name).to_owned()]) {
                 // A server of CGI gets a header `Proxy` as HTTP_PROXY, but this is no such server.
                 if let Some(text) = variable(&name).filter(|text| !text.trim().is_empty()) {
-                    let wrong = |_| Error::Config(format!("{name}: expected a proxy like http://HOST:PORT"));
-                    return Proxy::new(text.trim()).map(Some).map_err(wrong);
+                    let proxy = Proxy::new(text.trim()).ok();
+                    return match proxy.filter(|proxy| proxy.protocol() == ProxyProtocol::Http) {
+                        Some(proxy) => Ok(Some(proxy)),
+                        None => Err(format!(
+                            "{name}: expected a proxy like http://HOST:PORT; SOCKS, and TLS to the proxy, are not \
+                             supported (NO_PROXY names hosts that are reached without)"
+                        )),
+                    };
                 }
             }
             Ok(None)
@@ -99,8 +112,15 @@ mod tests {
 
     #[test]
     fn what_is_no_proxy_is_told_without_its_password() {
-        let find = |name: &str| (name == "HTTPS_PROXY").then(|| "ftp://u:secret@h".to_owned());
-        let error = Proxies::of(&find).unwrap_err().to_string();
-        assert!(error.starts_with("HTTPS_PROXY: expected a proxy") && !error.contains("secret"), "{error}");
+        for proxy in
+            ["ftp://u:secret@h", "socks5://u:secret@h:1080", "socks4://u:secret@h", "https://u:secret@h:1"]
+        {
+            let find = |name: &str| (name == "HTTPS_PROXY").then(|| proxy.to_owned());
+            let error = Proxies::of(&find).unwrap_err();
+            assert!(
+                error.starts_with("HTTPS_PROXY: expected a proxy") && !error.contains("secret"),
+                "{error}"
+            );
+        }
     }
 }
