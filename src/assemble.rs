@@ -341,6 +341,9 @@ impl<'a> Assembler<'a> {
     fn flush(&mut self, out: Closed) -> Result<()> {
         let Some(partition) = out.partition else { return Ok(()) };
         self.note(Note::Cut(partition, out.cuts))?;
+        if self.at.shape.singly && self.at.shape.order == Order::Any {
+            return out.batches.into_iter().try_for_each(|batch| self.job(Job::Store(vec![batch])));
+        }
         if out.batches.is_empty() { Ok(()) } else { self.job(Job::Store(out.batches)) }
     }
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use super::memory::{Memory, Remember};
 use super::report::Extent;
 use super::{Done, FAILED, Job, Mode, PROCESSED, Parts, loops};
+#[cfg(feature = "s3")]
+use crate::config::s3::Conditional;
 use crate::config::{Config, EnvelopeKind, Format, OnReject, Place, StateAt};
 use crate::error::{Error, Result};
 use crate::read::now;
@@ -182,7 +184,9 @@ impl Job<'_> {
             #[cfg(feature = "s3")]
             (StateAt::Output, Place::S3 { bucket, prefix }) => {
                 let dir = self.own(PathBuf::from(HIDDEN)).display().to_string();
-                Some(Arc::new(BucketHome::new(self.bucket(bucket)?, format!("{prefix}{dir}/"), self.tries())))
+                let conditional = self.config.s3.conditional != Conditional::Off;
+                let (bucket, prefix) = (self.bucket(bucket)?, format!("{prefix}{dir}/"));
+                Some(Arc::new(BucketHome::new(bucket, prefix, self.tries(), conditional)))
             }
             (StateAt::Output, _) | (StateAt::None, _) => None,
         })

@@ -276,10 +276,11 @@ struct Past {
 
 impl Past {
     /// Keeps the lock of the state, if there is one.
-    fn tend(&self) {
-        if let Some(state) = &self.state {
-            state.tend();
-        }
+    ///
+    /// # Errors
+    /// If another run has it.
+    fn tend(&self) -> Result<()> {
+        self.state.as_ref().map_or(Ok(()), |state| state.tend())
     }
 }
 

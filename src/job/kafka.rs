@@ -52,7 +52,7 @@ impl Job<'_> {
             paged: false,
             extent,
             rejected: 0,
-            tend: &|| {},
+            tend: &|| Ok(()),
         });
         Ok(if endless { done.endless() } else { done })
     }

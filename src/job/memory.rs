@@ -122,10 +122,11 @@ impl Memory {
     }
 
     /// Keeps the lock of the state, if there is one.
-    pub(super) fn tend(&self) {
-        if let Some((state, _)) = &self.state {
-            state.tend();
-        }
+    ///
+    /// # Errors
+    /// If another run has it.
+    pub(super) fn tend(&self) -> Result<()> {
+        self.state.as_ref().map_or(Ok(()), |(state, _)| state.tend())
     }
 
     /// Where marks are stored.

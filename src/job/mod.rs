@@ -21,6 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::codec::Codec;
 use crate::config::{Config, Intent, OnReject, Place, SourceKind};
 use crate::cut::Limits;
@@ -165,8 +167,8 @@ struct Parts<'a> {
     extent: Extent,
     /// Records that were rejected by the interrupted run that it goes on with.
     rejected: u64,
-    /// Called now and then while it goes on.
-    tend: &'a (dyn Fn() + Sync),
+    /// Called now and then while it goes on; an error ends it at once.
+    tend: &'a (dyn Fn() -> Result<()> + Sync),
 }
 
 impl<'a> Job<'a> {
@@ -213,9 +215,13 @@ impl<'a> Job<'a> {
 
     fn engine(&self, parts: &Parts<'_>) -> Done {
         let reporter = Reporter::new(parts, self.observer);
+        let lost = Mutex::new(None);
         let observe = |metrics: &Metrics| {
             reporter.tick(metrics);
-            (parts.tend)();
+            if let Err(error) = (parts.tend)() {
+                lost.lock().get_or_insert(error);
+                self.stop.abort();
+            }
         };
         let mut pipeline = Pipeline::new(parts.source, parts.recipe, parts.sink)
             .settings(self.settings(parts.rejected))
@@ -229,7 +235,10 @@ impl<'a> Job<'a> {
         if self.is_held() {
             metrics.hold();
         }
-        let result = pipeline.run();
+        let result = match (pipeline.run(), lost.into_inner()) {
+            (Err(Error::Stopped), Some(lost)) => Err(lost),
+            (result, _) => result,
+        };
         if self.is_visible(&result) {
             metrics.release();
         }

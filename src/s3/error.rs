@@ -174,7 +174,8 @@ impl Answer {
                 "the store is full: make room there or raise its quota, and run again".into()
             }
             ("AccessDenied", _) | (_, 403) => {
-                "check the rights of this access key: s3:PutObject, s3:AbortMultipartUpload and s3:ListBucket are needed".into()
+                "check the rights of this access key: s3:PutObject, s3:GetObject, s3:DeleteObject, s3:AbortMultipartUpload and \
+                 s3:ListBucket are needed".into()
             }
             ("NotImplemented", _) | (_, 501) => {
                 "this store lacks something that was asked for: see s3.conditional and the other [s3] settings".into()

@@ -148,15 +148,26 @@ impl Reply {
 
     /// Whether the root of the body is an error, whatever the status says.
     fn is_error(&self) -> bool {
-        let text = self.body.trim_ascii_start();
-        let declared = text.starts_with(b"<?xml").then(|| memchr::memmem::find(text, b"?>")).flatten();
-        let root = declared.map_or(text, |end| text[end + 2..].trim_ascii_start());
-        root.strip_prefix(b"<Error").is_some_and(|rest| rest.starts_with(b">") || rest.starts_with(b" "))
+        // A declaration and a name are short.
+        let head = String::from_utf8_lossy(&self.body[..self.body.len().min(1 << 10)]);
+        root(&head) == Some("Error")
     }
 
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
+}
+
+/// The name of the element that an XML document consists of.
+fn root(text: &str) -> Option<&str> {
+    let mut text = text.trim_start_matches('\u{feff}').trim_ascii_start();
+    for (begin, end) in [("<?", "?>"), ("<!--", "-->")] {
+        while let Some(rest) = text.strip_prefix(begin) {
+            text = rest.split_once(end)?.1.trim_ascii_start();
+        }
+    }
+    let name = text.strip_prefix('<')?;
+    name.split(|c: char| c.is_ascii_whitespace() || matches!(c, '>' | '/')).next()
 }
 
 impl Bucket {
@@ -167,6 +178,7 @@ impl Bucket {
     pub fn new(options: Options) -> Result<Self> {
         let proxies = Proxies::from_env().map_err(Error::Config)?;
         let mut config = crate::agent::settings(options.timeout)
+            .timeout_recv_body(Some(options.timeout))
             .proxy(proxies.before(&options.endpoint.url("", &[])?))
             .max_idle_connections(options.connections)
             .max_idle_connections_per_host(options.connections);

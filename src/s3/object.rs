@@ -10,7 +10,7 @@ use serde::Deserialize;
 use ureq::http::{HeaderName, Method};
 
 use super::error::{Error, Result};
-use super::{Ask, Bucket, Content, Reply, sign};
+use super::{Ask, Bucket, Content, Reply, root, sign};
 
 /// Longest key that stores take.
 const KEY: usize = 1024;
@@ -216,11 +216,17 @@ impl Bucket {
         query.sort_unstable();
         let ask = Ask { query: &query, ..Ask::new("list", Method::GET, "") };
         let text = self.ask(ask)?.text();
-        let list: ListBucketResult = from_str(&text).map_err(|error| Error::Odd {
-            what: self.subject("list", prefix),
-            why: format!("the answer is no listing: {error}"),
-        })?;
+        let odd = |why: String| Error::Odd { what: self.subject("list", prefix), why };
+        // Whatever else it is, a page of a proxy or what not, would be a listing of nothing.
+        if root(&text) != Some("ListBucketResult") {
+            return Err(odd("the answer is no listing".into()));
+        }
+        let list: ListBucketResult =
+            from_str(&text).map_err(|error| odd(format!("the answer is no listing: {error}")))?;
         let next = list.next_continuation_token.filter(|_| list.is_truncated);
+        if list.is_truncated && (next.is_none() || next.as_deref() == from) {
+            return Err(odd("the listing is cut off, and does not say where it goes on".into()));
+        }
         Ok(Listed { keys: list.contents.into_iter().map(|entry| entry.key).collect(), next })
     }
 }

@@ -54,7 +54,7 @@ pub fn probe(bucket: &Bucket, prefix: &str) -> Vec<Probed> {
     found
 }
 
-/// Writes an object on a condition, and a second time, which must be refused.
+/// Writes an object on a condition, and a second time, which must be refused; and reads it.
 fn write(bucket: &Bucket, prefix: &str) -> Result<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let key = format!("{prefix}.pipeline/check-{}-{}", std::process::id(), now.as_nanos());
@@ -79,8 +79,10 @@ fn write(bucket: &Bucket, prefix: &str) -> Result<String> {
             }
         }
     };
+    // The state is read, and what was published before is looked at.
+    let read = bucket.get(&key);
     bucket.delete(&key)?;
-    Ok(conditions.into())
+    read.map(|_| conditions.into())
 }
 
 /// Uploads that nobody completed or gave up.

@@ -174,6 +174,9 @@ pub struct Shape {
     /// Bytes of queued output, of any partitions, that a writer hands to one [`Sink::store`] call; 0: what one
     /// chunk left. More than this is one chunk's only. Counts for [`Order::Partition`] alone.
     pub group: usize,
+    /// Whether each batch goes to a [`Sink::store`] call of its own, because several cost what they cost one by one, and
+    /// writers can do them side by side. Counts for [`Order::Any`] alone.
+    pub singly: bool,
 }
 
 impl Default for Shape {
@@ -193,6 +196,7 @@ impl Default for Shape {
             records: false,
             letter_records: false,
             group: 0,
+            singly: false,
         }
     }
 }

@@ -33,6 +33,8 @@ const LEASE: Duration = Duration::from_secs(60);
 const RENEW: Duration = Duration::from_secs(20);
 /// How often a lease is looked at that may end.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often a lease may be lost to others that do not show.
+const LOSSES: u32 = 10;
 /// Metadata of the state: which run wrote it.
 const RUN: &str = "pipeline-run";
 /// Keys that are asked for at a time.
@@ -81,10 +83,11 @@ enum Wrote {
 }
 
 impl BucketHome {
-    /// The state below `prefix`, which ends in a slash. Asks nobody.
-    pub fn new(bucket: Arc<Bucket>, prefix: String, tries: Tries) -> Self {
+    /// The state below `prefix`, which ends in a slash. Asks nobody. `conditional`: whether the store knows conditions,
+    /// which keep two runs at once apart.
+    pub fn new(bucket: Arc<Bucket>, prefix: String, tries: Tries, conditional: bool) -> Self {
         let token = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
-        let (etag, conditional) = (Mutex::default(), AtomicBool::new(true));
+        let (etag, conditional) = (Mutex::default(), AtomicBool::new(conditional));
         BucketHome { bucket, prefix, tries, token, etag, conditional }
     }
 
@@ -149,13 +152,25 @@ impl BucketHome {
         Error::Locked { path: self.bucket.url(&self.key(Lease::KEY)).into(), holder }
     }
 
-    /// Tries to take the lease; `None` if it is somebody else's.
-    fn take(&self, lease: &Note, condition: Condition<'_>) -> Result<Option<String>> {
+    /// Tries to take the lease; with the error if it is somebody else's, or seems to be.
+    fn take(&self, lease: &Note, condition: Condition<'_>) -> Result<s3::Result<String>> {
         let (key, bytes) = (self.key(Lease::KEY), lease.bytes());
+        let gone = matches!(condition, Condition::Match(_));
         self.tries.patiently(&self.bucket, || match self.put(&key, &bytes, condition) {
-            Err(error) if matches!(error.status(), Some(404 | 409 | 412)) => Ok(None),
-            other => other.map(Some),
+            Err(error) if matches!(error.status(), Some(409 | 412)) => Ok(Err(error)),
+            Err(error) if gone && error.status() == Some(404) => Ok(Err(error)),
+            other => other.map(Ok),
         })
+    }
+
+    /// The lease could not be taken, and the next look at it says whose it is. If none says so, again and again, it is
+    /// nobody's, and the store refuses it for another reason.
+    fn lost(&self, error: s3::Error, losses: &mut u32) -> Result<()> {
+        *losses += 1;
+        if *losses > LOSSES {
+            return Err(error.into());
+        }
+        self.tries.stop.sleep_running(LOOK / 10)
     }
 }
 
@@ -173,11 +188,12 @@ impl Home for BucketHome {
         };
         let key = self.key(Lease::KEY);
         let mut seen: Option<(String, Instant)> = None;
+        let mut losses = 0;
         loop {
             let there = self.tries.patiently(&self.bucket, || self.bucket.get(&key))?;
             let taken = match &there {
-                None => self.take(&note, Condition::Absent)?,
-                Some((found, _)) if self.is_ours(found) => Some(found.etag.clone()),
+                None => Some(self.take(&note, Condition::Absent)?),
+                Some((found, _)) if self.is_ours(found) => Some(Ok(found.etag.clone())),
                 Some((found, bytes)) => {
                     let theirs = Note::parse(bytes);
                     let unchanged = seen.as_ref().filter(|(etag, _)| *etag == found.etag);
@@ -185,7 +201,7 @@ impl Home for BucketHome {
                     let is_old = found.age.unwrap_or_default().max(waited) >= LEASE;
                     let lives = theirs.lives();
                     match (is_old || lives == Some(false), lives, &seen) {
-                        (true, _, _) => self.take(&note, Condition::Match(&found.etag))?,
+                        (true, _, _) => Some(self.take(&note, Condition::Match(&found.etag))?),
                         (false, Some(true), _) => return Err(self.locked(theirs.holder)),
                         (false, _, Some(_)) if unchanged.is_none() => return Err(self.locked(theirs.holder)),
                         (false, _, first) => {
@@ -200,19 +216,25 @@ impl Home for BucketHome {
                     }
                 }
             };
-            if let Some(etag) = taken {
-                note.renewed += 1;
-                let held = Mutex::new(Holding { note, etag, due: Instant::now() + RENEW, failures: 0 });
-                let home = BucketHome {
-                    bucket: self.bucket.clone(),
-                    prefix: self.prefix.clone(),
-                    tries: self.tries.clone(),
-                    token: self.token.clone(),
-                    etag: Mutex::default(),
-                    conditional: AtomicBool::new(self.conditional.load(Ordering::Relaxed)),
-                };
-                return Ok(Box::new(Lease { home, held }));
-            }
+            let Some(taken) = taken else { continue };
+            let etag = match taken {
+                Ok(etag) => etag,
+                Err(error) => {
+                    self.lost(error, &mut losses)?;
+                    continue;
+                }
+            };
+            note.renewed += 1;
+            let held = Mutex::new(Holding { note, etag, due: Instant::now() + RENEW, failures: 0 });
+            let home = BucketHome {
+                bucket: self.bucket.clone(),
+                prefix: self.prefix.clone(),
+                tries: self.tries.clone(),
+                token: self.token.clone(),
+                etag: Mutex::default(),
+                conditional: AtomicBool::new(self.conditional.load(Ordering::Relaxed)),
+            };
+            return Ok(Box::new(Lease { home, held }));
         }
     }
 
@@ -305,8 +327,10 @@ impl Lease {
 }
 
 impl Held for Lease {
-    fn tend(&self) {
-        let Some(mut held) = self.held.try_lock().filter(|held| held.due <= Instant::now()) else { return };
+    fn tend(&self) -> Result<()> {
+        let Some(mut held) = self.held.try_lock().filter(|held| held.due <= Instant::now()) else {
+            return Ok(());
+        };
         let key = self.home.key(Lease::KEY);
         held.due = Instant::now() + RENEW;
         match self.home.put(&key, &held.note.bytes(), Condition::Match(&held.etag)) {
@@ -314,20 +338,19 @@ impl Held for Lease {
                 (held.etag, held.failures) = (etag, 0);
                 held.note.renewed += 1;
             }
-            // An answer that was lost; or the lease is another run's: the next write of the state says so.
-            Err(error) if error.status() == Some(412) => {
-                if let Ok(Some(found)) = self.home.bucket.head(&key)
-                    && self.home.is_ours(&found)
-                {
-                    held.etag = found.etag;
-                }
-            }
+            // An answer that was lost; or this run was thought dead, and the lease is another's.
+            Err(error) if matches!(error.status(), Some(404 | 412)) => match self.home.bucket.head(&key) {
+                Ok(Some(found)) if self.home.is_ours(&found) => held.etag = found.etag,
+                Ok(_) => return self.home.settle(Wrote::Lost),
+                Err(error) => log::warn!("{error}; the lease of the state is looked at again later"),
+            },
             Err(error) => {
                 held.due = Instant::now() + RENEW / 4;
                 held.failures += 1;
                 self.home.bucket.again(&error, held.failures, None, RENEW / 4);
             }
         }
+        Ok(())
     }
 }
 
@@ -456,5 +479,53 @@ mod tests {
         note.process = note.process.replacen('/', "-/", 1);
         assert_eq!(note.lives(), None, "another machine");
         assert_eq!(Note::parse(b"nonsense").lives(), None);
+    }
+
+    /// A run that was thought dead must not store beside the one that has taken over.
+    #[cfg(feature = "http")]
+    #[test]
+    fn a_lease_that_another_run_has_is_lost() {
+        use crate::http::script::{Answer, Asked, Server};
+        use crate::s3::{Credentials, Endpoint, Keys, Options, Style};
+
+        let lease = |head: fn() -> Answer| {
+            let server = Server::new(move |asked: &Asked| match asked.method.as_str() {
+                "PUT" => Answer::status(412),
+                "HEAD" => head(),
+                _ => Answer::status(404),
+            });
+            let endpoint =
+                Endpoint::new(Some(server.url("").as_str()), "bucket", "us-east-1", Some(Style::Path));
+            let bucket = Bucket::new(Options {
+                endpoint: endpoint.unwrap(),
+                credentials: Credentials::fixed(Keys {
+                    access_key_id: "a".into(),
+                    secret_access_key: "b".into(),
+                    session_token: None,
+                }),
+                ca: None,
+                timeout: Duration::from_secs(10),
+                connections: 1,
+                services: Default::default(),
+            });
+            let tries = Tries { policy: Policy::default(), stop: Stop::new() };
+            let home = BucketHome::new(Arc::new(bucket.unwrap()), "p/".into(), tries, true);
+            let held =
+                Holding { note: Note::default(), etag: "\"1\"".into(), due: Instant::now(), failures: 0 };
+            (server, Lease { home, held: Mutex::new(held) })
+        };
+        let (_server, lost) =
+            lease(|| Answer::ok("").header("ETag", "\"2\"").header("x-amz-meta-pipeline-run", "other"));
+        let error = lost.tend().unwrap_err();
+        assert!(
+            matches!(error, Error::Locked { .. }) && error.to_string().contains("taken it over"),
+            "{error}"
+        );
+        let (_server, gone) = lease(|| Answer::status(404));
+        assert!(gone.tend().is_err());
+        // Nobody says whose it is: that is looked at again.
+        let (_server, unsure) = lease(|| Answer::status(503));
+        unsure.tend().unwrap();
+        unsure.tend().unwrap();
     }
 }

@@ -50,7 +50,12 @@ pub trait Home: Debug + Send + Sync {
 /// A lock that is held.
 pub trait Held: Send + Sync {
     /// Called now and then while the run goes on, from a thread that may wait for a moment.
-    fn tend(&self) {}
+    ///
+    /// # Errors
+    /// [`Error::Locked`](crate::Error::Locked) if it was lost to another run.
+    fn tend(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl Held for Lock {}

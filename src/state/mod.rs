@@ -209,8 +209,11 @@ impl State {
     }
 
     /// Keeps the lock. To be called now and then while the run goes on, from a thread that may wait for a moment.
-    pub fn tend(&self) {
-        self.lock.tend();
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another run has taken it over: nothing more may be stored.
+    pub fn tend(&self) -> Result<()> {
+        self.lock.tend()
     }
 
     /// The start of this run, or of the unfinished one that it goes on with, in milliseconds since the epoch.

@@ -201,6 +201,7 @@ impl Sink for S3Sink {
             dead_letters: DeadLetters::Store,
             checksums: true,
             codec: Some(self.target.options.namer.codec()),
+            singly: true,
             ..Shape::default()
         }
     }

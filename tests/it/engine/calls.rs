@@ -209,6 +209,31 @@ fn a_writer_takes_what_is_queued_of_all_partitions_up_to_the_group() {
 }
 
 #[test]
+fn batches_that_go_singly_are_stored_side_by_side_and_each_in_a_call_of_its_own() {
+    watchdog(LIMIT, || {
+        let (a, inside, most) = (tenancy("a", 1), AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+        let mut sink = Calling::new(Shape { singly: true, part: None, ..any() });
+        let seen = most.clone();
+        sink.gate = Box::new(move || {
+            inside.fetch_add(1, Ordering::SeqCst);
+            let begun = std::time::Instant::now();
+            // A second writer comes while this one is at it, if ever.
+            while seen.load(Ordering::SeqCst) < 2 && begun.elapsed() < LIMIT / 4 {
+                seen.fetch_max(inside.load(Ordering::SeqCst), Ordering::SeqCst);
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+            inside.fetch_sub(1, Ordering::SeqCst);
+        });
+        let script = Script::new([Step::Assign(a.clone(), 0), chunk(&a, 0, 100), Step::End(a)]);
+        let limits = Limits { batch_size: 10, ..settings().limits };
+        let run = Pipeline::new(&script, &Lines, &sink).settings(Settings { limits, ..settings() });
+        assert_eq!(run.marks(Arc::new(Book::default())).run().unwrap(), End::Finished);
+        assert_eq!(most.load(Ordering::SeqCst), 2);
+        assert_eq!(sink.calls.lock().iter().map(Vec::len).collect::<Vec<_>>(), [1; 10]);
+    });
+}
+
+#[test]
 fn five_hundred_partitions_in_order_stay_within_the_memory_limit() {
     for commits in [Commits::Engine, Commits::Sink] {
         let peak = watchdog(LIMIT, move || {

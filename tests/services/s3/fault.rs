@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use super::Server;
 
@@ -24,6 +25,8 @@ pub enum Act {
     Spoil,
     /// There is no answer, and the connection stays open.
     Silence,
+    /// The body comes byte by byte and never to its end.
+    Trickle,
 }
 
 /// A request as rules see it.
@@ -168,6 +171,14 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
         Act::Cut(_) => return client.shutdown(Shutdown::Both),
         Act::Silence => {
             lock(&shared.held).push(client);
+            return Ok(());
+        }
+        Act::Trickle => {
+            client.write_all(b"HTTP/1.1 200 Made Up\r\nContent-Length: 1000000\r\n\r\n")?;
+            while !shared.over.load(Ordering::Relaxed) {
+                client.write_all(b" ")?;
+                thread::sleep(Duration::from_millis(20));
+            }
             return Ok(());
         }
         Act::Answer(status, headers, body) => made(*status, headers, body),

@@ -1,5 +1,7 @@
 //! What a healthy server never does, and that nothing is lost or doubled by it.
 
+use pipeline::s3::{Condition, Content, Object};
+
 use super::fault::{Act, Asked, Faulty};
 use super::{Server, Store, sorted};
 use crate::exposition::Exposition;
@@ -190,6 +192,49 @@ fn a_refusal_in_the_middle_of_a_run_ends_it() {
     assert!(puts <= 4, "a refusal is not tried again: {puts}");
 }
 
+/// Who holds the lease shows when it is looked at. If nobody does, it is refused for another reason.
+#[test]
+fn a_lease_that_nobody_holds_and_nobody_gets_ends_the_run() {
+    let Some(server) = Server::shared() else { return };
+    let store = server.bucket("parent");
+    store
+        .client()
+        .put(&Object { key: "a", ..Object::default() }, Content::Bytes(b"1"), Condition::None)
+        .unwrap();
+    store.bench.write("a.json", lines(0..10));
+    store.run(&["a.json", "-o", &store.url("a/b")]).expect(4, &["409 ObjectParentIsFile", "lock"]);
+    let busy = "<Error><Code>OperationAborted</Code><Message>busy</Message></Error>";
+    let is_lock = |asked: &Asked| asked.method == "PUT" && asked.target.ends_with("/lock");
+    let rule = first(usize::MAX, is_lock, Act::Answer(409, "", busy.into()));
+    let (store, faulty) = behind(server, "aborted", rule);
+    let ran = small(&store);
+    assert!(ran.code != Some(0) && ran.stderr.contains("409 OperationAborted"), "{}", ran.stderr);
+    assert!(faulty.seen().len() < 100, "{} requests", faulty.seen().len());
+}
+
+#[test]
+fn what_is_no_whole_listing_is_not_believed() {
+    let Some(server) = Server::shared() else { return };
+    let cut = "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>";
+    for (name, body) in [("html", "<html><body>Sign in</body></html>"), ("cut", cut)] {
+        let is_listing = |asked: &Asked| asked.target.contains("list-type=2");
+        let (store, _faulty) =
+            behind(server, name, first(usize::MAX, is_listing, Act::Answer(200, "", body.into())));
+        let ran = small(&store);
+        assert!(ran.code != Some(0) && ran.stderr.contains("list"), "{}", ran.stderr);
+        assert!(store.objects().is_empty());
+    }
+}
+
+#[test]
+fn an_answer_that_trickles_is_given_up() {
+    let Some(server) = Server::shared() else { return };
+    let is_listing = |asked: &Asked| asked.target.contains("list-type=2");
+    let (store, _faulty) = behind(server, "trickle", first(1, is_listing, Act::Trickle));
+    store.bench.write("a.json", lines(0..10));
+    store.run(&["a.json", "-o", &store.url(""), "--timeout", "500ms"]).expect(0, &["no answer in time"]);
+}
+
 #[test]
 fn a_store_without_conditions_is_asked_without_them() {
     let Some(server) = Server::shared() else { return };
@@ -203,4 +248,12 @@ fn a_store_without_conditions_is_asked_without_them() {
     store.bench.write("a.json", lines(0..10));
     let url = store.url("");
     store.run(&["a.json", "-o", &url, "--set", "s3.conditional=on"]).expect(4, &["501 NotImplemented"]);
+    // Where it is known the state goes without them, too.
+    let knows = |asked: &Asked| asked.header("if-none-match").is_some() || asked.header("if-match").is_some();
+    let rule = first(usize::MAX, knows, Act::Answer(400, "", lacks.into()));
+    let (store, _faulty) = behind(server, "knows-none", rule);
+    store.bench.write("a.json", lines(0..10));
+    let url = store.url("");
+    store.run(&["a.json", "-o", &url, "--set", "s3.conditional=off"]).expect(0, &[]);
+    assert_eq!(store.data("processed/"), sorted(&lines(0..10)));
 }
