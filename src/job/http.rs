@@ -183,7 +183,7 @@ impl Job<'_> {
         let all = || names.iter().map(String::as_str);
         let Some(home) = self.state_home()?.filter(|_| !names.is_empty()) else {
             let claims = take_stateless(leftovers.as_ref(), names, fresh)?;
-            return Ok(Past { started_at: now, _claims: claims, ..Past::default() });
+            return Ok(Past { started_at: now, claims, ..Past::default() });
         };
         let queries = Arc::new(Queries::new(&self.config.http, endpoints));
         let state = State::open(StateOptions {
@@ -214,13 +214,7 @@ impl Job<'_> {
             Outcome::NothingToDo { .. } | Outcome::Begin => 0,
         };
         let started_at = state.started_at();
-        Ok(Past {
-            started_at,
-            state: Some(Arc::new(state)),
-            unfinished,
-            rejected,
-            _claims: Claims::default(),
-        })
+        Ok(Past { started_at, state: Some(Arc::new(state)), unfinished, rejected, claims: Claims::default() })
     }
 
     /// The endpoints that begin another pass now, and whether those that are at their end are left alone.
@@ -271,16 +265,17 @@ struct Past {
     /// Records that the interrupted run rejected.
     rejected: u64,
     /// Keeps endpoints of which nothing is remembered from other runs.
-    _claims: Claims,
+    claims: Claims,
 }
 
 impl Past {
-    /// Keeps the lock of the state, if there is one.
+    /// Keeps the lock of the state, and what is claimed.
     ///
     /// # Errors
     /// If another run has it.
     fn tend(&self) -> Result<()> {
-        self.state.as_ref().map_or(Ok(()), |state| state.tend())
+        self.state.as_ref().map_or(Ok(()), |state| state.tend())?;
+        self.claims.tend()
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) struct Memory {
     /// Inputs that nothing is remembered of.
     passing: Vec<String>,
     /// Keeps them from other runs.
-    _claims: Claims,
+    claims: Claims,
 }
 
 impl Memory {
@@ -70,7 +70,7 @@ impl Memory {
         let names: Vec<&str> = passing.iter().map(String::as_str).collect();
         let leftovers = remember.leftovers.as_ref();
         let claims = leftovers.map(|leftovers| leftovers.take(&names, remember.fresh)).transpose()?;
-        Ok(Memory { remember, state, known, passing, _claims: claims.unwrap_or_default() })
+        Ok(Memory { remember, state, known, passing, claims: claims.unwrap_or_default() })
     }
 
     /// How many records were rejected, if everything is stored already.
@@ -121,12 +121,13 @@ impl Memory {
             .map_or_else(|| self.remember.processed_by.clone(), |(state, _)| state.processed_by())
     }
 
-    /// Keeps the lock of the state, if there is one.
+    /// Keeps the lock of the state, and what is claimed.
     ///
     /// # Errors
     /// If another run has it.
     pub(super) fn tend(&self) -> Result<()> {
-        self.state.as_ref().map_or(Ok(()), |(state, _)| state.tend())
+        self.state.as_ref().map_or(Ok(()), |(state, _)| state.tend())?;
+        self.claims.tend()
     }
 
     /// Where marks are stored.

@@ -181,6 +181,8 @@ impl Bucket {
     pub fn get(&self, key: &str) -> Result<Option<(Found, Vec<u8>)>> {
         let reply = match self.ask(Ask::new("read", Method::GET, key)) {
             Err(error) if error.has_code("NoSuchKey") => return Ok(None),
+            // Some say no more than that.
+            Err(error) if error.status() == Some(404) && error.has_code("") => return Ok(None),
             reply => reply?,
         };
         Ok(Some((Found::of(&reply), reply.body)))

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::claim::BucketClaim;
 use super::home::{Held, Home};
 use super::record::FILE;
 use crate::error::{Error, Result};
@@ -28,9 +29,9 @@ use crate::sink::key::{Namer, is_cycle, top};
 use crate::stop::Stop;
 
 /// A lease that was not renewed for so long is over.
-const LEASE: Duration = Duration::from_secs(60);
+pub(super) const LEASE: Duration = Duration::from_secs(60);
 /// How often it is renewed.
-const RENEW: Duration = Duration::from_secs(20);
+pub(super) const RENEW: Duration = Duration::from_secs(20);
 /// How often a lease is looked at that may end.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often a lease may be lost to others that do not show.
@@ -38,7 +39,7 @@ const LOSSES: u32 = 10;
 /// Metadata of the state: which run wrote it.
 const RUN: &str = "pipeline-run";
 /// Keys that are asked for at a time.
-const PAGE: usize = 1000;
+pub(super) const PAGE: usize = 1000;
 
 /// How patiently the store is asked where the engine does not try again itself.
 #[derive(Clone)]
@@ -56,7 +57,7 @@ impl fmt::Debug for Tries {
 }
 
 impl Tries {
-    fn patiently<T>(&self, bucket: &Bucket, call: impl FnMut() -> s3::Result<T>) -> Result<T> {
+    pub(super) fn patiently<T>(&self, bucket: &Bucket, call: impl FnMut() -> s3::Result<T>) -> Result<T> {
         bucket.patiently(self.policy, &self.stop, call)
     }
 }
@@ -199,7 +200,7 @@ impl Home for BucketHome {
                     let unchanged = seen.as_ref().filter(|(etag, _)| *etag == found.etag);
                     let waited = unchanged.map_or(Duration::ZERO, |(_, since)| since.elapsed());
                     let is_old = found.age.unwrap_or_default().max(waited) >= LEASE;
-                    let lives = theirs.lives();
+                    let lives = lives(&theirs.process);
                     match (is_old || lives == Some(false), lives, &seen) {
                         (true, _, _) => Some(self.take(&note, Condition::Match(&found.etag))?),
                         (false, Some(true), _) => return Err(self.locked(theirs.holder)),
@@ -277,17 +278,18 @@ impl Note {
     fn parse(bytes: &[u8]) -> Self {
         serde_json::from_slice(bytes).unwrap_or_default()
     }
+}
 
-    /// Whether its process is there, if that can be known: it must be one of this machine that this run can see.
-    fn lives(&self) -> Option<bool> {
-        let mut words = self.process.split(' ');
-        let here = machine()?;
-        if words.next() != Some(here.as_str()) {
-            return None;
-        }
-        let id = words.next()?.parse().ok()?;
-        Some(process(id) == self.process)
+/// Whether the process that was known by this is there, if that can be known: it must be one of this machine that this
+/// run can see.
+pub(super) fn lives(known: &str) -> Option<bool> {
+    let mut words = known.split(' ');
+    let here = machine()?;
+    if words.next() != Some(here.as_str()) {
+        return None;
     }
+    let id = words.next()?.parse().ok()?;
+    Some(process(id) == known)
 }
 
 /// This start of this machine, and which of its processes are seen.
@@ -298,7 +300,7 @@ fn machine() -> Option<String> {
 }
 
 /// What a process is known by: machine, id and when it began. Empty where that is not told.
-fn process(id: u32) -> String {
+pub(super) fn process(id: u32) -> String {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     // Behind the name, which may have anything in it.
     let began = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19));
@@ -391,6 +393,13 @@ impl BucketLeftovers {
         self.bucket.url(self.namer.prefix())
     }
 
+    /// Keeps other runs from these partitions.
+    pub(super) fn claim(&self, names: &[&str]) -> Result<BucketClaim> {
+        let place = |name: &&str| self.namer.directory(Stream::Stored, &self.source, name);
+        let places = names.iter().map(place).collect();
+        BucketClaim::take(self.bucket.clone(), self.namer.prefix(), places, self.tries.clone())
+    }
+
     pub(super) fn namer(&mut self) -> &mut Namer {
         &mut self.namer
     }
@@ -472,13 +481,13 @@ mod tests {
 
     #[test]
     fn a_process_is_known_again() {
-        let mut note = Note { process: process(std::process::id()), ..Note::default() };
-        assert_eq!(note.lives(), Some(true));
-        note.process.push('0');
-        assert_eq!(note.lives(), Some(false), "another process has the same id");
-        note.process = note.process.replacen('/', "-/", 1);
-        assert_eq!(note.lives(), None, "another machine");
-        assert_eq!(Note::parse(b"nonsense").lives(), None);
+        let mut known = process(std::process::id());
+        assert_eq!(lives(&known), Some(true));
+        known.push('0');
+        assert_eq!(lives(&known), Some(false), "another process has the same id");
+        known = known.replacen('/', "-/", 1);
+        assert_eq!(lives(&known), None, "another machine");
+        assert_eq!(lives(&Note::parse(b"nonsense").process), None);
     }
 
     /// A run that was thought dead must not store beside the one that has taken over.

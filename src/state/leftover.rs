@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "s3")]
 use super::BucketLeftovers;
+use super::Claims;
 use crate::error::{Error, Result};
 use crate::sink::Stream;
 use crate::sink::dir::place::{is_absent, sync_dir};
@@ -54,12 +55,12 @@ impl Leftovers {
         if names.is_empty() {
             return Ok(Claims::default());
         }
-        let claims = match self {
-            Leftovers::Dir(dir) => dir.claim(names)?,
-            // Their sink makes each object only where there is none.
+        let mut claims = Claims::default();
+        match self {
+            Leftovers::Dir(dir) => claims.dirs = dir.claim(names)?,
             #[cfg(feature = "s3")]
-            Leftovers::Bucket(_) => Claims::default(),
-        };
+            Leftovers::Bucket(bucket) => claims.bucket = Some(bucket.claim(names)?),
+        }
         if !fresh && let Some(object) = self.existing(names.iter().copied())?.first() {
             let what = format!("{object} is there already, and nothing is remembered of how it was made");
             return Err(Error::Changed { what });
@@ -122,11 +123,8 @@ pub struct DirLeftovers {
     pub source: String,
 }
 
-/// Keeps other runs from what this one stores.
-pub type Claims = Vec<Arc<Temporary>>;
-
 impl DirLeftovers {
-    fn claim(&self, names: &[&str]) -> Result<Claims> {
+    fn claim(&self, names: &[&str]) -> Result<Vec<Arc<Temporary>>> {
         // Others may store in the same directory, under other names.
         let place = |stream, name| format!("{name} in {}", self.namer.directory(stream, &self.source, name));
         let places = |stream| names.iter().map(move |name| place(stream, name)).collect::<Vec<_>>();

@@ -12,6 +12,7 @@
 
 #[cfg(feature = "s3")]
 mod bucket;
+mod claim;
 mod home;
 mod leftover;
 mod lock;
@@ -28,8 +29,9 @@ use serde_json::value::{RawValue, Value, to_raw_value};
 
 #[cfg(feature = "s3")]
 pub use bucket::{BucketHome, BucketLeftovers, Tries};
+pub use claim::Claims;
 pub use home::{DirHome, Held, Home};
-pub use leftover::{Claims, DirLeftovers, Leftovers};
+pub use leftover::{DirLeftovers, Leftovers};
 pub use options::{Fresh, Identify, StateOptions};
 pub use outcome::{Outcome, Resume};
 pub use record::KEY;

@@ -1,5 +1,8 @@
 //! What is remembered in the bucket of what is done.
 
+use std::io::Write;
+use std::process::Stdio;
+
 use pipeline::s3::{Condition, Content, Object};
 
 use super::fault::{Act, Asked, Faulty};
@@ -149,6 +152,49 @@ fn a_lost_answer_of_the_state_is_found_out() {
     start(&store, &[]).ended().expect(0, &[]);
     start(&store, &[]).ended().expect(0, &["nothing to do"]);
     assert_eq!(store.data("p/processed/"), sorted(&lines(0..100)));
+}
+
+/// Cut into other batches, each would store what the other has stored, under names of its own.
+#[test]
+fn two_runs_do_not_store_what_nothing_is_remembered_of() {
+    let Some(server) = Server::shared() else { return };
+    let store = server.bucket("claims");
+    let url = store.url("p");
+    let start = |batch: &str| {
+        let mut command = store.command(&["-", "-b", batch, "-o", &url]);
+        command.stdin(Stdio::piped());
+        Running::start(command)
+    };
+    let claims = || store.all().keys().filter(|key| key.contains("/.pipeline/claims/")).count();
+    let mut first = start("10");
+    until("its claim", || claims() == 1);
+    let holder = format!("is locked by process {} on ", first.id());
+    start("7")
+        .ended()
+        .expect(1, &["another run is at work here", &holder, "which stores p/processed/stdin, too"]);
+    store.bench.write("a.json", lines(0..20));
+    store.run(&["a.json", "--state", "none", "-o", &url]).expect(0, &[]);
+    let mut stdin = first.child().stdin.take().expect("it is piped");
+    stdin.write_all(lines(0..100).as_bytes()).expect("it reads");
+    drop(stdin);
+    first.ended().expect(0, &[]);
+    assert_eq!(claims(), 0);
+    start("7").ended().expect(2, &["is there already"]);
+    // One that was killed claims nothing.
+    let fresh = || {
+        let mut command = store.command(&["-", "--fresh", "-o", &url]);
+        command.stdin(Stdio::piped());
+        Running::start(command)
+    };
+    let dead = fresh();
+    until("its claim", || claims() == 1);
+    dead.kill();
+    assert_eq!(claims(), 1);
+    let mut last = fresh();
+    drop(last.child().stdin.take());
+    last.ended().expect(0, &[]);
+    assert_eq!(store.data("p/processed/stdin"), Vec::<String>::new());
+    assert_eq!(claims(), 0);
 }
 
 #[test]
