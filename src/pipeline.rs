@@ -444,7 +444,10 @@ impl<'a> Run<'a> {
         if let Some(cause) = self.cause.take() {
             return Err(cause);
         }
-        if let Some(fault) = self.faults.into_inner().into_iter().next() {
+        let mut faults = self.faults.into_inner().into_iter();
+        if let Some(fault) = faults.next() {
+            // One ends the run, and each is told.
+            faults.for_each(|other| log::error!("{other}"));
             return Err(fault);
         }
         match reading {

@@ -139,7 +139,9 @@ impl Error {
         Some(match self {
             Error::Refused { status: 401, .. } => "check http.auth: the server does not know who asks",
             Error::Refused { status: 403, .. } => "check http.auth: who asks may not read this",
-            Error::Refused { status: 404 | 410, .. } => "check the path of the URL, and http.pagination",
+            Error::Refused { status: 404 | 410, .. } => {
+                "check the path of the URL, and http.pagination (max_pages, if the server answers so behind its last page)"
+            }
             Error::Refused { status: 405, .. } => "check http.method",
             Error::Refused { status: 429, .. } => "http.rate_limit asks less often",
             Error::Elsewhere { .. } => {

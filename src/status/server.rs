@@ -26,6 +26,8 @@ const MOST: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much of a request is read and dropped, so that the answer is not lost with an early close.
 const DRAINED: usize = 64 << 10;
+/// So long nobody is accepted when no more files can be opened.
+const SPENT: Duration = Duration::from_millis(100);
 
 const PAGE: &str = include_str!("page.html");
 
@@ -111,15 +113,20 @@ impl Server {
     }
 
     fn accept(&self, open: &mut Vec<Connection>) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            if stream.set_nonblocking(true).is_err() {
-                continue;
-            }
-            if open.len() == MOST {
+        loop {
+            let accepted = self.listener.accept();
+            let spent = matches!(&accepted, Err(error) if is_out_of_files(error));
+            if (spent || (accepted.is_ok() && open.len() == MOST)) && !open.is_empty() {
                 // The oldest: they stand in the order in which they came.
                 open.remove(0);
             }
-            open.push(Connection::new(stream));
+            match accepted {
+                Ok((stream, _)) if stream.set_nonblocking(true).is_ok() => open.push(Connection::new(stream)),
+                Ok(_) => {}
+                // Who waits is still there, and would be asked about again at once.
+                Err(_) if spent => return std::thread::sleep(SPENT),
+                Err(_) => return,
+            }
         }
     }
 
@@ -268,4 +275,10 @@ impl Connection {
         }
         Err(ErrorKind::UnexpectedEof.into())
     }
+}
+
+/// Whether this process, or the machine, can open no more files.
+fn is_out_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

@@ -141,7 +141,8 @@ impl<'de> DeserializeSeed<'de> for Is<'_> {
     type Value = Same;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> std::result::Result<Same, D::Error> {
-        from.deserialize_str(self)
+        // As bytes: half of a surrogate pair is no text, but may stand in a key beside the one that is looked for.
+        from.deserialize_bytes(self)
     }
 }
 
@@ -154,6 +155,10 @@ impl Visitor<'_> for Is<'_> {
 
     fn visit_str<E>(self, key: &str) -> std::result::Result<Same, E> {
         Ok(Same(key == self.0))
+    }
+
+    fn visit_bytes<E>(self, key: &[u8]) -> std::result::Result<Same, E> {
+        Ok(Same(key == self.0.as_bytes()))
     }
 }
 
@@ -183,6 +188,7 @@ mod tests {
         check("/", "{\"\":3}", Some("3"));
         check("/ü", "{\"\\u00fc\":3}", Some("3"));
         check("/a", "{\"a\":1,\"a\":2}", Some("2"));
+        check("/a", "{\"\\ud800\":1,\"a\":2,\"\\udc00x\":{}}", Some("2"));
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "query",
         shape: Shape::List,
         default: Default::Absent("[\"status=open\"]", "none"),
-        help: "parameters of every request, NAME=VALUE each, as they are: they are encoded here",
+        help: "parameters of every request but those that links and next URLs make, NAME=VALUE each, as they are: they are encoded here",
         expected: "NAME=VALUE, one an item",
         set: |draft, value| put(&mut draft.config.http.query, pairs(value)?),
     },

@@ -94,6 +94,15 @@ fn one_endpoint_that_is_gone_ends_the_run_with_its_name() {
 }
 
 #[test]
+fn each_endpoint_that_fails_is_named() {
+    let server = Server::start(|seen| answer(seen.path()));
+    let bench = Bench::new();
+    run(&bench, &server, &["/a", "/1", "/b", "/c"], &[])
+        .expect(4, &["/a: the server", "/b: the server", "/c: the server"]);
+    assert_eq!(numbers(&bench, "out"), (10..20).collect::<Vec<u64>>());
+}
+
+#[test]
 fn requests_are_not_more_than_the_rate_allows() {
     let server = Server::start(|seen| answer(seen.path()));
     let bench = Bench::new();
