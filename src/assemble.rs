@@ -228,12 +228,15 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    /// A partition that had a slot or waited for one needs it no more.
+    /// A partition that had a slot needs it no more, or one that waited for it: what had come of it already was enough,
+    /// and what follows may be fetched.
     fn leave_slot(&mut self, partition: &Partition) {
-        let waiting = self.waiting.len();
-        self.waiting.retain(|(_, other)| other != partition);
-        if self.waiting.len() == waiting {
-            self.free_slot();
+        match self.waiting.iter().position(|(_, other)| other == partition) {
+            Some(at) => {
+                let Some((lane, partition)) = self.waiting.remove(at) else { return };
+                self.at.flows[lane].lock().push((partition, Flow::Run));
+            }
+            None => self.free_slot(),
         }
     }
 
