@@ -259,6 +259,8 @@ pub struct Receipt {
     pub counts: Counts,
     /// Bytes stored, dead letters included.
     pub bytes: u64,
+    /// How many of them are dead letters.
+    pub failed_bytes: u64,
     /// CRC-32C of the stored object; 0 where the sink does not ask for checksums.
     pub crc32c: u32,
 }
@@ -273,6 +275,7 @@ impl Receipt {
             failed_key,
             counts: batch.counts,
             bytes: batch.stored.len() + batch.failed.len(),
+            failed_bytes: batch.failed.len(),
             crc32c: batch.stored.crc32c(),
         }
     }

@@ -444,7 +444,7 @@ mod tests {
         let id = BatchId { partition: partition.clone(), start, first_time: 0, opened_at: 0 };
         let counts = Counts { read, ..Counts::default() };
         let (end, key, failed_key) = (start + read, None, None);
-        (Receipt { id, end, key, failed_key, counts, bytes: 0, crc32c: 0 }, Close::Chunk)
+        (Receipt { id, end, key, failed_key, counts, bytes: 0, failed_bytes: 0, crc32c: 0 }, Close::Chunk)
     }
 
     #[test]

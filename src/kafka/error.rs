@@ -336,7 +336,8 @@ impl fmt::Display for Error {
                     None => f.write_str("without key ")?,
                 }
                 f.write_str(
-                    "is larger than the topic takes; raise its max.message.bytes, or drop such records",
+                    "is larger than the topic takes; raise its max.message.bytes, or make dead letters of such records with a smaller \
+                     input.max_record_bytes",
                 )
             }
             Error::Unwritable { topic, source } => write!(f, "cannot write records for {topic}: {source}"),

@@ -113,6 +113,7 @@ impl Totals {
             failed_key,
             counts: batch.counts,
             bytes: self.stored + self.failed,
+            failed_bytes: self.failed,
             crc32c: self.stored_crc32c,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use pipeline::kafka::wire::Compression;
 use serde_json::{Value, json};
 
+use crate::admin;
 use crate::client::{append, producer};
 use crate::flow::{Flow, Times, run_with, same_ids, settings};
 use crate::kafka::{Kafka, unique};
@@ -252,4 +253,32 @@ fn a_file_goes_through_kafka() {
             .iter()
             .all(|value| value["metadata"]["key"].as_str() == Some(&*value["data"]["n"].to_string()))
     );
+}
+
+/// Whoever comes next does not have to wait until the session of one that has failed is over.
+#[test]
+fn a_run_that_fails_leaves_its_group() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (flow, small) = (Flow::new(kafka, "failing", 1), unique("small"));
+    admin::create(kafka, &small, 1, &[("max.message.bytes", "500")]);
+    // Nothing that can be compressed to less.
+    let digits: String =
+        (1..200u64).map(|n| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+    let large = Row { value: Some(format!("\"{digits}\"").into_bytes()), ..Row::numbered(0) };
+    kafka.write(&flow.topic, 0, Compression::None, &[large]);
+    let left = format!("group {}: left", flow.group);
+    let place = format!("kafka:{small}");
+    flow.until_end(&["-o", &place])
+        .expect(4, &["is larger than the topic takes", "input.max_record_bytes", &left]);
+    flow.until_end(&[
+        "-o",
+        "out",
+        "--set",
+        "processing.on_reject=fail",
+        "--set",
+        "input.max_record_bytes=1000",
+    ])
+    .expect(1, &[&left]);
+    flow.to_dir();
+    assert_eq!(flow.stored().len(), 1);
 }

@@ -193,20 +193,26 @@ fn each_batch_is_announced() {
     let flow = Flow::new(kafka, "told", 2);
     let notes = kafka.topic("results", 1);
     kafka.fill(&flow.topic, 2, 100);
+    let bad = Row { value: Some(b"{not json".to_vec()), ..Row::numbered(5) };
+    kafka.write(&flow.topic, 0, Compression::None, &[bad]);
     let notify = format!("kafka.notify.topic={notes}");
-    flow.until_end(&["-o", "out", "-b", "50", "--set", &notify]).expect(0, &[]);
-    flow.is_stored_once();
-    let objects = flow.bench.objects("out");
-    let told = kafka.consume(&notes, objects.len());
-    assert_eq!(told.len(), objects.len());
-    let mut stored = 0;
+    flow.until_end(&["-o", "out", "-b", "50", "--set", &notify]).expect(3, &[]);
+    let mut objects = flow.bench.objects("out");
+    objects.retain(|name, _| name.starts_with("processed/"));
+    let told = kafka.consume(&notes, objects.len() + 1);
+    let (mut stored, mut rejected) = (0, 0);
     for line in told {
         let note: Value = serde_json::from_str(&printed(&line).value).expect("it is JSON");
-        let key = note["key"].as_str().or(note["object"].as_str()).expect("it names the object");
-        assert!(objects.keys().any(|name| name.ends_with(key) || key.ends_with(name.as_str())), "{note}");
-        stored += note["counts"]["stored"].as_u64().or(note["stored"].as_u64()).expect("it counts");
+        let count = |name: &str| note[name].as_u64().expect("it counts");
+        // A batch of dead letters alone has no object of records.
+        if let Some(key) = note["key"].as_str() {
+            let object = objects.remove(key).unwrap_or_else(|| panic!("{note}"));
+            assert_eq!(count("bytes"), object.len() as u64, "{note}");
+        }
+        assert_eq!(note["failed_key"].is_string(), count("rejected") > 0, "{note}");
+        (stored, rejected) = (stored + count("stored"), rejected + count("rejected"));
     }
-    assert_eq!(stored, 200);
+    assert_eq!((stored, rejected, objects.len()), (200, 1, 0));
 }
 
 #[test]

@@ -91,6 +91,12 @@ impl Cluster {
         }))
     }
 
+    /// The same cluster for what is to be said behind an abort. Nothing is connected yet, and nothing ends its waits but
+    /// their deadlines.
+    pub fn behind_abort(&self) -> Self {
+        Cluster::new(self.0.bootstrap.clone(), self.0.options.clone(), &Stop::new(), self.0.retry)
+    }
+
     /// How brokers are spoken to.
     pub fn options(&self) -> &Arc<Options> {
         &self.0.options

@@ -22,8 +22,9 @@ use crate::kafka::error::{Error as KafkaError, Result as KafkaResult};
 const MOST: i16 = 9;
 /// How many ends a commit carries at most, before a broker has refused that.
 const ENDS: usize = 512;
-/// Before something is tried again.
+/// Before something is tried again: it doubles from the first to the longest.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long one search for the coordinator may take.
 const SEARCH: Duration = Duration::from_secs(2);
 /// How often a waiting commit looks whether the run was aborted.
@@ -98,7 +99,7 @@ impl Group {
                 Err(error) if error.retry() == Retry::Transient => {
                     path.connection = None;
                     round.failed(&error);
-                    self.cluster.stop().sleep(PAUSE)?;
+                    self.cluster.stop().sleep(round.wait())?;
                 }
                 Err(error) => return Err(round.fatal(error)),
             }
@@ -147,7 +148,7 @@ impl Group {
         if learned.search {
             path.connection = None;
         }
-        if learned.pause && self.cluster.stop().sleep(PAUSE).is_err() {
+        if learned.pause && self.cluster.stop().sleep(round.wait()).is_err() {
             return Err(KafkaError::HungUp);
         }
         Ok(())

@@ -31,6 +31,8 @@ const FIRST_DELAY: Duration = Duration::from_millis(20);
 const LAST_DELAY: Duration = Duration::from_secs(1);
 /// Leaving is a courtesy: the others would also wait for the session to expire.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+/// Where the run is aborted, so much less is worth the wait for the coordinator.
+const LEAVE_ABORTED: Duration = Duration::from_secs(1);
 
 /// The state of the group's thread.
 pub(super) struct Member<'a> {
@@ -80,8 +82,14 @@ impl<'a> Member<'a> {
                 Ok(()) => {}
                 Err(fault) => match self.recover(fault) {
                     Ok(()) => {}
-                    Err(Fault::Fatal(error)) => return Err(error),
-                    Err(_) if self.group.cluster.stop().is_aborted() => return Err(Error::Stopped),
+                    Err(_) if self.group.cluster.stop().is_aborted() => {
+                        self.leave_aborted();
+                        return Err(Error::Stopped);
+                    }
+                    Err(Fault::Fatal(error)) => {
+                        self.leave("the run has failed");
+                        return Err(error);
+                    }
                     Err(_) => {
                         self.leave("the work is done");
                         return Ok(());
@@ -421,6 +429,16 @@ impl<'a> Member<'a> {
     }
 
     /// Tells the coordinator, so that it need not wait for the session to expire. Static members stay.
+    /// All connections are hung up. What is still in flight of this run is of a member that is gone, as when its session
+    /// is over; and the others, or the next run, do not have to wait for that.
+    fn leave_aborted(&mut self) {
+        let (cluster, name) = (self.group.cluster.behind_abort(), &self.group.settings.group);
+        self.connection = cluster.coordinator(Coordinates::Group, name, Instant::now() + LEAVE_ABORTED).ok();
+        if self.connection.is_some() {
+            self.leave("the run was aborted");
+        }
+    }
+
     pub fn leave(&mut self, reason: &'static str) {
         let settings = &self.group.settings;
         let member = self.group.state.lock().member().to_string();

@@ -168,6 +168,14 @@ pub(crate) fn judge(
                 settings.group
             )));
         }
+        Remembered::Ours(ours) if ours.location != settings.location => {
+            log::warn!(
+                "{of}: group {} has stored what comes before {} in another output, or under other names; it goes on \
+                 in this one from there",
+                settings.group,
+                stored.offset
+            );
+        }
         // What was set from outside is for the source to mention, once an assignment.
         _ => {}
     }

@@ -6,7 +6,7 @@
 //! 5 and 10).
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -14,7 +14,7 @@ use kafka_protocol::messages::offset_commit_request::{
 use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetCommitResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::commit::{Commit, CutShort, PAUSE};
+use super::commit::{Commit, CutShort, LONGEST_PAUSE, PAUSE};
 use super::fault::advice;
 use super::member::text;
 use super::state::{Phase, State, Stored, Summons};
@@ -86,6 +86,8 @@ pub(crate) struct Round<'a> {
     begun: Instant,
     /// How often something went wrong that may pass.
     tries: u32,
+    /// How often a try was waited for.
+    waits: u32,
 }
 
 /// What is to be done next.
@@ -119,6 +121,7 @@ impl<'a> Round<'a> {
             refused_in: None,
             begun: Instant::now(),
             tries: 0,
+            waits: 0,
         }
     }
 
@@ -126,7 +129,19 @@ impl<'a> Round<'a> {
     pub fn failed(&mut self, error: &KafkaError) {
         self.tries += 1;
         let what = format_args!("group {}: committing", self.group.settings.group);
-        self.group.cluster.again(&what, error, self.tries, PAUSE);
+        self.group.cluster.again(&what, error, self.tries, self.pause());
+    }
+
+    /// How long it is to the next try.
+    fn pause(&self) -> Duration {
+        PAUSE.saturating_mul(1 << self.waits.min(10)).min(LONGEST_PAUSE)
+    }
+
+    /// How long to wait now, however many partitions were refused in one answer; the next time it is longer.
+    pub fn wait(&mut self) -> Duration {
+        let pause = self.pause();
+        self.waits += 1;
+        pause
     }
 
     /// Nobody knows what became of a try: counts it, and tells what the next one waits for.

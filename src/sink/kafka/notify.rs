@@ -67,7 +67,8 @@ fn append(producer: &mut Producer, to: Output, receipt: &Receipt) -> kafka::Resu
         rejected: receipt.counts.rejected,
         key: receipt.key.as_deref(),
         failed_key: receipt.failed_key.as_deref(),
-        bytes: receipt.bytes,
+        // Of the object at `key`, as the checksum.
+        bytes: receipt.bytes.saturating_sub(receipt.failed_bytes),
         crc32c: (receipt.crc32c != 0).then(|| format!("{:08x}", receipt.crc32c)),
         opened_at: time(id.opened_at),
         published_at: time(now),

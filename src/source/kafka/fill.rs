@@ -45,7 +45,7 @@ pub(super) struct Reading {
 pub(super) enum Filled {
     /// The chunk is full; there is more.
     Full,
-    /// Everything that was fetched is taken.
+    /// Everything that was fetched is taken, or as many records as were asked for.
     Empty,
     /// The partition's end is reached.
     End,
@@ -70,6 +70,9 @@ impl Fetch {
         let filled = loop {
             if reading.is_at_end() {
                 break Filled::End;
+            }
+            if reading.left == 0 {
+                break Filled::Empty;
             }
             let bytes = self.bytes.clone();
             let crc = if self.place.is_some() { Crc::Skip } else { Crc::Check };
@@ -116,9 +119,13 @@ impl Fetch {
             if (record.offset as u64) < reading.next {
                 continue;
             }
-            if reading.left == 0 || reading.end.is_some_and(|end| record.offset as u64 >= end) {
+            if let Some(end) = reading.end.filter(|end| record.offset as u64 >= *end) {
                 // Nothing between the end and this record is there any more.
-                reading.next = reading.end.unwrap_or(reading.next);
+                reading.next = end;
+                self.place = Some(before);
+                return Ok(Room::More);
+            }
+            if reading.left == 0 {
                 self.place = Some(before);
                 return Ok(Room::More);
             }
@@ -143,7 +150,7 @@ pub(super) fn resume(leader_epoch: i32) -> Arc<[u8]> {
 impl Reading {
     /// Whether there is nothing more to read.
     pub fn is_at_end(&self) -> bool {
-        self.left == 0 || self.end.is_some_and(|end| self.next >= end)
+        self.end.is_some_and(|end| self.next >= end)
     }
 
     /// Copies one record into the chunk.

@@ -233,7 +233,8 @@ impl KafkaReader {
             )),
             FetchFault::Recreated { .. } => Err(refused(
                 &of.to_string(),
-                "the topic was deleted and created again while it was read; the same command reads the new one",
+                "the topic was deleted and created again while it was read: what was read of the old one and is not \
+                 stored yet is gone with it; the same command reads the new one",
             )),
             FetchFault::Denied(code) | FetchFault::Other(code) => Err(refused(&of.to_string(), code)),
         }
@@ -285,7 +286,8 @@ impl KafkaReader {
             }
             let since = self.missing.entry(topic.clone()).or_insert_with(Instant::now);
             if since.elapsed() > MISSING {
-                let why = "it is not there any more: it was deleted while it was read; what was read of it is stored";
+                let why = "it is not there any more: it was deleted while it was read; what was read of it and is not \
+                           stored yet is gone with it";
                 return Err(refused(topic, why));
             }
         }

@@ -127,9 +127,10 @@ fn an_end_in_a_gap_is_reached_by_position() {
 #[test]
 fn a_limit_ends_it_behind_so_many_records() {
     let mut bench = Bench::new(0, Limits::default());
-    bench.reading.left = 3;
+    (bench.reading.left, bench.reading.end) = (3, Some(20));
     let filled = bench.take(batch(0, 20, Compression::Zstd, &PLAIN), Vec::new()).unwrap();
-    assert_eq!((filled, bench.records.len(), bench.chunk.end), (Filled::End, 3, 3));
+    assert_eq!((filled, bench.records.len(), bench.chunk.end), (Filled::Empty, 3, 3));
+    assert_eq!((bench.reading.next, bench.reading.is_at_end()), (3, false));
 }
 
 /// An earlier epoch than that of the record before a position looks like a log that was cut back: the earlier leader's
