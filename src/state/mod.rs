@@ -288,10 +288,15 @@ impl State {
             return Ok(());
         }
         if let Some(leftovers) = &self.options.leftovers {
-            let names = || record.clearing.iter().map(String::as_str);
-            let mut count = leftovers.remove(names())?;
-            for key in &record.earlier_keys {
-                count += leftovers.named(key)?.remove(names())?;
+            let earlier = record.earlier_keys.iter().map(|key| leftovers.named(key));
+            let mut count = 0;
+            for place in std::iter::once(Ok(leftovers.clone())).chain(earlier) {
+                let place = place?;
+                for name in &record.clearing {
+                    // It may take long, and what another run has stored meanwhile must not be deleted.
+                    self.lock.tend()?;
+                    count += place.remove([name.as_str()])?;
+                }
             }
             log::info!("{count} files of earlier runs deleted");
         }
@@ -309,6 +314,7 @@ impl State {
         let mut count = 0;
         for name in names {
             if let Some(entry) = record.partitions.get(*name).filter(|entry| !entry.ended) {
+                self.lock.tend()?;
                 count += leftovers.remove_from(name, entry.watermark)?;
             }
         }

@@ -96,6 +96,11 @@ impl Remembered {
     }
 }
 
+/// Whether this text, which cannot be read, is ours all the same: of another version of the format, or damaged.
+pub(crate) fn seems_ours(text: &str) -> bool {
+    text.strip_prefix("pipeline").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
 fn read(text: &str, offset: i64) -> Option<Metadata> {
     let text = text.strip_prefix(PREFIX).filter(|text| text.len() <= LONGEST_READ)?;
     let bytes = BASE64.decode(text).ok()?;

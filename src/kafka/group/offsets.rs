@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::change::Committed;
 use super::fault::Fault;
 use super::member::{Member, check};
-use super::metadata::Remembered;
+use super::metadata::{Remembered, seems_ours};
 use super::settings::GroupSettings;
 use super::state::{Fetched, Stored};
 use crate::error::{Error, Retry};
@@ -175,6 +175,14 @@ pub(crate) fn judge(
                 settings.group,
                 stored.offset
             );
+        }
+        // What it plans may be published.
+        Remembered::Foreign(text) if seems_ours(text) => {
+            return Err(Error::Usage(format!(
+                "what group {} remembers of {of} was written by another version of this program, or is damaged; go on \
+                 with that version, or set the group's offset (kafka-consumer-groups --reset-offsets)",
+                settings.group
+            )));
         }
         // What was set from outside is for the source to mention, once an assignment.
         _ => {}

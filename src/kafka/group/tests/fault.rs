@@ -214,6 +214,19 @@ fn commits_of_another_topic_of_that_name_are_ignored_and_plans_of_another_output
 }
 
 #[test]
+fn what_another_version_has_planned_is_not_passed_by() {
+    let metadata = Metadata { topic_id: Uuid::from_u128(7), location: 0, plan: vec![] }.write(5, 9, 0).text;
+    for text in [metadata.replacen('1', "2", 1), "pipeline1.?".into()] {
+        let mut setup = Setup::new(settings(Assignor::Range), |world| {
+            world.offsets.insert(0, (5, text));
+        });
+        let error = setup.failed();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("another version"), "{error}");
+    }
+}
+
+#[test]
 fn metadata_that_are_too_large_are_cut_and_that_is_told() {
     let setup = Setup::new(settings(Assignor::Range), |world| {
         (0..2).for_each(|_| world.act(ApiKey::OffsetCommit, Act::Code(12)));
