@@ -8,54 +8,54 @@ use url::Url;
 /// Which proxy stands before a server.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proxies {
-    http: Option<Proxy>,
-    https: Option<Proxy>,
+    http: Option<Named>,
+    https: Option<Named>,
     without: Vec<String>,
 }
 
+/// A proxy, or why it cannot be used, which matters only to who needs it.
+type Named = Result<Proxy, String>;
+
 impl Proxies {
     /// Those of this process's environment.
-    ///
-    /// # Errors
-    /// As [`Proxies::of`].
-    pub fn from_env() -> Result<Self, String> {
+    pub fn from_env() -> Self {
         Proxies::of(&|name| std::env::var(name).ok())
     }
 
     /// Those of an environment.
-    ///
-    /// # Errors
-    /// If one is no URL of a proxy that is spoken to over plain HTTP. It is not told: it may hold a password.
-    pub fn of(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
-        let first = |names: &[&str]| -> Result<Option<Proxy>, String> {
+    pub fn of(variable: &dyn Fn(&str) -> Option<String>) -> Self {
+        let first = |names: &[&str]| -> Option<Named> {
             for name in names.iter().flat_map(|name| [name.to_ascii_lowercase(), (*name).to_owned()]) {
                 // A server of CGI gets a header `Proxy` as HTTP_PROXY, but this is no such server.
                 if let Some(text) = variable(&name).filter(|text| !text.trim().is_empty()) {
                     let proxy = Proxy::new(text.trim()).ok();
-                    return match proxy.filter(|proxy| proxy.protocol() == ProxyProtocol::Http) {
-                        Some(proxy) => Ok(Some(proxy)),
-                        None => Err(format!(
+                    return Some(proxy.filter(|proxy| proxy.protocol() == ProxyProtocol::Http).ok_or_else(|| {
+                        format!(
                             "{name}: expected a proxy like http://HOST:PORT; SOCKS, and TLS to the proxy, are not \
                              supported (NO_PROXY names hosts that are reached without)"
-                        )),
-                    };
+                        )
+                    }));
                 }
             }
-            Ok(None)
+            None
         };
         let without = variable("no_proxy").or_else(|| variable("NO_PROXY")).unwrap_or_default();
         let without = without.split(',').map(|host| host.trim().to_ascii_lowercase());
-        Ok(Proxies {
-            http: first(&["HTTP_PROXY", "ALL_PROXY"])?,
-            https: first(&["HTTPS_PROXY", "ALL_PROXY"])?,
+        Proxies {
+            http: first(&["HTTP_PROXY", "ALL_PROXY"]),
+            https: first(&["HTTPS_PROXY", "ALL_PROXY"]),
             without: without.filter(|host| !host.is_empty()).collect(),
-        })
+        }
     }
 
     /// The proxy before a server; `None`: it is reached without.
-    pub fn before(&self, url: &Url) -> Option<Proxy> {
+    ///
+    /// # Errors
+    /// If what stands before it is no URL of a proxy that is spoken to over plain HTTP. It is not told: it may hold a
+    /// password.
+    pub fn before(&self, url: &Url) -> Result<Option<Proxy>, String> {
         let proxy = if url.scheme() == "https" { &self.https } else { &self.http };
-        proxy.clone().filter(|_| !self.is_without(url))
+        proxy.clone().filter(|_| !self.is_without(url)).transpose()
     }
 
     /// A host, and every host below it; with a port only there.
@@ -77,8 +77,8 @@ mod tests {
 
     fn before(variables: &[(&str, &str)], url: &str) -> Option<String> {
         let find = |name: &str| variables.iter().find(|(it, _)| *it == name).map(|(_, it)| (*it).to_owned());
-        let proxies = Proxies::of(&find).unwrap();
-        proxies.before(&Url::parse(url).unwrap()).map(|proxy| format!("{}:{}", proxy.host(), proxy.port()))
+        let proxy = Proxies::of(&find).before(&Url::parse(url).unwrap()).unwrap();
+        proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port()))
     }
 
     #[test]
@@ -115,8 +115,15 @@ mod tests {
         for proxy in
             ["ftp://u:secret@h", "socks5://u:secret@h:1080", "socks4://u:secret@h", "https://u:secret@h:1"]
         {
-            let find = |name: &str| (name == "HTTPS_PROXY").then(|| proxy.to_owned());
-            let error = Proxies::of(&find).unwrap_err();
+            let find = |name: &str| match name {
+                "HTTPS_PROXY" => Some(proxy.to_owned()),
+                "NO_PROXY" => Some("near".to_owned()),
+                _ => None,
+            };
+            let proxies = Proxies::of(&find);
+            let before = |url: &str| proxies.before(&Url::parse(url).unwrap());
+            let error = before("https://h/").unwrap_err();
+            assert!(before("http://h/").unwrap().is_none() && before("https://near/").unwrap().is_none());
             assert!(
                 error.starts_with("HTTPS_PROXY: expected a proxy") && !error.contains("secret"),
                 "{error}"

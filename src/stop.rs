@@ -68,7 +68,7 @@ impl Stop {
         self.advance(1);
     }
 
-    /// Ends waits and retries: the run returns within a second.
+    /// Ends waits and retries: the run returns within about a second.
     pub fn abort(&self) {
         self.advance(2);
     }

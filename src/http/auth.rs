@@ -152,10 +152,7 @@ fn unsendable(what: &str) -> Error {
 }
 
 fn ask(line: &Line, url: &Url, login: Option<&str>, form: &str) -> Result<(StatusCode, Vec<u8>)> {
-    let lost = |error: ureq::Error| Error::Transport {
-        what: format!("POST {}", shown(url)),
-        source: Box::new(error),
-    };
+    let what = format!("POST {}", shown(url));
     let mut request = Request::post(url.as_str())
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(ACCEPT, "application/json");
@@ -163,8 +160,9 @@ fn ask(line: &Line, url: &Url, login: Option<&str>, form: &str) -> Result<(Statu
         request = request.header(AUTHORIZATION, login);
     }
     let request = request.body(form).map_err(|_| unsendable("http.auth"))?;
-    let mut answer = line.send(url, request).map_err(lost)?;
-    let body = answer.body_mut().with_config().limit(ANSWER).read_to_vec().map_err(lost)?;
+    let mut answer = line.send(&what, url, request)?;
+    let body = answer.body_mut().with_config().limit(ANSWER).read_to_vec();
+    let body = body.map_err(|error| Error::Transport { what, source: Box::new(error) })?;
     Ok((answer.status(), body))
 }
 

@@ -110,12 +110,10 @@ struct Line {
 }
 
 impl Line {
-    fn send(
-        &self,
-        url: &Url,
-        request: Request<impl AsSendBody>,
-    ) -> std::result::Result<Response<ureq::Body>, ureq::Error> {
-        self.agent.run(self.agent.configure_request(request).proxy(self.proxies.before(url)).build())
+    fn send(&self, what: &str, url: &Url, request: Request<impl AsSendBody>) -> Result<Response<ureq::Body>> {
+        let proxy = self.proxies.before(url).map_err(Error::Config)?;
+        let answer = self.agent.run(self.agent.configure_request(request).proxy(proxy).build());
+        answer.map_err(|error| Error::Transport { what: what.to_owned(), source: Box::new(error) })
     }
 }
 
@@ -172,7 +170,7 @@ impl Client {
         // Readers stop at a drain: nothing that they wait for matters any more.
         let ending = agent.clone();
         stop.on_change(move || ending.clone().shutdown());
-        let proxies = Proxies::from_env().map_err(Error::Config)?;
+        let proxies = Proxies::from_env();
         let inner = Inner {
             line: Line { agent, proxies },
             headers: headers(&options)?,
@@ -254,7 +252,6 @@ impl Client {
                 Trust::Stranger => all.extend(common()),
             }
         }
-        let lost = |error: ureq::Error| Error::Transport { what: what.to_owned(), source: Box::new(error) };
         let unsendable = |_| Error::Config(format!("{what}: the request has characters that cannot be sent"));
         match &inner.options.body {
             Some(body) if *method == Method::POST => {
@@ -262,9 +259,9 @@ impl Client {
                 if !typed {
                     request = request.header(header::CONTENT_TYPE, "application/json");
                 }
-                inner.line.send(url, request.body(body.as_str()).map_err(unsendable)?).map_err(lost)
+                inner.line.send(what, url, request.body(body.as_str()).map_err(unsendable)?)
             }
-            _ => inner.line.send(url, request.body(()).map_err(unsendable)?).map_err(lost),
+            _ => inner.line.send(what, url, request.body(()).map_err(unsendable)?),
         }
     }
 

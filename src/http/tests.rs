@@ -358,10 +358,10 @@ fn requests_go_through_the_proxy_of_the_environment() {
     });
     let at = url("http://api.invalid/a?b=1");
     let variable = |name: &str| (name == "HTTP_PROXY").then(|| proxy.url(""));
-    let proxies = Proxies::of(&variable).unwrap();
+    let proxies = Proxies::of(&variable);
     let line = Line { agent: ureq::agent(), proxies };
     let request = Request::get(at.as_str()).body(()).unwrap();
-    let mut answer = line.send(&at, request).unwrap();
+    let mut answer = line.send("GET", &at, request).unwrap();
     assert_eq!(answer.body_mut().read_to_string().unwrap(), "through");
     let asked: Vec<String> = proxy.asked().into_iter().map(|it| it.target).collect();
     assert_eq!(asked, ["api.invalid:80", "/a?b=1"]);

@@ -285,7 +285,7 @@ fn take_stateless(leftovers: Option<&Leftovers>, names: &[String], fresh: bool) 
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let claims = leftovers.take(&names, fresh)?;
     if fresh {
-        leftovers.remove(names)?;
+        claims.remove(leftovers, names)?;
     }
     Ok(claims)
 }

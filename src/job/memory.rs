@@ -104,7 +104,7 @@ impl Memory {
             }
         }
         if let Some(leftovers) = self.remember.leftovers.as_ref().filter(|_| self.remember.fresh) {
-            leftovers.remove(self.passing.iter().map(String::as_str))?;
+            self.claims.remove(leftovers, self.passing.iter().map(String::as_str))?;
         }
         Ok(())
     }

@@ -176,10 +176,10 @@ impl Bucket {
     /// # Errors
     /// [`Error::Config`] if certificates cannot be read, or the environment names a proxy that is none.
     pub fn new(options: Options) -> Result<Self> {
-        let proxies = Proxies::from_env().map_err(Error::Config)?;
+        let proxy = Proxies::from_env().before(&options.endpoint.url("", &[])?).map_err(Error::Config)?;
         let mut config = crate::agent::settings(options.timeout)
             .timeout_recv_body(Some(options.timeout))
-            .proxy(proxies.before(&options.endpoint.url("", &[])?))
+            .proxy(proxy)
             .max_idle_connections(options.connections)
             .max_idle_connections_per_host(options.connections);
         if options.endpoint.is_encrypted() {

@@ -326,6 +326,29 @@ struct Holding {
 
 impl Lease {
     const KEY: &str = "lock";
+
+    /// One attempt. A refusal may be for an earlier one, which was stored and nobody heard of; or this run was thought
+    /// dead, and the lease is another's.
+    fn renew(&self, held: &mut Holding) -> s3::Result<Wrote> {
+        let key = self.home.key(Lease::KEY);
+        let ours =
+            || -> s3::Result<_> { Ok(self.home.bucket.head(&key)?.filter(|found| self.home.is_ours(found))) };
+        // Where there are no conditions nothing else would tell.
+        if !self.home.conditional.load(Ordering::Relaxed) && ours()?.is_none() {
+            return Ok(Wrote::Lost);
+        }
+        let bytes = held.note.bytes();
+        let put = |etag: &str| self.home.put(&key, &bytes, Condition::Match(etag));
+        let etag = match put(&held.etag) {
+            Err(error) if matches!(error.status(), Some(404 | 412)) => match ours()? {
+                Some(found) => put(&found.etag)?,
+                None => return Ok(Wrote::Lost),
+            },
+            other => other?,
+        };
+        held.etag = etag;
+        Ok(Wrote::Done)
+    }
 }
 
 impl Held for Lease {
@@ -333,19 +356,13 @@ impl Held for Lease {
         let Some(mut held) = self.held.try_lock().filter(|held| held.due <= Instant::now()) else {
             return Ok(());
         };
-        let key = self.home.key(Lease::KEY);
         held.due = Instant::now() + RENEW;
-        match self.home.put(&key, &held.note.bytes(), Condition::Match(&held.etag)) {
-            Ok(etag) => {
-                (held.etag, held.failures) = (etag, 0);
+        match self.renew(&mut held) {
+            Ok(Wrote::Done) => {
+                held.failures = 0;
                 held.note.renewed += 1;
             }
-            // An answer that was lost; or this run was thought dead, and the lease is another's.
-            Err(error) if matches!(error.status(), Some(404 | 412)) => match self.home.bucket.head(&key) {
-                Ok(Some(found)) if self.home.is_ours(&found) => held.etag = found.etag,
-                Ok(_) => return self.home.settle(Wrote::Lost),
-                Err(error) => log::warn!("{error}; the lease of the state is looked at again later"),
-            },
+            Ok(Wrote::Lost) => return self.home.settle(Wrote::Lost),
             Err(error) => {
                 held.due = Instant::now() + RENEW / 4;
                 held.failures += 1;
@@ -499,6 +516,7 @@ mod tests {
 
         let lease = |head: fn() -> Answer| {
             let server = Server::new(move |asked: &Asked| match asked.method.as_str() {
+                "PUT" if asked.header("if-match") == Some("\"2\"") => Answer::ok("").header("ETag", "\"3\""),
                 "PUT" => Answer::status(412),
                 "HEAD" => head(),
                 _ => Answer::status(404),
@@ -523,8 +541,8 @@ mod tests {
                 Holding { note: Note::default(), etag: "\"1\"".into(), due: Instant::now(), failures: 0 };
             (server, Lease { home, held: Mutex::new(held) })
         };
-        let (_server, lost) =
-            lease(|| Answer::ok("").header("ETag", "\"2\"").header("x-amz-meta-pipeline-run", "other"));
+        let found = || Answer::ok("").header("ETag", "\"2\"").header("x-amz-meta-pipeline-run", "other");
+        let (_server, lost) = lease(found);
         let error = lost.tend().unwrap_err();
         assert!(
             matches!(error, Error::Locked { .. }) && error.to_string().contains("taken it over"),
@@ -532,9 +550,17 @@ mod tests {
         );
         let (_server, gone) = lease(|| Answer::status(404));
         assert!(gone.tend().is_err());
-        // Nobody says whose it is: that is looked at again.
+        // Nobody says whose it is: that is looked at again, soon.
         let (_server, unsure) = lease(|| Answer::status(503));
         unsure.tend().unwrap();
-        unsure.tend().unwrap();
+        let held = unsure.held.lock();
+        assert!((held.failures, held.etag.as_str()) == (1, "\"1\"") && held.due < Instant::now() + RENEW / 2);
+        drop(held);
+        // An answer was lost: it is renewed all the same.
+        let (_server, mut ours) = lease(found);
+        ours.home.token = "other".into();
+        ours.tend().unwrap();
+        let held = ours.held.lock();
+        assert_eq!((held.note.renewed, held.etag.as_str()), (1, "\"3\""));
     }
 }

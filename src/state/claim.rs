@@ -9,6 +9,7 @@ use std::sync::Arc;
 #[cfg(feature = "s3")]
 pub use bucket::BucketClaim;
 
+use super::Leftovers;
 use crate::error::Result;
 use crate::sink::dir::temporary::Temporary;
 
@@ -33,6 +34,17 @@ impl Claims {
             return claim.tend();
         }
         Ok(())
+    }
+
+    /// Deletes all objects of these partitions, which are claimed. Durable on return.
+    ///
+    /// # Errors
+    /// If something cannot be deleted, or another run stores there meanwhile.
+    pub fn remove<'a>(&self, from: &Leftovers, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        names.into_iter().try_for_each(|name| {
+            self.tend()?;
+            from.remove([name]).map(drop)
+        })
     }
 }
 
@@ -90,7 +102,7 @@ mod bucket {
             let body = serde_json::to_vec(&claimed).unwrap_or_default();
             let due = Mutex::new(Instant::now() + RENEW);
             let claim = BucketClaim { bucket, tries, key, body, due };
-            claim.tries.patiently(&claim.bucket, || claim.put())?;
+            claim.tries.patiently(&claim.bucket, || claim.put(Condition::None))?;
             let mut from = None;
             loop {
                 let list = || claim.bucket.list(&dir, None, PAGE, from.as_deref());
@@ -113,7 +125,11 @@ mod bucket {
             let Some((found, bytes)) = read else { return Ok(()) };
             let theirs: Claimed = serde_json::from_slice(&bytes).unwrap_or_default();
             if found.age.unwrap_or_default() >= LEASE || lives(&theirs.process) == Some(false) {
-                return self.tries.patiently(&self.bucket, || self.bucket.delete(other));
+                // It says nothing any more, whether it can be deleted or not.
+                if let Err(error) = self.bucket.delete(other) {
+                    log::debug!("{error}");
+                }
+                return Ok(());
             }
             match theirs.places.iter().find(|place| ours.binary_search(place).is_ok()) {
                 Some(place) => {
@@ -124,10 +140,10 @@ mod bucket {
             }
         }
 
-        fn put(&self) -> s3::Result<String> {
+        fn put(&self, condition: Condition<'_>) -> s3::Result<String> {
             let headers = [("content-type", "application/json".to_owned())];
             let object = Object { key: &self.key, headers: &headers, ..Object::default() };
-            self.bucket.put(&object, Content::Bytes(&self.body), Condition::None)
+            self.bucket.put(&object, Content::Bytes(&self.body), condition)
         }
 
         pub(super) fn tend(&self) -> Result<()> {
@@ -136,7 +152,14 @@ mod bucket {
             };
             *due = Instant::now() + RENEW;
             let renewed = self.bucket.head(&self.key).and_then(|found| match found {
-                Some(_) => self.put().map(|_| true),
+                Some(found) => match self.put(Condition::Match(&found.etag)) {
+                    Err(error) if matches!(error.status(), Some(404 | 412)) => Ok(false),
+                    // The store knows no conditions.
+                    Err(error) if matches!(error.status(), Some(400 | 501)) => {
+                        self.put(Condition::None).map(|_| true)
+                    }
+                    other => other.map(|_| true),
+                },
                 None => Ok(false),
             });
             match renewed {

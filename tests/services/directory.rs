@@ -266,7 +266,7 @@ fn a_run_that_fails_leaves_its_group() {
         (1..200u64).map(|n| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
     let large = Row { value: Some(format!("\"{digits}\"").into_bytes()), ..Row::numbered(0) };
     kafka.write(&flow.topic, 0, Compression::None, &[large]);
-    let left = format!("group {}: left", flow.group);
+    let left = format!("group {}: left\n", flow.group);
     let place = format!("kafka:{small}");
     flow.until_end(&["-o", &place])
         .expect(4, &["is larger than the topic takes", "input.max_record_bytes", &left]);

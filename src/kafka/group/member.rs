@@ -31,7 +31,7 @@ const FIRST_DELAY: Duration = Duration::from_millis(20);
 const LAST_DELAY: Duration = Duration::from_secs(1);
 /// Leaving is a courtesy: the others would also wait for the session to expire.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
-/// Where the run is aborted, so much less is worth the wait for the coordinator.
+/// Where the run is aborted, finding the coordinator and telling it may take no longer than this.
 const LEAVE_ABORTED: Duration = Duration::from_secs(1);
 
 /// The state of the group's thread.
@@ -87,6 +87,8 @@ impl<'a> Member<'a> {
                         return Err(Error::Stopped);
                     }
                     Err(Fault::Fatal(error)) => {
+                        // Nothing counts any more that is published from here on.
+                        self.group.state.lock().lose_all();
                         self.leave("the run has failed");
                         return Err(error);
                     }
@@ -428,24 +430,37 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// Tells the coordinator, so that it need not wait for the session to expire. Static members stay.
-    /// All connections are hung up. What is still in flight of this run is of a member that is gone, as when its session
-    /// is over; and the others, or the next run, do not have to wait for that.
+    /// Leaves although all connections are hung up. What is still in flight of this run is of a member that is gone, as
+    /// when its session is over; and the others, or the next run, do not have to wait for that.
     fn leave_aborted(&mut self) {
+        if !self.may_leave() {
+            return;
+        }
         let (cluster, name) = (self.group.cluster.behind_abort(), &self.group.settings.group);
-        self.connection = cluster.coordinator(Coordinates::Group, name, Instant::now() + LEAVE_ABORTED).ok();
+        let deadline = Instant::now() + LEAVE_ABORTED;
+        self.connection = cluster.coordinator(Coordinates::Group, name, deadline).ok();
         if self.connection.is_some() {
-            self.leave("the run was aborted");
+            self.leave_within("the run was aborted", deadline.saturating_duration_since(Instant::now()));
         }
     }
 
+    /// Whether there is a membership that ends with this run: static members stay.
+    fn may_leave(&self) -> bool {
+        self.group.settings.instance_id.is_none() && !self.group.state.lock().member().is_empty()
+    }
+
+    /// Tells the coordinator, so that it need not wait for the session to expire. Static members stay.
     pub fn leave(&mut self, reason: &'static str) {
-        let settings = &self.group.settings;
-        let member = self.group.state.lock().member().to_string();
+        self.leave_within(reason, LEAVE_WITHIN);
+    }
+
+    fn leave_within(&mut self, reason: &'static str, limit: Duration) {
         self.joined = -1;
-        if settings.instance_id.is_some() || member.is_empty() {
+        if !self.may_leave() {
             return;
         }
+        let settings = &self.group.settings;
+        let member = self.group.state.lock().member().to_string();
         let group = self.group_id();
         let outcome = self.connect().and_then(|connection| {
             let version = connection.version::<LeaveGroupRequest>(i16::MAX)?;
@@ -458,7 +473,7 @@ impl<'a> Member<'a> {
                 }
                 _ => request.with_member_id(text(&member)),
             };
-            connection.call_within(&request, version, LEAVE_WITHIN)
+            connection.call_within(&request, version, limit)
         });
         match outcome {
             Ok(_) => log::info!("group {}: left", settings.group),

@@ -79,11 +79,11 @@ impl Fetch {
             let Some(batch) = Batches::with_crc(&bytes[self.at..], crc).next().transpose()? else {
                 break Filled::Empty;
             };
-            // What is committed in this chunk goes with the epoch of the record before, never with an earlier one:
-            // that leader's log may end in front of it.
+            // A position in this chunk goes with the epoch of what stands before it, never with an earlier one: that
+            // leader's log may end in front of it.
             if epoch != Some(batch.leader_epoch()) {
                 epoch = Some(batch.leader_epoch());
-                chunk.set_resume_within(resume(batch.leader_epoch()));
+                chunk.within.push((chunk.end + 1, resume(batch.leader_epoch())));
             }
             if self.batch(&batch, reading, unpacker, chunk)? == Room::Full {
                 break Filled::Full;
