@@ -178,12 +178,13 @@ impl Filler {
                 self.hand_over(chunk);
                 return Filled::Chunk;
             }
-            if self.closing.is_some() && self.ahead.is_empty() {
-                return self.close(chunk);
-            }
+            // Before the end, too: a gap there ends a chunk whether it was seen to come or not.
             if self.drop_white_space(chunk) == Room::Full {
                 self.hand_over(chunk);
                 return Filled::Chunk;
+            }
+            if self.closing.is_some() && self.ahead.is_empty() {
+                return self.close(chunk);
             }
             self.drop_record(chunk);
             let late = began.elapsed() > PATIENCE;

@@ -156,12 +156,14 @@ proptest! {
     fn blocks_that_are_taken_whole_are_those_that_are_found_line_by_line(
         numbers in prop::collection::vec(any::<u32>(), 500..1000),
         cut in 0..3usize,
+        white in prop::sample::select(vec![0, 0, 20_000, 35_000]),
         batch_bytes in prop::sample::select(vec![0, 30_000, 1 << 20]),
         // In the second much white space fits, which ends a chunk.
         (block_bytes, block_records) in prop::sample::select(vec![(2000, 100), (150_000, 4000)]),
     ) {
         let mut bytes = lines_of_many_kinds(&numbers);
         bytes.truncate(bytes.len() - cut);
+        bytes.extend(" \n".repeat(white).bytes());
         let limits = Limits { batch_size: 0, batch_bytes, block_bytes, block_records };
         let kind = (Syntax::Lines, 200_000);
         let (one_by_one, none) = fill_by(&bytes, kind, (5000, false), limits, Some(u64::MAX));
