@@ -52,6 +52,7 @@ impl Job<'_> {
             return Ok(bucket.clone());
         }
         let bucket = Arc::new(bucket(self.config, name, &self.metrics.services)?);
+        bucket.hang_up_with(self.stop);
         let namer = self.config.namer();
         let prefix = namer.prefix();
         // Wrong keys, a wrong name and a wrong region are told before anything is read.

@@ -39,6 +39,12 @@ pub fn detect(format: Format, head: &[u8], tail: Tail) -> Syntax {
     }
 }
 
+/// Whether nothing that follows `head` can make it another syntax.
+pub(crate) fn is_decided(format: Format, head: &[u8]) -> bool {
+    let any = head.iter().any(|byte| !is_white(*byte));
+    any && (format == Format::Json || detect(format, head, Tail::Open) != Syntax::Values)
+}
+
 fn any_line_is_a_value(head: &[u8], tail: Tail) -> bool {
     head.split_inclusive(|byte| *byte == b'\n')
         .filter(|line| line.ends_with(b"\n") || tail == Tail::Last)

@@ -21,6 +21,7 @@ mod page;
 mod sixteen;
 mod values;
 
+pub(crate) use detect::is_decided;
 pub use detect::{Syntax, detect};
 pub use page::{Listed, Told};
 

@@ -19,6 +19,8 @@ mod tls;
 use std::fmt;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use ureq::http::{self, HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
@@ -40,6 +42,8 @@ use crate::stop::Stop;
 
 /// What metrics and logs call the store.
 const SERVICE: &str = "s3";
+/// Behind an abort nobody waits longer for one request.
+const LATE: Duration = Duration::from_secs(2);
 /// What is kept of an answer's body at most: a listing of a thousand long keys is smaller.
 const ANSWER: u64 = 16 << 20;
 
@@ -63,6 +67,9 @@ pub struct Options {
 /// A bucket.
 pub struct Bucket {
     agent: Agent,
+    /// For what is still to be asked behind an abort: giving back a lease, giving up uploads.
+    late: Agent,
+    aborted: Arc<AtomicBool>,
     endpoint: Endpoint,
     credentials: Credentials,
     services: Services,
@@ -177,17 +184,32 @@ impl Bucket {
     /// [`Error::Config`] if certificates cannot be read, or the environment names a proxy that is none.
     pub fn new(options: Options) -> Result<Self> {
         let proxy = Proxies::from_env().before(&options.endpoint.url("", &[])?).map_err(Error::Config)?;
-        let mut config = crate::agent::settings(options.timeout)
-            .timeout_recv_body(Some(options.timeout))
-            .proxy(proxy)
-            .max_idle_connections(options.connections)
-            .max_idle_connections_per_host(options.connections);
-        if options.endpoint.is_encrypted() {
-            config = config.tls_config(tls::config(options.ca.as_deref())?);
-        }
+        let agent = |limit: Duration, connections: usize| -> Result<Agent> {
+            let mut config = crate::agent::settings(limit)
+                .timeout_recv_body(Some(limit))
+                .proxy(proxy.clone())
+                .max_idle_connections(connections)
+                .max_idle_connections_per_host(connections);
+            if options.endpoint.is_encrypted() {
+                config = config.tls_config(tls::config(options.ca.as_deref())?);
+            }
+            Ok(crate::agent::agent(config))
+        };
+        let (late, agent) =
+            (agent(LATE.min(options.timeout), 1)?, agent(options.timeout, options.connections)?);
         let Options { endpoint, credentials, services, .. } = options;
         credentials.count_into(&services);
-        Ok(Bucket { agent: crate::agent::agent(config), endpoint, credentials, services })
+        Ok(Bucket { agent, late, aborted: Arc::default(), endpoint, credentials, services })
+    }
+
+    /// Once `stop` is aborted all requests under way end with an error; those that follow get two seconds, and none
+    /// any more when one of them was not answered.
+    pub fn hang_up_with(&self, stop: &Stop) {
+        let (agent, aborted) = (self.agent.clone(), self.aborted.clone());
+        stop.on_abort(move || {
+            aborted.store(true, Ordering::Release);
+            agent.clone().shutdown();
+        });
     }
 
     /// Where it is.
@@ -273,12 +295,16 @@ impl Bucket {
         request: http::Result<Request<impl AsSendBody>>,
         limit: Option<Duration>,
     ) -> std::result::Result<Response<ureq::Body>, ureq::Error> {
-        match limit {
-            None => self.agent.run(request?),
-            Some(limit) => {
-                self.agent.run(self.agent.configure_request(request?).timeout_global(Some(limit)).build())
-            }
+        let aborted = self.aborted.load(Ordering::Acquire);
+        let agent = if aborted { &self.late } else { &self.agent };
+        let answer = match limit {
+            None => agent.run(request?),
+            Some(limit) => agent.run(agent.configure_request(request?).timeout_global(Some(limit)).build()),
+        };
+        if aborted && answer.is_err() {
+            self.late.clone().shutdown();
         }
+        answer
     }
 
     /// Something of this bucket failed and is tried again in `wait`: counts it and says so. `attempt` is the one that

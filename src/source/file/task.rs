@@ -9,7 +9,7 @@ use memchr::memchr;
 use crate::codec::decode::{SNIFF, foreign, sniff};
 use crate::config::Format;
 use crate::error::Error;
-use crate::json::{Scanner, Syntax, Tail, detect, is_white};
+use crate::json::{Scanner, Syntax, Tail, detect, is_decided};
 use crate::record::{Chunk, Payload};
 use crate::source::Mark;
 use crate::stop::Stop;
@@ -305,12 +305,6 @@ impl Task {
 
 fn is_step(head: &[u8]) -> bool {
     !head.is_empty() && head.len().is_multiple_of(HEAD)
-}
-
-/// Whether nothing that follows can make it another syntax.
-pub(super) fn is_decided(format: Format, head: &[u8]) -> bool {
-    let any = head.iter().any(|byte| !is_white(*byte));
-    any && (format == Format::Json || detect(format, head, Tail::Open) != Syntax::Values)
 }
 
 /// Whether nothing tells yet if records are lines.

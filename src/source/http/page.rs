@@ -18,7 +18,7 @@ use crate::config::http::Style;
 use crate::error::Retry;
 use crate::http::pagination::{Pages, Said};
 use crate::http::{Error, Got, Reply};
-use crate::json::{Fault, Found, Listed, Scanner, Span, Syntax, Tail, Told, detect};
+use crate::json::{Fault, Found, Listed, Scanner, Span, Syntax, Tail, Told, detect, is_decided};
 use crate::record::{Chunk, Entry, Incoming, Partition, Payload, RejectKind, Rejection, Room};
 
 /// How much is read at a time.
@@ -283,7 +283,10 @@ impl Page {
         }
         let by_name =
             matches!(options.format, Format::Ndjson | Format::Text) || self.is_lines(options.format);
-        if !by_name && !self.over && self.failed.is_none() && window.bytes().len() < HEAD {
+        let all = self.over || self.failed.is_some();
+        let bytes = window.bytes();
+        // Records of a page that comes slowly do not wait for more than is needed.
+        if !by_name && !all && bytes.len() < HEAD && !is_decided(options.format, bytes) {
             return false;
         }
         let tail = if self.over { Tail::Last } else { Tail::Open };

@@ -1,6 +1,9 @@
 //! Every style of pagination and every form of a body: all records, each once, and not a request too many.
 
 use std::io::{BufRead, BufReader, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::server::{Reply, Seen};
 use super::{Api, array, slice};
@@ -264,6 +267,33 @@ fn an_empty_page_ends_the_pass_and_says_what_it_leaves() {
     api.run(CURSOR)
         .expect(0, &["page 1 has no records, so the pass ends, although something leads on from it"]);
     api.stored(0..5);
+}
+
+#[test]
+fn records_are_handed_on_while_the_rest_of_their_page_is_still_coming() {
+    let forms: [(&[&str], [&str; 2]); 3] = [
+        (&[], ["[{\"n\":0},{\"n\":1},{", "\"n\":2}]"]),
+        (&[], ["{\"n\":0}\n{\"n\":1}\n", "{\"n\":2}\n"]),
+        (&["--set", "http.records=/items"], ["{\"items\":[{\"n\":0},{\"n\":1},", "{\"n\":2}]}"]),
+    ];
+    for (more, [first, rest]) in forms {
+        let seen = Arc::new(AtomicBool::new(false));
+        let goes_on = seen.clone();
+        let api = Api::new(move |_| {
+            let (goes_on, length) = (goes_on.clone(), first.len() + rest.len());
+            Reply::bare(move |wire| {
+                wire.write(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{first}").as_bytes())?;
+                while !goes_on.load(Ordering::SeqCst) {
+                    wire.rest(Duration::from_millis(5))?;
+                }
+                wire.write(rest.as_bytes())
+            })
+        });
+        let run = api.start(&[&["-o", "-"], more].concat());
+        until("the first are there", || run.printed().lines().count() == 2);
+        seen.store(true, Ordering::SeqCst);
+        assert_eq!(run.ended().expect(0, &[]).stdout.lines().count(), 3);
+    }
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! What a healthy server never does, and that nothing is lost or doubled by it.
 
+use std::time::Duration;
+
 use pipeline::s3::{Condition, Content, Object};
+use rustix::process::Signal;
 
 use super::fault::{Act, Asked, Faulty};
 use super::{Server, Store, sorted};
 use crate::exposition::Exposition;
-use crate::runs::{Ran, lines};
+use crate::runs::{Ran, Running, lines, until};
 
 const SLOW_DOWN: &str =
     "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
@@ -178,6 +181,22 @@ fn a_server_that_never_answers_is_given_up() {
     let url = store.url("");
     let args = ["a.json", "-o", &url, "--timeout", "300ms", "--set", "processing.max_retries=1"];
     store.run(&args).expect(1, &["no answer in time"]);
+}
+
+#[test]
+fn a_second_signal_waits_for_no_answer() {
+    let Some(server) = Server::shared() else { return };
+    let (store, faulty) = behind(server, "hanging", first(usize::MAX, Asked::is_put, Act::Silence));
+    store.bench.write("a.json", lines(0..300));
+    let run = Running::start(store.command(&["a.json", "-b", "100", "-o", &store.url("")]));
+    until("it stores", || faulty.seen().iter().any(Asked::is_put));
+    run.signal(Signal::INT);
+    run.heard("a second signal aborts");
+    run.signal(Signal::INT);
+    // An answer is waited for three times as long.
+    run.ended_within(Duration::from_secs(10)).expect(130, &[]);
+    let lease = || store.all().keys().any(|key| key.ends_with("/lock"));
+    assert!(!lease(), "it is given back");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::bytes::{Bytes, End, Got};
 use super::fill::{Begin, Filled, Filler};
 use super::*;
 use crate::cut::{Close, Cutters, Limits};
-use crate::json::{Scanner, Syntax};
+use crate::json::{Scanner, Syntax, is_decided};
 use crate::record::{Payload, RejectKind};
 use crate::source::{Forget, Marks};
 
@@ -382,14 +382,14 @@ fn a_file_that_grows_is_read_up_to_the_last_line_that_was_whole() {
 /// A pause of a pipe is no reason to guess.
 #[test]
 fn the_form_of_a_pipe_is_decided_by_what_nothing_can_change() {
-    let auto = |head: &str| task::is_decided(Format::Auto, head.as_bytes());
+    let auto = |head: &str| is_decided(Format::Auto, head.as_bytes());
     for head in ["", "\n\n \n", "{\"x\":{\"cut\n", "{\n", "1", "{}", "x\ny\n"] {
         assert!(!auto(head), "{head:?}");
     }
     for head in ["[", " \n[1", "{}\n", "{\"x\":\n{}\n", "\n\n1\n{"] {
         assert!(auto(head), "{head:?}");
     }
-    let json = |head: &str| task::is_decided(Format::Json, head.as_bytes());
+    let json = |head: &str| is_decided(Format::Json, head.as_bytes());
     assert!(!json("\n\n") && json("{") && json("\n["));
 }
 
