@@ -68,7 +68,7 @@ impl Stop {
         self.advance(1);
     }
 
-    /// Ends waits and retries: the run returns within about a second.
+    /// Ends waits and retries: the run returns at once, but for a second or two in which it tells services that it is gone.
     pub fn abort(&self) {
         self.advance(2);
     }

@@ -32,7 +32,7 @@ const LAST_DELAY: Duration = Duration::from_secs(1);
 /// Leaving is a courtesy: the others would also wait for the session to expire.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 /// Where the run is aborted, finding the coordinator and telling it may take no longer than this.
-const LEAVE_ABORTED: Duration = Duration::from_secs(1);
+const LEAVE_ABORTED: Duration = Duration::from_secs(2);
 
 /// The state of the group's thread.
 pub(super) struct Member<'a> {

@@ -105,7 +105,7 @@ impl Group {
 
     /// The body of the group's own thread: joins, keeps the membership alive, rejoins, until `over` is
     /// disconnected; then leaves the group, if it is a dynamic member. Returns within some seconds after that, and
-    /// within about one after an abort.
+    /// within about two after an abort.
     ///
     /// # Errors
     /// What no further try can help: no permission, a fenced instance id, no common assignor; a coordinator that
