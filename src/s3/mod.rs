@@ -56,7 +56,7 @@ pub struct Options {
     pub credentials: Credentials,
     /// PEM file of the authorities that the service is verified against; the system's if `None`.
     pub ca: Option<PathBuf>,
-    /// Limit of connecting, of waiting for an answer, and of each read and write.
+    /// Limit of connecting, of waiting for an answer, of receiving all of it, and of each read and write.
     pub timeout: Duration,
     /// Connections that are kept open.
     pub connections: usize,
