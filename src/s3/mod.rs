@@ -163,6 +163,12 @@ impl Reply {
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
+
+    /// What the store tells the object apart by. A proxy that packs bodies makes weak tags of strong ones, which no
+    /// `If-Match` matches (RFC 9110, section 13.1.1).
+    fn etag(&self) -> Option<&str> {
+        self.header("etag").map(|etag| etag.strip_prefix("W/").unwrap_or(etag))
+    }
 }
 
 /// The name of the element that an XML document consists of.

@@ -79,7 +79,7 @@ impl Bucket {
         ask.header("x-amz-checksum-crc32c", &encoded(crc32c))?;
         let op = ask.op;
         let reply = self.ask(ask)?;
-        match reply.header("etag") {
+        match reply.etag() {
             Some(etag) => Ok(PartTag { etag: etag.to_owned(), crc32c }),
             None => {
                 Err(Error::Odd { what: self.subject(op, &upload.key), why: "the answer has no ETag".into() })

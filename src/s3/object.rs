@@ -89,7 +89,7 @@ impl Found {
         Found {
             len: reply.header("content-length").and_then(|len| len.parse().ok()).unwrap_or_default(),
             crc32c: reply.header("x-amz-checksum-crc32c").and_then(decoded),
-            etag: reply.header("etag").unwrap_or_default().to_owned(),
+            etag: reply.etag().unwrap_or_default().to_owned(),
             age: age.map(|age| Duration::from_secs(age.as_secs().max(0).unsigned_abs())),
             metadata: metadata.collect(),
         }
@@ -152,7 +152,7 @@ impl Bucket {
         ask.content = content;
         let op = ask.op;
         let reply = self.ask(ask)?;
-        match reply.header("etag") {
+        match reply.etag() {
             Some(etag) => Ok(etag.to_owned()),
             None => {
                 Err(Error::Odd { what: self.subject(op, object.key), why: "the answer has no ETag".into() })
@@ -230,5 +230,25 @@ impl Bucket {
             return Err(odd("the listing is cut off, and does not say where it goes on".into()));
         }
         Ok(Listed { keys: list.contents.into_iter().map(|entry| entry.key).collect(), next })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weak_tag_is_asked_for_as_the_strong_one() {
+        for (header, expected) in [("W/\"5d41\"", "\"5d41\""), ("\"5d41\"", "\"5d41\""), ("5d41", "5d41")] {
+            let headers = [("etag", header)].map(|(name, value)| {
+                (HeaderName::from_static(name), value.parse().expect("a value of a header"))
+            });
+            let reply = Reply {
+                status: Default::default(),
+                headers: headers.into_iter().collect(),
+                body: Vec::new(),
+            };
+            assert_eq!(Found::of(&reply).etag, expected);
+        }
     }
 }

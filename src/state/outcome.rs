@@ -44,12 +44,16 @@ pub(super) fn check_place(record: &Record, options: &StateOptions) -> Result<()>
             other => other.to_owned(),
         };
         let (old, new) = (name(&record.output), name(&options.output));
-        let what = format!("the state in {dir} belongs to the output {old}, not {new}");
+        let what = format!(
+            "the state in {dir} belongs to the output {old}, not {new}; each needs a --state of its own"
+        );
         return Err(Error::Changed { what });
     }
     if record.source != options.source {
-        let what =
-            format!("the state in {dir} belongs to a {} source, not {}", record.source, options.source);
+        let what = format!(
+            "the state in {dir} belongs to a {} source, not {}; each needs a --state of its own",
+            record.source, options.source
+        );
         return Err(Error::Changed { what });
     }
     Ok(())
