@@ -13,13 +13,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-#[cfg(any(feature = "kafka", feature = "s3", feature = "http"))]
 use std::time::Duration;
 
 use pipeline::Error;
 use pipeline::config::nearest::did_you_mean;
 use pipeline::config::{Config, Place, StateAt, Status};
-use pipeline::job::find_files;
+use pipeline::job::{find_files, find_state};
 use pipeline::status::server::Server;
 use rustix::fs::{Access, access};
 
@@ -27,7 +26,6 @@ use crate::cli::SummaryTo;
 use crate::watch;
 
 /// Somebody waits for the answers of services: no longer than this, where `--timeout` is not shorter.
-#[cfg(any(feature = "kafka", feature = "s3", feature = "http"))]
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What was found out about one thing that a run needs.
@@ -91,6 +89,9 @@ pub fn run(config: &Config) -> Vec<Finding> {
         findings.push(directory("state", dir));
     }
     findings.extend(side_by_side(config, SERVICES));
+    if findings.iter().all(|finding| finding.verdict == Verdict::Fine) {
+        findings.extend(earlier_runs(config));
+    }
     findings
 }
 
@@ -223,12 +224,31 @@ fn all_inputs(config: &Config) -> Option<Finding> {
         return None;
     }
     let error = find_files(config).err()?;
-    let verdict = match error.exit_code() {
-        2 => Verdict::Wrong(error.to_string()),
-        4 => Verdict::Refused(error.to_string()),
-        _ => Verdict::Failed(error.to_string()),
+    Some(Finding { what: "inputs".into(), verdict: refusal(&error) })
+}
+
+/// Whether a run would go on where earlier ones stopped, or be refused.
+fn earlier_runs(config: &Config) -> Option<Finding> {
+    let mut config = config.clone();
+    config.processing.timeout = config.processing.timeout.min(PATIENCE);
+    let verdict = match find_state(&config) {
+        Ok(false) => return None,
+        Ok(true) => Verdict::Fine,
+        Err(error) => refusal(&error),
     };
-    Some(Finding { what: "inputs".into(), verdict })
+    Some(Finding { what: "what earlier runs left".into(), verdict })
+}
+
+fn refusal(error: &Error) -> Verdict {
+    let why = match error.hint() {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    };
+    match error.exit_code() {
+        2 => Verdict::Wrong(why),
+        4 => Verdict::Refused(why),
+        _ => Verdict::Failed(why),
+    }
 }
 
 fn output(to: &Place) -> Option<Finding> {

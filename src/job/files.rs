@@ -40,16 +40,7 @@ impl Job<'_> {
         self.check_lengths(&inputs)?;
         self.check_memory(&source)?;
         let sink = self.sink(&namer)?;
-        let remember = Remember {
-            state: self.state_home()?,
-            leftovers: self.leftovers(&namer, "file")?,
-            place: self.place(),
-            settings: self.settings_of_files(),
-            processed_by: self.processed_by(),
-            now: now(),
-            fresh: self.config.processing.fresh,
-        };
-        let memory = Memory::open(remember, &inputs)?;
+        let memory = Memory::open(self.remember(&namer)?, &inputs)?;
         if let Some(rejected) = memory.nothing_to_do() {
             let summary =
                 Summary { outcome: Outcome::NothingToDo, records_rejected: rejected, ..Summary::default() };
@@ -73,6 +64,27 @@ impl Job<'_> {
             rejected: memory.rejected(),
             tend: &|| memory.tend(),
         }))
+    }
+
+    fn remember(&self, namer: &Namer) -> Result<Remember> {
+        Ok(Remember {
+            state: self.state_home()?,
+            leftovers: self.leftovers(namer, "file")?,
+            place: self.place(),
+            settings: self.settings_of_files(),
+            processed_by: self.processed_by(),
+            now: now(),
+            fresh: self.config.processing.fresh,
+        })
+    }
+
+    /// Whether earlier runs left anything that this one could go on with. Only looks.
+    ///
+    /// # Errors
+    /// If it could not go on with what is there.
+    pub(super) fn look_at_files(&self) -> Result<bool> {
+        let is_known = |input: &FileInput| input.size.is_some();
+        Ok(self.source()?.inputs().iter().any(is_known) && self.remember(&self.config.namer())?.look()?)
     }
 
     /// Names must be possible before anything is stored under the first of them.

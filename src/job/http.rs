@@ -25,7 +25,7 @@ use crate::record::{Identity, Partition};
 use crate::sink::key::Namer;
 use crate::source::http::{HttpOptions, HttpSource, Resume};
 use crate::source::{Cuts, Forget, Marks, Same};
-use crate::state::{Claims, Fresh, Identify, Leftovers, Outcome, State, StateOptions};
+use crate::state::{Claims, Fresh, Home, Identify, Leftovers, Outcome, State, StateOptions};
 use crate::stop::Stop;
 use crate::transform::pointer::Pointer;
 
@@ -186,18 +186,7 @@ impl Job<'_> {
             return Ok(Past { started_at: now, claims, ..Past::default() });
         };
         let queries = Arc::new(Queries::new(&self.config.http, endpoints));
-        let state = State::open(StateOptions {
-            output: output_of(&*home, leftovers.as_ref(), &self.place())?,
-            home,
-            settings: self.http_settings().into_iter().collect(),
-            source: "http",
-            processed_by: self.processed_by(),
-            now_ms: now,
-            fresh: if fresh { Fresh::Yes } else { Fresh::No },
-            identify: queries.clone(),
-            cuts: Cuts::Early,
-            leftovers,
-        })?;
+        let state = State::open(self.state_options(home, leftovers, queries.clone(), now)?)?;
         queries.finished.store(state.is_finished(), Ordering::Relaxed);
         let outcome = state.outcome(all())?;
         let (again, unfinished) = self.passes(&state, names, fresh, now)?;
@@ -215,6 +204,42 @@ impl Job<'_> {
         };
         let started_at = state.started_at();
         Ok(Past { started_at, state: Some(Arc::new(state)), unfinished, rejected, claims: Claims::default() })
+    }
+
+    fn state_options(
+        &self,
+        home: Arc<dyn Home>,
+        leftovers: Option<Leftovers>,
+        queries: Arc<Queries>,
+        now: i64,
+    ) -> Result<StateOptions> {
+        Ok(StateOptions {
+            output: output_of(&*home, leftovers.as_ref(), &self.place())?,
+            home,
+            settings: self.http_settings().into_iter().collect(),
+            source: "http",
+            processed_by: self.processed_by(),
+            now_ms: now,
+            fresh: if self.config.processing.fresh { Fresh::Yes } else { Fresh::No },
+            identify: queries,
+            cuts: Cuts::Early,
+            leftovers,
+        })
+    }
+
+    /// Whether earlier runs left anything that this one could go on with. Only looks.
+    ///
+    /// # Errors
+    /// If it could not go on with what is there.
+    pub(super) fn look_at_endpoints(&self) -> Result<bool> {
+        let Some(home) = self.state_home()? else { return Ok(false) };
+        // Who asks what the output is called makes its directory.
+        if home.read()?.is_none() {
+            return Ok(false);
+        }
+        let leftovers = self.leftovers(&self.config.namer(), "http")?;
+        let queries = Arc::new(Queries::new(&self.config.http, &endpoints(self.config)?));
+        State::look(&self.state_options(home, leftovers, queries, now())?)
     }
 
     /// The endpoints that begin another pass now, and whether those that are at their end are left alone.

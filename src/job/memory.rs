@@ -141,27 +141,41 @@ impl Memory {
     }
 }
 
+impl Remember {
+    /// Whether there is anything that this run could go on with. Takes no lock and changes nothing.
+    ///
+    /// # Errors
+    /// If this run could not go on with what is there.
+    pub(super) fn look(&self) -> Result<bool> {
+        let Some(home) = &self.state else { return Ok(false) };
+        // Who asks what the output is called makes its directory.
+        Ok(home.read()?.is_some() && State::look(&self.options(home.clone(), Paths(HashMap::new()))?)?)
+    }
+
+    fn options(&self, home: Arc<dyn Home>, paths: Paths) -> Result<StateOptions> {
+        let settings = self.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        Ok(StateOptions {
+            output: output_of(&*home, self.leftovers.as_ref(), &self.place)?,
+            home,
+            settings: settings.collect(),
+            source: "file",
+            processed_by: self.processed_by.clone(),
+            now_ms: self.now,
+            fresh: if self.fresh { Fresh::Yes } else { Fresh::No },
+            identify: Arc::new(paths),
+            cuts: Cuts::Fixed,
+            leftovers: self.leftovers.clone(),
+        })
+    }
+}
+
 fn open_state(
     remember: &Remember,
     home: Arc<dyn Home>,
     paths: Paths,
     known: &[String],
 ) -> Result<(Arc<State>, Outcome)> {
-    let settings =
-        remember.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-    let output = output_of(&*home, remember.leftovers.as_ref(), &remember.place)?;
-    let state = State::open(StateOptions {
-        home,
-        settings,
-        output,
-        source: "file",
-        processed_by: remember.processed_by.clone(),
-        now_ms: remember.now,
-        fresh: if remember.fresh { Fresh::Yes } else { Fresh::No },
-        identify: Arc::new(paths),
-        cuts: Cuts::Fixed,
-        leftovers: remember.leftovers.clone(),
-    })?;
+    let state = State::open(remember.options(home, paths)?)?;
     let outcome = state.outcome(known.iter().map(String::as_str))?;
     if !remember.fresh {
         for (name, watermark) in state.abandoned(known) {

@@ -128,6 +128,26 @@ pub fn run_observed(
     })
 }
 
+/// Whether there is anything of earlier runs that one with this configuration goes on with. Only looks: takes no lock,
+/// changes nothing. Blocks while a bucket is asked, once.
+///
+/// # Errors
+/// [`Error::Changed`] where a run would be refused since its output, source or settings are others; what keeps that
+/// from being known.
+pub fn find_state(config: &Config) -> Result<bool> {
+    let mut config = config.clone();
+    config.processing.retry.max_retries = 0;
+    let stop = Stop::new();
+    let job = Job::new(&config, &[], Mode::Store, &stop, &Ticks(&|_| {}));
+    match config.input.source {
+        SourceKind::File => job.look_at_files(),
+        #[cfg(feature = "http")]
+        SourceKind::Http => job.look_at_endpoints(),
+        // The group remembers.
+        _ => Ok(false),
+    }
+}
+
 /// Finds the files that a run would read, and reads nothing of them.
 ///
 /// # Errors

@@ -21,7 +21,7 @@ pub trait Home: Debug + Send + Sync {
     /// [`Error::Locked`] if another run holds it.
     fn lock(&self, host: &str) -> Result<Box<dyn Held>>;
 
-    /// What is remembered; `None` if nothing is. Only under the lock.
+    /// What is remembered; `None` if nothing is. Without the lock it may be replaced at once.
     ///
     /// # Errors
     /// If it cannot be read.

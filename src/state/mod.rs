@@ -39,7 +39,7 @@ pub use record::KEY;
 use crate::error::{Error, Result, Retry};
 use crate::record::Partition;
 use crate::source::{Cuts, Mark, Marks, Planned, Same};
-use outcome::{changed, check_place, check_settings};
+use outcome::{begins_another_pass, changed, check, check_place};
 use record::{Entry, Plan, Record, Run};
 
 /// What is remembered of one partition.
@@ -86,13 +86,10 @@ impl State {
             || Record::new(options.output.clone(), options.source.into(), run, options.settings.clone());
         let record = match read {
             Some(mut record) if options.fresh == Fresh::No => {
-                check_place(&record, &options)?;
-                // What is planned is done again at the same ends; the next pass is another one.
-                if options.cuts == Cuts::Early && record.run.finished {
+                check(&record, &options)?;
+                if begins_another_pass(&record, &options) {
                     record.remember_key(&options.settings);
                     record.settings = options.settings.clone();
-                } else {
-                    check_settings(&record, &options)?;
                 }
                 record
             }
@@ -101,6 +98,20 @@ impl State {
             _ => new(),
         };
         Ok(State { options, record: Mutex::new(record), lock })
+    }
+
+    /// Whether anything is remembered that a run with these options could go on with. Takes no lock and changes
+    /// nothing: another run may be at work.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] if output, source or settings are others, [`Error::Usage`] if the file is damaged. With
+    /// [`Fresh::Yes`] neither.
+    pub fn look(options: &StateOptions) -> Result<bool> {
+        if options.fresh == Fresh::Yes {
+            return Ok(false);
+        }
+        let record = Record::read(&*options.home)?;
+        record.map_or(Ok(false), |record| check(&record, options).map(|()| true))
     }
 
     /// What there is to do for these inputs. Looks at each of them.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::StateOptions;
 use super::record::Record;
 use crate::error::{Error, Result};
+use crate::source::Cuts;
 
 /// What there is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,12 +60,19 @@ pub(super) fn check_place(record: &Record, options: &StateOptions) -> Result<()>
     Ok(())
 }
 
-/// Refuses other settings than those the state was made with.
-pub(super) fn check_settings(record: &Record, options: &StateOptions) -> Result<()> {
+/// Refuses a state of another output or source, and other settings than those it was made with.
+pub(super) fn check(record: &Record, options: &StateOptions) -> Result<()> {
+    check_place(record, options)?;
     match changed(&record.settings, &options.settings) {
-        Some(what) => Err(Error::Changed { what }),
-        None => Ok(()),
+        Some(what) if !begins_another_pass(record, options) => Err(Error::Changed { what }),
+        _ => Ok(()),
     }
+}
+
+/// Whether other settings do not matter: what is planned is done again at the same ends, but the next pass is another
+/// one.
+pub(super) fn begins_another_pass(record: &Record, options: &StateOptions) -> bool {
+    options.cuts == Cuts::Early && record.run.finished
 }
 
 /// Each setting that is not what it was, with both values.

@@ -450,6 +450,31 @@ fn a_state_elsewhere_remembers_a_stream_too() {
         .expect(2, &["belongs to the output stdout, not /dev/null"]);
 }
 
+#[test]
+fn a_check_tells_whether_a_run_would_go_on() {
+    let bench = Bench::new();
+    bench.write("in.json", lines(0..5));
+    let check = |args: &[&str], code: i32, said: &str| {
+        let before = bench.tree("out");
+        let ran = bench.run(&[args, &["in.json", "--check"]].concat()).expect(code, &[]);
+        assert!(ran.stdout.ends_with(said), "{said:?} is not the end of\n{}", ran.stdout);
+        assert_eq!(bench.tree("out"), before);
+    };
+    let settings = "wrong    what earlier runs left: batch_size was 2 and is 3 now; --fresh begins again and replaces \
+                    what the earlier run left\n";
+    check(&["-b", "2"], 0, "ok       output out\n");
+    bench.run(&["-b", "2", "in.json"]).expect(0, &[]);
+    check(&["-b", "2"], 0, "ok       what earlier runs left\n");
+    check(&["-b", "3"], 2, settings);
+    for other in [["--fresh", "-b3"], ["-b3", "--state=none"], ["-b3", "-n1"]] {
+        check(&other, 0, "ok       output out\n");
+    }
+    bench.run(&["-b", "2", "in.json", "-o", "-", "--state", "kept"]).expect(0, &[]);
+    let ran =
+        bench.run(&["-b", "2", "in.json", "-o", "/dev/null", "--state", "kept", "--check"]).expect(2, &[]);
+    assert!(ran.stdout.contains("belongs to the output stdout, not /dev/null"), "{}", ran.stdout);
+}
+
 /// The state that a run leaves that is killed before its first mark: everything is published, nothing known.
 fn forget_marks(bench: &Bench) {
     let mut state = bench.state("out/.pipeline");

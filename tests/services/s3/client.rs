@@ -124,6 +124,13 @@ fn a_check_tells_what_a_bucket_can() {
     }
     store.client().abort(&upload).expect("it is given up");
     assert!(store.objects().is_empty(), "the probe is gone");
+    store.run(&["-b", "2", "a.json", "-o", &url]).expect(0, &[]);
+    for (size, code, said) in
+        [("2", 0, "ok       what earlier runs left"), ("3", 2, "batch_size was 2 and is 3 now")]
+    {
+        let ran = store.run(&["-b", size, "a.json", "-o", &url, "--check"]).expect(code, &[]);
+        assert!(ran.stdout.contains(said), "{said}: {}", ran.stdout);
+    }
     let ran = store.run(&["a.json", "-o", "s3://no-such-bucket", "--check"]);
     assert_eq!(ran.code, Some(4), "{}", ran.stdout);
     assert!(ran.stdout.contains("refused") && ran.stdout.contains("NoSuchBucket"), "{}", ran.stdout);
