@@ -68,6 +68,13 @@ pub enum Next {
     Page(At),
     /// Not at all: there are no more.
     End,
+    /// Not at all: it is the first page, and what leads on from others is missing in it.
+    Alone {
+        /// What is missing.
+        missing: String,
+        /// Whether the page is as large as was asked for, so that there should be more.
+        full: bool,
+    },
     /// Not at all: the page is empty, although something leads on from it.
     Empty,
     /// Not at all: this many pages were allowed.
@@ -177,7 +184,7 @@ impl Pages {
             }
             Style::Link => next_link(&said.links).map(|text| self.join_new(said.url, text)).transpose()?,
         };
-        let Some(next) = next else { return Ok(Next::End) };
+        let Some(next) = next else { return Ok(self.end(page, said)) };
         if self.is_known(&next) {
             return Ok(Next::Loop);
         }
@@ -187,6 +194,24 @@ impl Pages {
         match self.settings.max_pages {
             Some(most) if page + 1 >= most => Ok(Next::Capped(most)),
             _ => Ok(Next::Page(next)),
+        }
+    }
+
+    /// Nothing leads on. That may be since the pointer is wrong.
+    fn end(&self, page: u64, said: &Said<'_>) -> Next {
+        let missing = match self.settings.style {
+            Style::Cursor | Style::NextUrl if *said.told == Told::Nothing => {
+                format!("nothing at {}", Pages::pointer(&self.settings).unwrap_or_default())
+            }
+            Style::Link => "no header Link with rel=next".to_owned(),
+            _ => return Next::End,
+        };
+        match page {
+            0 => Next::Alone {
+                missing,
+                full: self.settings.page_size.is_some_and(|size| said.records >= size),
+            },
+            _ => Next::End,
         }
     }
 
@@ -436,7 +461,7 @@ mod tests {
         let mut it = pages(Style::Cursor, |it| it.page_size = Some(5));
         url(&it, &At::First, "https://h/a?x=1&page=9&q=a+b%26c&per_page=5");
         url(&it, &At::Cursor("c/1".into()), "https://h/a?x=1&page=9&q=a+b%26c&cursor=c%2F1&per_page=5");
-        let next = |it: &mut Pages, at: At, told: &Told| it.next(&at, 0, &said(1, told, &[], &here));
+        let next = |it: &mut Pages, at: At, told: &Told| it.next(&at, 1, &said(1, told, &[], &here));
         let c = |text: &str| At::Cursor(text.into());
         assert_eq!(next(&mut it, At::First, &scalar("\"a\\n\"")), Ok(Next::Page(c("a\n"))));
         assert_eq!(
@@ -451,6 +476,15 @@ mod tests {
         for odd in [Told::Other, scalar("true"), scalar("tru")] {
             assert!(next(&mut it, c("e"), &odd).is_err());
         }
+        // On the first page the pointer may be wrong.
+        let it = pages(Style::Cursor, |it| (it.cursor, it.page_size) = ("/meta/next".into(), Some(5)));
+        for (records, full) in [(4, false), (5, true)] {
+            let alone = Next::Alone { missing: "nothing at /meta/next".into(), full };
+            assert_eq!(it.end(0, &said(records, &Told::Nothing, &[], &here)), alone);
+            assert_eq!(it.end(0, &said(records, &scalar("null"), &[], &here)), Next::End);
+            assert_eq!(it.end(1, &said(records, &Told::Nothing, &[], &here)), Next::End);
+        }
+        let mut it = pages(Style::Cursor, |it| it.page_size = Some(5));
         // Also behind an empty page.
         assert_eq!(it.next(&c("f"), 9, &said(0, &scalar("\"g\""), &[], &here)), Ok(Next::Empty));
         assert_eq!(it.next(&c("f"), 9, &said(0, &scalar("null"), &[], &here)), Ok(Next::End));

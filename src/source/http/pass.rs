@@ -241,6 +241,13 @@ impl Pass {
                     "{partition}: there is more behind {most} pages (http.pagination.max_pages); the pass ends"
                 );
             }
+            Next::Alone { missing, full: true } => log::warn!(
+                "{partition}: the first page is full and has {missing}, so the pass ends behind it; if there are more \
+                 pages, http.pagination is wrong"
+            ),
+            Next::Alone { missing, full: false } => {
+                log::info!("{partition}: the first page has {missing}, so the pass ends behind it")
+            }
             // Feeds that are polled have a cursor to come back with.
             Next::Empty if !self.polls => {
                 log::warn!(

@@ -259,6 +259,17 @@ fn links_beyond_ascii_are_followed_and_one_to_itself_is_not() {
 }
 
 #[test]
+fn a_first_page_that_is_full_and_leads_nowhere_is_told() {
+    let api = Api::new(|_| Reply::ok(format!("{{\"items\":{},\"meta\":{{\"next\":\"a\"}}}}", array(0..5))));
+    let said = "the first page is full and has nothing at /next_cursor, so the pass ends behind it";
+    let ran = api.run(&[CURSOR, &["--set", "http.pagination.page_size=5"]].concat()).expect(0, &[said]);
+    assert!(ran.stderr.contains("http.pagination is wrong"), "{}", ran.stderr);
+    let ran =
+        api.run(&[CURSOR, &["--set", "http.pagination.page_size=6", "--fresh"]].concat()).expect(0, &[]);
+    assert!(!ran.stderr.contains("the pass ends"), "{}", ran.stderr);
+}
+
+#[test]
 fn an_empty_page_ends_the_pass_and_says_what_it_leaves() {
     let api = Api::new(|seen| match seen.query("cursor") {
         None => Reply::ok(format!("{{\"items\":{},\"next_cursor\":\"a\"}}", array(0..5))),
