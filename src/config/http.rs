@@ -9,6 +9,25 @@ use std::time::Duration;
 
 use super::secret::Secret;
 
+/// Headers that say how a message is framed, or how an answer may come: who sets them himself breaks the connection, or
+/// makes the client wait for ever.
+const OURS: [&str; 9] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "accept-encoding",
+    "expect",
+    "te",
+    "trailer",
+    "upgrade",
+];
+
+/// Whether a header of this name, in any case, is set by the client alone.
+pub fn is_ours(header: &str) -> bool {
+    OURS.iter().any(|ours| header.eq_ignore_ascii_case(ours))
+}
+
 /// Everything about HTTP endpoints.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http {

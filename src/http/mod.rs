@@ -31,6 +31,7 @@ pub use error::{Error, Fault, Result};
 pub use origin::{Hosts, Trust, shown};
 pub use pace::Pace;
 
+use crate::config::http::is_ours;
 use crate::error::Retry;
 use crate::metrics::Services;
 use crate::proxy::Proxies;
@@ -342,6 +343,14 @@ fn common() -> HeaderMap {
 /// What an endpoint's own server is told.
 fn headers(options: &Options) -> Result<HeaderMap> {
     let mut all = common();
+    let login = match &options.login {
+        Login::Key { header, .. } => Some(header),
+        _ => None,
+    };
+    let mut names = options.headers.iter().map(|(name, _)| name).chain(login);
+    if let Some(name) = names.find(|name| is_ours(name)) {
+        return Err(Error::Config(format!("the header {name} is set by this client alone")));
+    }
     for (name, value) in &options.headers {
         let parsed = (name.parse::<HeaderName>(), value.parse::<HeaderValue>());
         let (Ok(name), Ok(value)) = parsed else {

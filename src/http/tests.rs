@@ -94,6 +94,19 @@ fn each_login_has_its_header() {
     assert!(matches!(error, Error::Config(_)) && !error.to_string().contains("a\nb"), "{error}");
 }
 
+/// With a length of its own a request without a body never ended, and heard of no stop.
+#[test]
+fn what_frames_a_message_is_the_clients_alone() {
+    let key = Login::Key { header: "Content-Length".into(), value: Secret::new("5") };
+    let headers = vec![("transfer-encoding".into(), "chunked".into())];
+    for (options, name) in
+        [(login(key), "Content-Length"), (Options { headers, ..options() }, "transfer-encoding")]
+    {
+        let error = Client::new(options, &Stop::new(), &Services::default()).err().unwrap();
+        assert_eq!(error.to_string(), format!("the header {name} is set by this client alone"));
+    }
+}
+
 fn oauth(server: &Server) -> Login {
     Login::OAuth {
         token_url: url(&server.url("/token?secret=1")),

@@ -7,7 +7,7 @@ use super::read::{
 };
 use super::read::{size, switch, text};
 use super::{Default, Key, Shape, Wrong};
-use crate::config::http::{self, Method};
+use crate::config::http::{self, Method, is_ours};
 use crate::config::setting::Value;
 
 const SECTION: &str = "http";
@@ -224,14 +224,19 @@ fn headers(value: &Value) -> Result<Vec<(String, String)>, Wrong> {
                 "{name:?} cannot be sent as a header; expected NAME=VALUE in ASCII"
             )));
         }
-        let ours = ["host", "content-length", "transfer-encoding", "connection", "accept-encoding"];
-        if ours.contains(&name.to_ascii_lowercase().as_str()) {
-            return Err(Wrong::Because(format!(
-                "the header {name} is set by this program; expected another one"
-            )));
-        }
+        free(name)?;
     }
     Ok(pairs)
+}
+
+/// A header that may be set.
+pub(super) fn free(name: &str) -> Result<(), Wrong> {
+    match is_ours(name) {
+        true => {
+            Err(Wrong::Because(format!("the header {name} is set by this program; expected another one")))
+        }
+        false => Ok(()),
+    }
 }
 
 pub(super) fn is_header(name: &str) -> bool {

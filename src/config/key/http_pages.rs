@@ -1,6 +1,6 @@
 //! `[http.auth]`, `[http.pagination]`: who asks, and what leads from page to page.
 
-use super::http::{POINTER, expected_url, is_header};
+use super::http::{POINTER, expected_url, free, is_header};
 use super::read::{check, name, number, one_of, pointer, put, secret};
 use super::{Default, Key, Shape, Wrong};
 use crate::config::http::{self, Style};
@@ -47,6 +47,7 @@ pub(super) const KEYS: &[Key] = &[
         set: |draft, value| {
             let header = name(value)?;
             check(is_header(header))?;
+            free(header)?;
             put(&mut draft.config.http.auth.header, Some(header.to_owned()))
         },
     },

@@ -390,6 +390,18 @@ fn a_request_has_method_headers_query_and_body() {
 }
 
 #[test]
+fn headers_that_frame_a_message_are_refused() {
+    let api = Api::new(|_| Reply::ok("[]"));
+    for set in ["http.headers=[\"Expect=100-continue\"]", "http.auth.header=Content-Length"] {
+        let ran = api.run(&["--set", set, "--set", "http.auth.value=5"]);
+        let name =
+            set.split(['=', '"']).find(|it| ["Expect", "Content-Length"].contains(it)).expect("it is named");
+        ran.expect(2, &[&format!("the header {name} is set by this program")]);
+    }
+    assert_eq!(api.server.seen().len(), 0);
+}
+
+#[test]
 fn records_have_the_identity_that_they_bring() {
     let api = Api::new(|_| Reply::ok("[{\"id\":\"a-1\",\"n\":0},{\"id\":17,\"n\":1}]"));
     api.run(&["--set", "http.id=/id"]).expect(0, &[]);
