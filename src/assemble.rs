@@ -51,6 +51,9 @@ pub(crate) struct Assembly<'a> {
     pub faults: &'a Mutex<Vec<Error>>,
 }
 
+/// So often a reader asks, ten times a second, before bytes that somebody keeps are gone without.
+const KEPT: u32 = 10;
+
 /// The channels of the assembler. Dropping them is what ends writers and the commit thread.
 pub(crate) struct Ports {
     pub results: Receiver<Message>,
@@ -84,6 +87,9 @@ pub(crate) struct Assembler<'a> {
     closed: bool,
     /// Permits of results that have come, not given back yet.
     owed: usize,
+    /// How often in a row a reader waited for bytes that somebody keeps, and whether that was said.
+    kept: u32,
+    told: bool,
 }
 
 /// Restores the order of one lane.
@@ -121,6 +127,8 @@ impl<'a> Assembler<'a> {
             seen: (0, 0),
             closed: false,
             owed: 0,
+            kept: 0,
+            told: false,
         }
     }
 
@@ -156,7 +164,8 @@ impl<'a> Assembler<'a> {
             self.event(message.lane, event)?;
         }
         self.at.metrics.flow.open_batches.store(self.lots.len() as u64, Ordering::Relaxed);
-        Ok(())
+        // What this was the last of may be all that a reader waited for.
+        if self.at.budget.waiting() > 0 { self.relieve() } else { Ok(()) }
     }
 
     /// Gives permits back by a third of all, or when no other is in use: a reader never waits for a permit that
@@ -409,8 +418,13 @@ impl<'a> Assembler<'a> {
     /// may be closed; if none may and nothing is in flight, lets the reader overdraw.
     fn relieve(&mut self) -> Result<()> {
         let budget = self.at.budget;
+        let idle = self.ports.permits.is_full() && self.at.pending.load(Ordering::Acquire) == 0;
         let held: usize = self.lots.values().map(Lot::held).sum();
-        if budget.waiting() == 0 || budget.used().saturating_sub(held) > budget.limit() / 4 {
+        let elsewhere = budget.used().saturating_sub(held);
+        let is_much = elsewhere > budget.limit() / 4;
+        // What is kept while nothing is in flight is not in this run's hands.
+        self.kept = if is_much && idle && budget.waiting() > 0 { self.kept + 1 } else { 0 };
+        if budget.waiting() == 0 || (is_much && self.kept < KEPT && !self.told) {
             return Ok(());
         }
         if self.at.cuts == Cuts::Early {
@@ -420,13 +434,20 @@ impl<'a> Assembler<'a> {
                 return self.close_early(&partition, Close::Pressure);
             }
         }
-        let idle = self.ports.permits.is_full() && self.at.pending.load(Ordering::Acquire) == 0;
-        if idle {
-            log::debug!(
-                "{held} bytes stand in open batches that may not be closed; going on beyond memory_limit"
-            );
-            budget.overdraw();
+        if !idle {
+            return Ok(());
         }
+        if is_much && !self.told {
+            self.told = true;
+            log::warn!(
+                "nothing is in flight, and {elsewhere} bytes are not given back: the sink keeps batches, or a reader a \
+                 large record; going on beyond memory_limit"
+            );
+        }
+        log::debug!(
+            "{held} bytes stand in open batches that may not be closed; going on beyond memory_limit"
+        );
+        budget.overdraw();
         Ok(())
     }
 

@@ -16,6 +16,8 @@ use crate::pipeline::Settings;
 use crate::sink::{Framing, Order, Shape};
 use crate::source::Source;
 
+/// More readers side by side are not worth a thread each.
+const READERS: usize = 1 << 12;
 /// Object stores take no smaller parts, so a slot is never counted for less.
 const SLOT: usize = 5 << 20;
 /// A chunk and what it becomes: the envelope doubles small records.
@@ -58,7 +60,7 @@ pub struct Needs {
 impl Needs {
     /// Of this source, with so many threads in the pool.
     pub fn of(source: &dyn Source, workers: usize) -> Self {
-        Needs { workers, readers: source.readers(workers), buffers: source.buffers() }
+        Needs { workers, readers: source.readers(workers).clamp(1, READERS), buffers: source.buffers() }
     }
 }
 
@@ -146,7 +148,7 @@ pub(crate) fn is_grouped(shape: &Shape) -> bool {
 
 /// Parts that are queued or being written.
 fn parts(shape: &Shape) -> usize {
-    2 * shape.writers.max(1) * shape.part.unwrap_or(0)
+    shape.writers.max(1).saturating_mul(2).saturating_mul(shape.part.unwrap_or(0))
 }
 
 fn too_little(limit: usize, shape: &Shape, least: &Division) -> Error {

@@ -175,6 +175,12 @@ impl<'a> Pipeline<'a> {
     /// The first cause, if a stage failed: everything that was published before is committed. If only single
     /// partitions failed or records were refused, the rest is stored first.
     pub fn run(self) -> Result<End> {
+        // Also where source or sink are only asked what they are.
+        catch_unwind(AssertUnwindSafe(|| self.run_here()))
+            .unwrap_or_else(|panic| Err(panicked("run", &*panic)))
+    }
+
+    fn run_here(&self) -> Result<End> {
         if self.pool.is_some_and(|pool| pool.current_thread_index().is_some()) {
             return Err(Error::OwnPool);
         }
@@ -195,7 +201,7 @@ impl<'a> Pipeline<'a> {
             }
         };
         let marks = self.source.marks().or_else(|| self.marks.clone()).unwrap_or_else(|| Arc::new(Forget));
-        Run::new(&self, pool, &*marks)?.run()
+        Run::new(self, pool, &*marks)?.run()
     }
 }
 
@@ -295,6 +301,9 @@ impl<'a> Run<'a> {
         let assembly = self.assembly();
         let (free, permits) = full(plan.permits);
         let shared = self.readers(&shop, &permits);
+        // Source and sink are asked now: with threads at work a panic here would leave them waiting.
+        let (tasks, tools) = (pipe.source.tasks(), self.tools());
+        let writers = writer_threads(&pipe.sink.shape());
         let (this, reading) = (&self, &Mutex::new(Reading::Cut));
         self.pool.in_place_scope(|pool| {
             std::thread::scope(|scope| {
@@ -304,7 +313,7 @@ impl<'a> Run<'a> {
                 let (notes, noted) = bounded(plan.queue + plan.permits + NOTES);
                 let (over, ended) = bounded(0);
                 let ports = Ports { results: received, permits: free, jobs, notes: notes.clone() };
-                let assembler = Assembler::new(&assembly, this.tools(), ports, readers.len());
+                let assembler = Assembler::new(&assembly, tools, ports, readers.len());
                 for (index, reader) in readers.into_iter().enumerate() {
                     let (lane, shared) = (Lane { index, results: results.clone(), pool }, &shared);
                     stages.spawn(format!("read-{index}"), move || shared.run(reader, &lane));
@@ -317,10 +326,10 @@ impl<'a> Run<'a> {
                     drop(held);
                     Ok(())
                 });
-                this.spawn_writers(&stages, &todo, &notes);
+                this.spawn_writers(&stages, writers, &todo, &notes);
                 drop((todo, notes));
                 stages.spawn("commit", move || this.commit(&noted, reading, over));
-                for task in pipe.source.tasks() {
+                for task in tasks {
                     let ended = ended.clone();
                     stages.spawn(task.name, move || {
                         (task.run)(&ended).inspect_err(|error| pipe.metrics.failed(error))
@@ -387,8 +396,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn spawn_writers<'s>(&'s self, stages: &Stages<'s, '_>, todo: &Receiver<Job>, notes: &Sender<Note>) {
-        for index in 0..writer_threads(&self.pipe.sink.shape()) {
+    fn spawn_writers<'s>(
+        &'s self,
+        stages: &Stages<'s, '_>,
+        writers: usize,
+        todo: &Receiver<Job>,
+        notes: &Sender<Note>,
+    ) {
+        for index in 0..writers {
             let (todo, notes) = (todo.clone(), notes.clone());
             stages.spawn(format!("write-{index}"), move || self.writers().run(&todo, &notes));
         }

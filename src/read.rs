@@ -5,6 +5,7 @@
 //! when it sends. There is no channel between readers and pool: tasks from outside the pool start in the order
 //! in which they were spawned, so the oldest chunk always runs.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -69,6 +70,7 @@ impl<'scope> Readers<'scope> {
     /// What the reader returns.
     pub fn run(&'scope self, mut reader: Box<dyn Reader>, lane: &Lane<'_, 'scope>) -> Result<()> {
         let mut cutters = Cutters::new(self.limits);
+        let mut tenancies = Tenancies::default();
         let mut seq = 0;
         while self.stop.is_running() {
             for (partition, flow) in self.flows[lane.index].lock().drain(..) {
@@ -82,7 +84,14 @@ impl<'scope> Readers<'scope> {
             chunk.cutters = cutters;
             chunk.cutters.set_now(now());
             let fetching = Instant::now();
-            let read = reader.read(&mut chunk).inspect_err(|error| self.metrics.failed(error))?;
+            let read = match reader.read(&mut chunk) {
+                // It saw the stop while it waited.
+                Err(Error::Stopped) if !self.stop.is_running() && !self.stop.is_aborted() => break,
+                Err(Error::Stopped) if self.stop.is_running() => {
+                    return Err(broken(&chunk, "returned Error::Stopped, and nobody stopped the run"));
+                }
+                read => read.inspect_err(|error| self.metrics.failed(error))?,
+            };
             if matches!(read, Read::Chunk) {
                 self.metrics.latencies.fetch.since(fetching);
             }
@@ -90,6 +99,7 @@ impl<'scope> Readers<'scope> {
                 self.metrics.readable(&mut chunk.readable);
             }
             cutters = std::mem::take(&mut chunk.cutters);
+            tenancies.check(&read)?;
             let Some(event) = self.event(read, chunk, &mut cutters, lane, seq)? else { continue };
             seq += 1;
             if let Some(event) = event {
@@ -112,12 +122,12 @@ impl<'scope> Readers<'scope> {
         lane: &Lane<'_, 'scope>,
         seq: u64,
     ) -> Result<Option<Option<Event>>> {
+        if let Some(what) = &chunk.broken {
+            return Err(broken(&chunk, what));
+        }
         if let Read::Chunk = read {
-            if let Some((position, end)) = chunk.backwards {
-                return Err(broken(
-                    &chunk,
-                    &format!("pushed position {position} behind {end}; they only grow"),
-                ));
+            if chunk.partition.is_none() {
+                return Err(broken(&chunk, "returned a chunk that it did not start"));
             }
             self.spawn(chunk, lane, seq)?;
             return Ok(Some(None));
@@ -196,7 +206,52 @@ impl<'scope> Readers<'scope> {
     }
 }
 
+/// Which partitions a reader was assigned, and which it gave up.
+#[derive(Default)]
+struct Tenancies {
+    assigned: HashSet<Partition>,
+    /// The last epoch of each, by source and name.
+    given_up: HashMap<(&'static str, String), u64>,
+}
+
+impl Tenancies {
+    /// An open batch would be dropped where a partition is assigned twice, and everything behind it where it comes back
+    /// as what it was.
+    fn check(&mut self, read: &Read) -> Result<()> {
+        let key = |partition: &Partition| (partition.identity().source, partition.name().to_owned());
+        match read {
+            Read::Assigned(partition, _) => {
+                let epoch = partition.identity().epoch;
+                if self.given_up.get(&key(partition)).is_some_and(|last| epoch <= *last) {
+                    let what = format!(
+                        "assigned it again under epoch {epoch}, which it has had; Identity::epoch grows with each \
+                         tenancy"
+                    );
+                    return Err(broken_at(partition, &what));
+                }
+                if !self.assigned.insert(partition.clone()) {
+                    return Err(broken_at(partition, "assigned it twice"));
+                }
+            }
+            Read::Revoked(partition) | Read::Lost(partition) => {
+                self.assigned.remove(partition);
+                self.given_up.insert(key(partition), partition.identity().epoch);
+            }
+            Read::Ended(partition) | Read::Failed(partition, _) => {
+                self.assigned.remove(partition);
+            }
+            Read::Chunk | Read::Idle | Read::Done => {}
+        }
+        Ok(())
+    }
+}
+
 /// A reader that is not what [`Reader`] says would lose records.
+fn broken_at(partition: &Partition, what: &str) -> Error {
+    Error::other(format!("the reader of {partition} {what}"), Retry::Permanent, "records would be lost")
+}
+
+/// The same of the partition that a chunk has records of.
 fn broken(chunk: &Chunk, what: &str) -> Error {
     let name = chunk.partition.as_ref().map_or_else(|| "a partition".to_owned(), ToString::to_string);
     Error::other(format!("the reader of {name} {what}"), Retry::Permanent, "its records would be lost")

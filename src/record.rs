@@ -71,6 +71,10 @@ pub struct Cut {
     pub opened_at: i64,
 }
 
+/// So many bytes a chunk may have: entries point to them with 32 bits.
+const MOST: usize = u32::MAX as usize;
+const TOO_MUCH: &str = "pushed more than 4 GiB into one chunk";
+
 /// Whether a chunk takes more records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -118,8 +122,8 @@ pub struct Chunk {
     pub(crate) within: Vec<(u64, Arc<[u8]>)>,
     /// What the reader knows of partitions, not only of this one: where it stands, and where they end for now.
     pub(crate) readable: Vec<(Partition, u64, u64)>,
-    /// A position that was pushed although records stood at or behind it already, and where those ended.
-    pub(crate) backwards: Option<(u64, u64)>,
+    /// What the reader did that would lose records, the first time.
+    pub(crate) broken: Option<String>,
     pub(crate) lease: Lease,
     pub(crate) cutters: Cutters,
 }
@@ -127,7 +131,11 @@ pub struct Chunk {
 impl Chunk {
     /// Begins to fill: `partition`, from `position` on. Must come before the first [`Chunk::push`].
     pub fn start(&mut self, partition: &Partition, position: u64) {
+        let records = self.entries.len();
         self.clear();
+        if records > 0 {
+            self.broken = Some(format!("started a chunk that had {records} records already"));
+        }
         self.partition = Some(partition.clone());
         self.start = position;
         self.end = position;
@@ -145,16 +153,19 @@ impl Chunk {
     }
 
     /// Adds one record: its position, and its bytes (copied). The position after it is `position + 1`, or set
-    /// by [`Chunk::push_spanning`]. A position before the end of what the partition has given already ends the run.
+    /// by [`Chunk::push_spanning`]. A position before the end of what the partition has given already ends the run, as
+    /// more than 4 GiB in one chunk do.
     pub fn push(&mut self, position: u64, bytes: &[u8]) -> Room {
         self.push_spanning(position, 1, bytes)
     }
 
-    /// Adds one record that takes `span` positions.
+    /// Adds one record that takes `span` positions, one at least.
     pub fn push_spanning(&mut self, position: u64, span: u32, bytes: &[u8]) -> Room {
+        if !self.takes(position, span, bytes.len()) {
+            return Room::Full;
+        }
         let at = self.bytes.len() as u32;
         self.bytes.extend_from_slice(bytes);
-        self.look_back(position);
         self.mark(Entry { position, at, len: bytes.len() as u32, span, extra: 0 })
     }
 
@@ -163,21 +174,47 @@ impl Chunk {
     where
         H: IntoIterator<Item = Pair<'a>>,
     {
+        let value = record.value.unwrap_or_default();
+        if !self.takes(position, 1, value.len()) {
+            return Room::Full;
+        }
         let (at, before) = (self.bytes.len() as u32, self.side.bytes.len());
-        self.bytes.extend_from_slice(record.value.unwrap_or_default());
+        self.bytes.extend_from_slice(value);
         self.side.push(record);
+        // How much that would be is known only now.
+        if self.bytes.len() + self.side.bytes.len() > MOST {
+            return self.refuse(TOO_MUCH.to_owned());
+        }
         let (len, extra) = (self.bytes.len() as u32 - at, self.side.extras.len() as u32);
         let weight = len + (self.side.bytes.len() - before) as u32;
-        self.look_back(position);
         self.mark_weighing(Entry { position, at, len, span: 1, extra }, weight)
     }
 
-    /// Positions only grow: what stands behind the end of a batch already would be lost.
+    /// Whether a record can stand there. Positions only grow: what stands behind the end of a batch already would be
+    /// lost.
     #[inline]
-    fn look_back(&mut self, position: u64) {
-        if position < self.end {
-            self.backwards.get_or_insert((position, self.end));
+    fn takes(&mut self, position: u64, span: u32, bytes: usize) -> bool {
+        let fits =
+            position.checked_add(u64::from(span)).is_some() && bytes <= MOST - self.bytes.len().min(MOST);
+        if position >= self.end && span > 0 && fits {
+            return true;
         }
+        let why = match span {
+            _ if position < self.end => {
+                format!("pushed position {position} behind {}; they only grow", self.end)
+            }
+            0 => format!("pushed a record at position {position} that takes none"),
+            _ if bytes > MOST - self.bytes.len().min(MOST) => TOO_MUCH.to_owned(),
+            _ => format!("pushed position {position}, behind which there is none"),
+        };
+        let _ = self.refuse(why);
+        false
+    }
+
+    #[cold]
+    fn refuse(&mut self, why: String) -> Room {
+        self.broken.get_or_insert(why);
+        Room::Full
     }
 
     /// Adds the boundaries of a record whose bytes already stand in the buffer, and cuts where it is time to.
@@ -282,7 +319,11 @@ impl Chunk {
     /// How far this chunk has taken its partition, where that is beyond the last record's end (blank lines,
     /// control records, compacted offsets).
     pub fn set_end(&mut self, end: u64) {
-        debug_assert!(end >= self.end);
+        if end < self.end {
+            let why = format!("set the end {end} before {}; positions only grow", self.end);
+            let _ = self.refuse(why);
+            return;
+        }
         self.cut_planned(end);
         self.end = end;
     }
@@ -345,7 +386,7 @@ impl Chunk {
         (self.block_begin, self.block_end, self.joins) = (false, false, false);
         self.resume = None;
         self.within.clear();
-        self.backwards = None;
+        self.broken = None;
     }
 
     /// The parts of this chunk that belong to different batches, in order.

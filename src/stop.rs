@@ -3,6 +3,7 @@
 //!
 //! The library installs no signal handler: the first signal is the caller's `drain`, the second its `abort`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -77,7 +78,12 @@ impl Stop {
         let hooks = self.0.waiters.lock();
         if self.0.state.fetch_max(to, Ordering::AcqRel) < to {
             self.0.changed.notify_all();
-            hooks.iter().for_each(|hook| hook());
+            for hook in hooks.iter() {
+                // Others must hear of it all the same.
+                if catch_unwind(AssertUnwindSafe(hook)).is_err() {
+                    log::error!("what was to be called at a stop panicked");
+                }
+            }
         }
     }
 
@@ -144,6 +150,16 @@ mod tests {
         stop.abort();
         stop.drain();
         assert_eq!(stop.phase(), Phase::Abort);
+    }
+
+    #[test]
+    fn a_hook_that_panics_keeps_the_stop_from_nobody() {
+        let (stop, heard) = (Stop::new(), Arc::new(AtomicU8::new(0)));
+        let other = heard.clone();
+        stop.on_change(|| panic!("a hook"));
+        stop.on_change(move || drop(other.fetch_add(1, Ordering::Relaxed)));
+        stop.abort();
+        assert!(stop.is_aborted() && heard.load(Ordering::Relaxed) == 1);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! never waits for bytes. Whoever stores the last part of an upload publishes it. What was begun and not
 //! published is aborted when the upload is dropped, whatever the reason.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -87,7 +88,10 @@ impl Drop for OpenUpload {
         if let Some(upload) = self.handle.lock().take()
             && !self.progress.lock().published
         {
-            upload.abort();
+            // A panic of the sink's must not meet another one on its way.
+            if catch_unwind(AssertUnwindSafe(|| upload.abort())).is_err() {
+                log::error!("the sink panicked while it gave up an upload");
+            }
         }
     }
 }
@@ -263,7 +267,7 @@ impl Writers<'_> {
         if self.ledgers.is_lost(partition) {
             return Ok(());
         }
-        let what = format!("internal error: the sink has no receipt for batch {} of", batch.id.start);
+        let what = format!("the sink returned Ok and no receipt for batch {} of", batch.id.start);
         Err(Error::other(what, Retry::Permanent, partition.to_string()))
     }
 
@@ -365,8 +369,7 @@ fn is_of(receipt: &Receipt, batch: &Batch) -> bool {
 }
 
 fn unasked(receipt: &Receipt) -> Error {
-    let what =
-        format!("internal error: the sink has a receipt out of order, for batch {} of", receipt.id.start);
+    let what = format!("the sink returned a receipt out of order, for batch {} of", receipt.id.start);
     Error::other(what, Retry::Permanent, receipt.id.partition.to_string())
 }
 
@@ -400,7 +403,8 @@ impl Patience<'_> {
             let delay = delay.max(error.retry_after().unwrap_or_default());
             self.metrics.retries.fetch_add(1, Ordering::Relaxed);
             self.metrics.services.retry(self.service, error.kind());
-            let (what, tries, wait) = (what(), self.policy.max_retries + 1, delay.as_millis() as u64);
+            let (what, tries, wait) =
+                (what(), self.policy.max_retries.saturating_add(1), delay.as_millis() as u64);
             log::warn!(
                 service = self.service, attempt, tries, wait_ms = wait;
                 "cannot {what}: {error}; attempt {attempt} of {tries}, next in {wait} ms"

@@ -45,7 +45,8 @@ pub trait Sink: Send + Sync {
     }
 
     /// All batches of the run are stored: makes visible what becomes so only as a whole. Not called for a run
-    /// that failed or was stopped, and not again after an error.
+    /// that failed or was stopped, and not again after an error. It is called where all that failed is that inputs
+    /// are damaged ([`Error::Damaged`]): what stands before is stored.
     ///
     /// # Errors
     /// If that fails.

@@ -129,7 +129,8 @@ pub enum Read {
     Chunk,
     /// Nothing yet; the chunk is unused. The reader is asked again at once, so it waited before.
     Idle,
-    /// From now on chunks of this partition come; it was done up to the mark.
+    /// From now on chunks of this partition come; it was done up to the mark. Not needed where there is no mark. One
+    /// that was revoked or lost comes back with a greater [`crate::record::Identity::epoch`].
     Assigned(Partition, Option<Mark>),
     /// The partition goes to another reader: drop what is open, publish what is cut, commit it, then
     /// [`Marks::released`].
@@ -137,7 +138,7 @@ pub enum Read {
     /// The partition is gone: drop everything that is not published, commit nothing more. It may be assigned
     /// again with a greater [`crate::record::Identity::epoch`].
     Lost(Partition),
-    /// The partition was read to its end.
+    /// The partition was read to its end: nothing more of it comes.
     Ended(Partition),
     /// The rest of the partition cannot be read. What stood before it is stored; the run goes on with the
     /// others and returns this error at its end.

@@ -53,10 +53,14 @@ where
 ///
 /// It takes no more bytes than its limit: what goes beyond is dropped, and the record is rejected for it. So a
 /// transform that makes too much of a record costs no memory.
+///
+/// A transform sees what it pushed itself for the record that it was given, and nothing else.
 #[derive(Debug)]
 pub struct Outputs {
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    /// How many outputs are another record's.
+    floor: usize,
     limit: usize,
     overflown: bool,
 }
@@ -64,7 +68,7 @@ pub struct Outputs {
 impl Default for Outputs {
     /// Without a limit.
     fn default() -> Self {
-        Outputs { bytes: Vec::new(), ends: Vec::new(), limit: usize::MAX, overflown: false }
+        Outputs { bytes: Vec::new(), ends: Vec::new(), floor: 0, limit: usize::MAX, overflown: false }
     }
 }
 
@@ -102,35 +106,52 @@ impl Outputs {
 
     /// Forgets the outputs, keeps the memory, and takes at most `limit` bytes from now on.
     fn begin(&mut self, limit: usize) {
+        self.show_all();
         self.clear();
         self.limit = limit;
     }
 
+    /// Another record comes: what is there is hidden from now on.
+    fn hide_all(&mut self) {
+        self.floor = self.ends.len();
+    }
+
+    /// All of it can be seen again.
+    fn show_all(&mut self) {
+        self.floor = 0;
+    }
+
+    /// Where the first of the outputs begins.
+    fn base(&self) -> usize {
+        self.floor.checked_sub(1).map_or(0, |last| self.ends[last])
+    }
+
     /// The outputs in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+        let ends = &self.ends[self.floor..];
+        let starts = std::iter::once(self.base()).chain(ends.iter().copied());
+        starts.zip(ends).map(|(start, end)| &self.bytes[start..*end])
     }
 
     /// How many outputs.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.ends.len() - self.floor
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.len() == 0
     }
 
     /// Bytes of all outputs together.
     pub fn size(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() - self.base()
     }
 
     /// Forgets the outputs and keeps the memory.
     pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
+        self.bytes.truncate(self.base());
+        self.ends.truncate(self.floor);
         self.overflown = false;
     }
 }
@@ -156,7 +177,7 @@ impl io::Write for Limited<'_> {
 /// What the pool runs over the records of a chunk that belong to one batch: one virtual call a section.
 pub trait Program: Send + Sync {
     /// Appends output and dead letters of these records, each as lines, or as [`crate::outgoing`] frames where the
-    /// sink's shape asks for them.
+    /// sink's shape asks for them, and counts what it did in [`Out::counts`], for summary and receipts.
     fn run(&self, section: &Section<'_>, out: &mut Out);
 
     /// What output and dead letters are appended as, where the program can tell: a run whose sink takes something

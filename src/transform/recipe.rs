@@ -452,6 +452,7 @@ fn chain<'o>(
                 apply(&**transform, &Record { bytes, payload: Payload::Json, ..*record }, to)?;
             }
         }
+        to.show_all();
         mem::swap(&mut from, &mut to);
     }
     Ok(from)
@@ -459,13 +460,13 @@ fn chain<'o>(
 
 /// Applies one transform, and validates what it pushes.
 fn apply(transform: &dyn Transform, record: &Record<'_>, out: &mut Outputs) -> Result<(), Rejection> {
-    let known = out.len();
+    out.hide_all();
     transform.apply(record, out)?;
     if out.overflown {
         let message = format!("what it becomes has more than {} bytes", out.limit);
         return Err(Rejection::new(RejectKind::Output, message));
     }
-    for output in out.iter().skip(known) {
+    for output in out.iter() {
         // A filter pushes what it was given: comparing costs a tenth of validating again.
         if output != record.bytes {
             value(output).map_err(|why| {

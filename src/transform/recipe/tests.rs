@@ -412,6 +412,33 @@ fn outputs_are_validated_and_put_in_one_line() {
     assert_eq!(message, "an output is not one JSON value: trailing characters at column 4 of the record");
 }
 
+/// The second of two saw what it had made of the records before, and where it threw that away nobody validated what it
+/// pushed instead.
+#[test]
+fn a_transform_sees_and_drops_only_what_it_made_of_its_record() {
+    let three = |_: &Record<'_>, out: &mut Outputs| {
+        [&b"1"[..], b"22", b"333"].iter().for_each(|it| out.push(it));
+        assert_eq!((out.len(), out.size()), (3, 6));
+        Ok(())
+    };
+    let instead = |with: &'static [u8]| {
+        move |record: &Record<'_>, out: &mut Outputs| {
+            assert!(out.is_empty() && out.size() == 0 && out.iter().next().is_none());
+            out.push(record.bytes);
+            if record.bytes == b"333" {
+                out.clear();
+                out.push(with);
+                assert_eq!(out.iter().collect::<Vec<_>>(), [with]);
+            }
+            Ok(())
+        }
+    };
+    let good = run(transforming(vec![Arc::new(three), Arc::new(instead(b"4"))]), &ndjson(b"0\n"));
+    assert_eq!((text(&good.stored), good.counts.stored), ("1\n22\n4\n", 3));
+    let bad = run(transforming(vec![Arc::new(three), Arc::new(instead(b"{not JSON"))]), &ndjson(b"0\n"));
+    assert_eq!((text(&bad.stored), bad.rejects.as_slice()), ("", &[(RejectKind::Output, 1)][..]));
+}
+
 #[test]
 fn outputs_are_capped_for_a_record_and_for_a_section() {
     let flood = |record: &Record<'_>, out: &mut Outputs| {

@@ -204,3 +204,245 @@ fn a_sink_without_a_place_for_dead_letters_refuses_them() {
         assert_eq!(sink.0.into_inner(), 0);
     });
 }
+
+/// What a reader did with its chunk, and what the run says about it.
+type Odd = (fn(&mut Chunk) -> Result<Read>, &'static str);
+
+#[test]
+fn a_reader_that_would_lose_records_is_told_what_it_did() {
+    fn known(chunk: &mut Chunk) -> &mut Chunk {
+        chunk.start(&numbers(), 0);
+        chunk
+    }
+    let all: [Odd; 7] = [
+        (
+            |chunk| push(known(chunk), u64::MAX, 1),
+            "pushed position 18446744073709551615, behind which there is none",
+        ),
+        (|chunk| push(known(chunk), 0, 0), "pushed a record at position 0 that takes none"),
+        (
+            |chunk| {
+                push(known(chunk), 0, 1)?;
+                push(known(chunk), 5, 1)
+            },
+            "started a chunk that had 1 records already",
+        ),
+        (|_| Ok(Read::Chunk), "returned a chunk that it did not start"),
+        (
+            |chunk| {
+                push(known(chunk), 3, 1)?;
+                chunk.set_end(2);
+                Ok(Read::Chunk)
+            },
+            "set the end 2 before 4",
+        ),
+        (|_| Err(Error::Stopped), "returned Error::Stopped, and nobody stopped the run"),
+        // Nothing stands in the chunk then.
+        (|chunk| push(known(chunk), 0, 0).map(|_| Read::Idle), "that takes none"),
+    ];
+    for (read, says) in all {
+        watchdog(LIMIT, move || {
+            let (end, stored) = run(move || vec![Box::new(read)]);
+            fails(end, says);
+            assert_eq!(stored, 0);
+        });
+    }
+}
+
+fn push(chunk: &mut Chunk, position: u64, span: u32) -> Result<Read> {
+    let _ = chunk.push_spanning(position, span, b"1");
+    Ok(Read::Chunk)
+}
+
+#[test]
+fn a_partition_comes_back_as_another_one() {
+    let again: [(&'static [fn() -> Read], &str); 3] = [
+        (&[|| Read::Assigned(numbers(), None), || Read::Assigned(numbers(), None)], "assigned it twice"),
+        (&[|| Read::Lost(numbers()), || Read::Assigned(numbers(), None)], "under epoch 0, which it has had"),
+        (
+            &[|| Read::Revoked(numbers()), || Read::Assigned(numbers(), None)],
+            "under epoch 0, which it has had",
+        ),
+    ];
+    for (then, says) in again {
+        watchdog(LIMIT, move || {
+            let (end, _) = run(move || {
+                let (mut first, mut then) = (Some(()), then.iter());
+                vec![Box::new(move |chunk: &mut Chunk| {
+                    if first.take().is_some() {
+                        chunk.start(&numbers(), 0);
+                        return push(chunk, 0, 1);
+                    }
+                    Ok(then.next().map_or(Read::Done, |read| read()))
+                }) as Box<dyn Reader>]
+            });
+            fails(end, says);
+        });
+    }
+}
+
+/// `?` behind a wait is what one writes: with it a drain was an abort, and what was read was lost.
+#[test]
+fn a_reader_that_sees_the_stop_while_it_waits_has_ended() {
+    struct Waiting;
+    impl Source for Waiting {
+        fn open(&self, start: &Start<'_>) -> Result<Vec<Box<dyn Reader>>> {
+            let (stop, mut next) = (start.stop.clone(), 0);
+            Ok(vec![Box::new(move |chunk: &mut Chunk| {
+                if next == 50 {
+                    stop.drain();
+                    stop.sleep_running(Duration::from_secs(3600))?;
+                }
+                chunk.start(&numbers(), next);
+                next += 1;
+                push(chunk, next - 1, 1)
+            })])
+        }
+    }
+    watchdog(LIMIT, || {
+        let (sink, recipe) = (Count::default(), Recipe::default());
+        assert_eq!(Pipeline::new(&Waiting, &recipe, &sink).run().unwrap(), End::Drained);
+        assert_eq!(sink.0.into_inner(), 50);
+    });
+}
+
+/// Where a panic leaves threads behind, the run never ends.
+#[test]
+fn whatever_is_asked_of_source_and_sink_may_panic() {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Place {
+        Readers,
+        Cuts,
+        Tasks,
+        Shape,
+    }
+    struct Panics(Place, AtomicUsize);
+    impl Panics {
+        fn at(&self, place: Place) {
+            assert!(self.0 != place, "here");
+        }
+    }
+    impl Source for Panics {
+        fn open(&self, _: &Start<'_>) -> Result<Vec<Box<dyn Reader>>> {
+            Ok(vec![Box::new(|_: &mut Chunk| {
+                std::thread::yield_now();
+                Ok(Read::Idle)
+            })])
+        }
+        fn readers(&self, workers: usize) -> usize {
+            self.at(Place::Readers);
+            workers
+        }
+        fn cuts(&self) -> pipeline::source::Cuts {
+            self.at(Place::Cuts);
+            pipeline::source::Cuts::Fixed
+        }
+        fn tasks(&self) -> Vec<pipeline::source::Task<'_>> {
+            self.at(Place::Tasks);
+            Vec::new()
+        }
+    }
+    impl Sink for Panics {
+        fn shape(&self) -> Shape {
+            // Not at once: the run asks several times.
+            if self.1.fetch_add(1, Ordering::Relaxed) > 4 {
+                self.at(Place::Shape);
+            }
+            Shape::default()
+        }
+        fn store(&self, _: &[Batch], _: &mut Vec<Receipt>) -> Result<()> {
+            Ok(())
+        }
+    }
+    for place in [Place::Readers, Place::Cuts, Place::Tasks, Place::Shape] {
+        watchdog(LIMIT, move || {
+            let (both, recipe) = (Panics(place, AtomicUsize::new(0)), Recipe::default());
+            let end = Pipeline::new(&both, &recipe, &both).run();
+            assert!(matches!(&end, Err(Error::Panicked { message, .. }) if message == "here"), "{end:?}");
+        });
+    }
+}
+
+/// As many readers as they like, and none at all.
+#[test]
+fn any_number_of_readers_may_be_asked_for() {
+    struct Asks(usize);
+    impl Source for Asks {
+        fn open(&self, start: &Start<'_>) -> Result<Vec<Box<dyn Reader>>> {
+            assert!(start.readers > 0);
+            Ok(vec![positions(&numbers(), &[0, 1])])
+        }
+        fn readers(&self, _: usize) -> usize {
+            self.0
+        }
+    }
+    for readers in [0, 1, usize::MAX / 2, usize::MAX] {
+        watchdog(LIMIT, move || {
+            let (source, sink, recipe) = (Asks(readers), Count::default(), Recipe::default());
+            assert_eq!(Pipeline::new(&source, &recipe, &sink).run().unwrap(), End::Finished);
+            assert_eq!(sink.0.into_inner(), 2);
+        });
+    }
+}
+
+/// A batch holds memory of the run as long as it lives.
+#[test]
+fn a_sink_that_keeps_batches_costs_memory_and_no_hang() {
+    #[derive(Default)]
+    struct Keeps(Mutex<Vec<Batch>>);
+    impl Sink for Keeps {
+        fn store(&self, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {
+            self.0.lock().extend_from_slice(batches);
+            receipts.extend(batches.iter().map(|batch| Receipt::of(batch, None, None)));
+            Ok(())
+        }
+    }
+    watchdog(LIMIT, || {
+        let source = Opened(|| {
+            let mut next = 0;
+            vec![Box::new(move |chunk: &mut Chunk| {
+                if next == 24 {
+                    return Ok(Read::Done);
+                }
+                chunk.start(&numbers(), next);
+                next += 1;
+                let _ = chunk.push(next - 1, format!("\"{}\"", "x".repeat(1 << 20)).as_bytes());
+                Ok(Read::Chunk)
+            }) as Box<dyn Reader>]
+        });
+        let (sink, recipe) = (Keeps::default(), Recipe::default());
+        let settings = Settings { workers: 1, memory_limit: 16 << 20, ..Settings::default() };
+        assert_eq!(Pipeline::new(&source, &recipe, &sink).settings(settings).run().unwrap(), End::Finished);
+        let stored: u64 = sink.0.lock().iter().map(|batch| batch.counts.stored).sum();
+        assert_eq!(stored, 24);
+    });
+}
+
+/// What a program makes is stored, whether it counts or not.
+#[test]
+fn a_program_that_counts_nothing_loses_nothing() {
+    struct Copies;
+    impl pipeline::transform::Program for Copies {
+        fn run(&self, section: &pipeline::record::Section<'_>, out: &mut pipeline::transform::Out) {
+            for entry in section.entries() {
+                out.stored.extend_from_slice(section.record(entry).bytes);
+                out.stored.push(b'\n');
+            }
+        }
+    }
+    #[derive(Default)]
+    struct Bytes(AtomicUsize);
+    impl Sink for Bytes {
+        fn store(&self, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {
+            let bytes: u64 = batches.iter().map(|batch| batch.stored.len()).sum();
+            self.0.fetch_add(bytes as usize, Ordering::Relaxed);
+            receipts.extend(batches.iter().map(|batch| Receipt::of(batch, None, None)));
+            Ok(())
+        }
+    }
+    watchdog(LIMIT, || {
+        let (source, sink) = (Opened(|| vec![positions(&numbers(), &[0, 1, 2])]), Bytes::default());
+        assert_eq!(Pipeline::new(&source, &Copies, &sink).run().unwrap(), End::Finished);
+        assert_eq!(sink.0.into_inner(), 6);
+    });
+}
