@@ -75,6 +75,9 @@ pub struct Cut {
 const MOST: usize = u32::MAX as usize;
 const TOO_MUCH: &str = "pushed more than 4 GiB into one chunk";
 
+/// How many bytes of a record that is too large a source keeps.
+pub(crate) const BEGINNING: usize = 4 << 10;
+
 /// Whether a chunk takes more records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]

@@ -61,7 +61,7 @@ pub enum Outcome {
     /// Everything is stored.
     #[default]
     Finished,
-    /// It was stopped before its end; what was in flight is stored.
+    /// It was stopped before its end; what was in flight is stored, unless it was aborted or its output was closed.
     Drained,
     /// It had no end of its own and was told to stop; everything that was taken is stored.
     Ended,
@@ -143,7 +143,8 @@ impl Summary {
         line(
             "stored",
             match self.dry_run {
-                true => format!("nothing; without --dry-run {stored} in {batches}{closed}"),
+                // How many batches, it cannot tell: it closes one behind each chunk.
+                true => format!("nothing; without --dry-run {stored}"),
                 false => format!("{stored} in {batches}{closed}{}", self.place()),
             },
         );
@@ -218,7 +219,11 @@ impl Summary {
     fn rejections(&self, out: &mut String) {
         if self.rejected_earlier > 0 {
             let (earlier, place) = (records(self.rejected_earlier), self.letters());
-            let _ = writeln!(out, "{:<9} {earlier} before the run was interrupted{place}", "rejected");
+            let when = match self.outcome {
+                Outcome::NothingToDo => "by that run",
+                _ => "before the run was interrupted",
+            };
+            let _ = writeln!(out, "{:<9} {earlier} {when}{place}", "rejected");
         }
         if self.records_rejected == 0 {
             // A run that would not go on with a rejected record stored none of its chunk.

@@ -43,7 +43,7 @@ impl Job<'_> {
         let memory = Memory::open(self.remember(&namer)?, &inputs)?;
         if let Some(rejected) = memory.nothing_to_do() {
             let summary =
-                Summary { outcome: Outcome::NothingToDo, records_rejected: rejected, ..Summary::default() };
+                Summary { outcome: Outcome::NothingToDo, rejected_earlier: rejected, ..Summary::default() };
             let summary =
                 Summary { output: Some(self.place()), dead_letters: self.dead_letters(rejected), ..summary };
             return Ok(Done { summary: Some(summary), error: None });

@@ -259,7 +259,8 @@ impl<'a> Job<'a> {
             (Err(Error::Stopped), Some(lost)) => Err(lost),
             (result, _) => result,
         };
-        if self.is_visible(&result) {
+        let rehearsed = self.mode == Mode::Rehearse;
+        if rehearsed || self.is_visible(&result) {
             metrics.release();
         }
         let outcome = match &result {
@@ -268,9 +269,12 @@ impl<'a> Job<'a> {
             Err(_) => Outcome::Failed,
         };
         let mut summary = reporter.summary(metrics, outcome);
-        let stored = self.mode == Mode::Store && self.is_visible(&result);
-        summary.output = stored.then(|| self.place());
-        summary.dry_run = self.mode == Mode::Rehearse;
+        if rehearsed {
+            // The summary alone tells what would have been stored.
+            metrics.hold();
+        }
+        summary.output = (!rehearsed && self.is_visible(&result)).then(|| self.place());
+        summary.dry_run = rehearsed;
         summary.rejected_earlier = parts.rejected;
         summary.dead_letters = self.dead_letters(summary.records_rejected + summary.rejected_earlier);
         Done { summary: Some(summary), error: result.err() }
@@ -281,8 +285,12 @@ impl<'a> Job<'a> {
         !self.is_held() || matches!(result, Ok(End::Finished) | Err(Error::Damaged { .. }))
     }
 
-    /// Whether nothing of the output can be seen before the end: one file is stored as a whole or not at all.
+    /// Whether nothing of the output can be seen before the end: one file is stored as a whole or not at all. A
+    /// rehearsal never stores.
     fn is_held(&self) -> bool {
+        if self.mode == Mode::Rehearse {
+            return true;
+        }
         let Place::File(path) = &self.config.output.to else { return false };
         let device = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
         !device && self.mode == Mode::Store

@@ -16,11 +16,13 @@ const SHOWN: usize = 10;
 pub(super) struct Rehearsal {
     out: StdoutSink,
     left: AtomicUsize,
+    dead_letters: DeadLetters,
 }
 
 impl Rehearsal {
-    pub(super) fn new(out: StdoutSink) -> Self {
-        Rehearsal { out, left: AtomicUsize::new(SHOWN) }
+    /// `dead_letters`: what the run would do with them.
+    pub(super) fn new(out: StdoutSink, dead_letters: DeadLetters) -> Self {
+        Rehearsal { out, left: AtomicUsize::new(SHOWN), dead_letters }
     }
 
     /// The first lines of a body that are still to be shown.
@@ -42,7 +44,7 @@ impl Rehearsal {
 
 impl Sink for Rehearsal {
     fn shape(&self) -> Shape {
-        Shape { dead_letters: DeadLetters::Store, ..self.out.shape() }
+        Shape { dead_letters: self.dead_letters, ..self.out.shape() }
     }
 
     fn store(&self, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {

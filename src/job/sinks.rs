@@ -12,7 +12,7 @@ use crate::memory::{Needs, Plan};
 use crate::sink::dir::{DirOptions, DirSink, Fsync, PART};
 use crate::sink::key::Namer;
 use crate::sink::stream::{FileOptions as FileTo, FileSink, StdoutSink, WithDeadLetters};
-use crate::sink::{Order, Shape, Sink};
+use crate::sink::{DeadLetters, Order, Shape, Sink};
 use crate::source::Source;
 
 /// Threads that store files: they mostly wait for the disk.
@@ -54,7 +54,8 @@ impl Job<'_> {
     pub(super) fn local_sink(&self, namer: &Namer) -> Result<Box<dyn Sink>> {
         let output = &self.config.output;
         if self.mode == Mode::Rehearse {
-            return Ok(Box::new(Rehearsal::new(StdoutSink::new(Codec::None, self.stop)?)));
+            let out = StdoutSink::new(Codec::None, self.stop)?;
+            return Ok(Box::new(Rehearsal::new(out, self.letters_in_earnest())));
         }
         let fsync = if output.fsync { Fsync::On } else { Fsync::Off };
         let (codec, stop) = (output.codec, self.stop.clone());
@@ -77,6 +78,17 @@ impl Job<'_> {
             #[cfg(not(feature = "s3"))]
             Place::S3 { .. } => Err(Error::Usage("this build has no S3 client (feature s3)".into())),
             Place::Kafka(topic) => Err(Error::Usage(format!("this build cannot write to kafka:{topic}"))),
+        }
+    }
+
+    /// What the run that is rehearsed would do with dead letters.
+    fn letters_in_earnest(&self) -> DeadLetters {
+        let output = &self.config.output;
+        let named = output.dead_letter.is_some();
+        match &output.to {
+            Place::Dir(_) | Place::S3 { .. } => DeadLetters::Store,
+            Place::File(_) | Place::Stdout | Place::Kafka(_) if named => DeadLetters::Store,
+            Place::File(_) | Place::Stdout | Place::Kafka(_) => DeadLetters::Refuse,
         }
     }
 

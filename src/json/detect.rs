@@ -21,8 +21,9 @@ pub enum Syntax {
 
 /// The syntax of an input that begins with `head`; [`Tail::Last`] if that is all of it.
 ///
-/// `auto` takes a first byte `[` for one array (NDJSON of arrays must be asked for), then NDJSON if any line that
-/// begins in column 0 is a complete value, then concatenated values.
+/// `auto` takes a first byte `[` for one array (NDJSON of arrays must be asked for), then concatenated values if the
+/// first value is whole and goes over several lines, then NDJSON if any line that begins in column 0 is a complete value,
+/// then concatenated values.
 pub fn detect(format: Format, head: &[u8], tail: Tail) -> Syntax {
     let head = head.strip_prefix(MARK).unwrap_or(head);
     let array = head.get(skip_white(head, 0)) == Some(&b'[');
@@ -32,6 +33,8 @@ pub fn detect(format: Format, head: &[u8], tail: Tail) -> Syntax {
         Format::Text | Format::Binary => Syntax::Text,
         Format::Auto | Format::Json if array => Syntax::Array,
         Format::Json => Syntax::Values,
+        // Before lines are looked at: among values over several lines there may be one on a line of its own.
+        Format::Auto if goes_over_lines(head) => Syntax::Values,
         Format::Auto if any_line_is_a_value(head, tail) => Syntax::Lines,
         // Nothing but white space says nothing: lines are the cheapest way to go on looking.
         Format::Auto if skip_white(head, 0) == head.len() => Syntax::Lines,
@@ -42,7 +45,16 @@ pub fn detect(format: Format, head: &[u8], tail: Tail) -> Syntax {
 /// Whether nothing that follows `head` can make it another syntax.
 pub(crate) fn is_decided(format: Format, head: &[u8]) -> bool {
     let any = head.iter().any(|byte| !is_white(*byte));
-    any && (format == Format::Json || detect(format, head, Tail::Open) != Syntax::Values)
+    let head = head.strip_prefix(MARK).unwrap_or(head);
+    any && (format == Format::Json
+        || goes_over_lines(head)
+        || detect(format, head, Tail::Open) != Syntax::Values)
+}
+
+/// Whether the first value is whole, and has a line feed in it.
+fn goes_over_lines(head: &[u8]) -> bool {
+    let mut values = serde_json::Deserializer::from_slice(head).into_iter::<&RawValue>();
+    matches!(values.next(), Some(Ok(value)) if value.get().contains('\n'))
 }
 
 fn any_line_is_a_value(head: &[u8], tail: Tail) -> bool {

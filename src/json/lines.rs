@@ -49,7 +49,9 @@ impl Lines {
                 self.short = false;
             }
             if short || self.blank == Blank::Record || !self.is_blank(line) {
-                let end = if line.ends_with(b"\r") { stop - 1 } else { stop };
+                // At the end of all it belongs to no line ending; in JSON it is white space.
+                let ends = next > stop || self.blank == Blank::Skip;
+                let end = if ends && line.ends_with(b"\r") { stop - 1 } else { stop };
                 return Some(Span { begin, end, stop, next });
             }
         }

@@ -65,6 +65,7 @@ fn lines() {
 #[test]
 fn text_keeps_empty_lines() {
     check("a\n\n b\r\n", Syntax::Text, &["a", "", " b"]);
+    check("a\r\nb\rc\r", Syntax::Text, &["a", "b\rc\r"]);
 }
 
 #[test]
@@ -153,6 +154,14 @@ fn formats_are_found_out() {
     assert_eq!(auto("garbage\n{\"a\":1}\n"), Syntax::Lines);
     assert_eq!(auto("{\n  \"a\":1\n}\n"), Syntax::Values);
     assert_eq!(auto("{\n  1\n}\n"), Syntax::Values);
+    // Among values over several lines one may stand on a line, and so may parts of them.
+    for values in ["{\n  \"a\": 1\n}\nnull\n{}\n", "{\n\"a\": [\n2\n]\n}\n", "\n {\"a\":\n1}{}\n1\n"] {
+        assert_eq!(auto(values), Syntax::Values, "{values:?}");
+    }
+    // The first line may be broken.
+    for lines in ["{\"a\":\n{}\n", "{\n{}\n", "\"x\n\"y\"\n"] {
+        assert_eq!(auto(lines), Syntax::Lines, "{lines:?}");
+    }
     assert_eq!(auto("{\"a\":1}"), Syntax::Values);
     assert_eq!(detect(Format::Auto, b"{\"a\":1}", Tail::Last), Syntax::Lines);
     assert_eq!(auto(""), Syntax::Lines);

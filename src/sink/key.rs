@@ -15,7 +15,7 @@
 //! What must never happen: two partitions with one name, a name outside its prefix, a directory where another
 //! partition's object belongs. So each segment of a path is either *plain* and stands as it is, or it is
 //! *marked*: other characters become `_`, and `--` with eight hex digits of the SHA-256 of the original follow.
-//! A segment that looks marked, or looks like an object's name, is not plain. What is left is chance: two
+//! A segment that looks marked, looks like an object's name, or begins with a dot as hidden files do, is not plain. What is left is chance: two
 //! marked segments alike but for characters that became `_` meet with probability 2^-32, and names that differ
 //! only in one leading `/` do meet. [`Namer::clash`] finds both before a run begins, and [`Namer::too_long`] what
 //! file systems and stores would refuse.
@@ -296,7 +296,8 @@ fn plain_or_marked(segment: &str, most: usize) -> Cow<'_, str> {
 }
 
 fn is_plain(segment: &str) -> bool {
-    !matches!(segment, "" | "." | "..")
+    !segment.is_empty()
+        && !segment.starts_with('.')
         && segment.len() <= SEGMENT
         && segment.bytes().all(|byte| is_allowed(byte as char))
         && !is_marked(segment)
@@ -316,10 +317,9 @@ fn is_marked(segment: &str) -> bool {
 fn marked(segment: &str, most: usize) -> String {
     let clean = segment.chars().map(|char| if is_allowed(char) { char } else { '_' });
     let mut text: String = clean.take(most - MARK).collect();
-    if text.chars().all(|char| char == '.') {
-        // `.`, `..` and the empty segment: the result should not begin like a hidden file.
-        text = "_".repeat(text.len().max(1));
-    }
+    // What is hidden is not found where the output is read again.
+    let dots = text.chars().take_while(|char| *char == '.').count();
+    text.replace_range(..dots, &"_".repeat(if text.is_empty() { 1 } else { dots }));
     let hash = Sha256::digest(segment.as_bytes());
     text.push_str("--");
     hash[..4].iter().for_each(|byte| text.push_str(&format!("{byte:02x}")));

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::Sample;
 use super::envelope::{Origin, Parts, integer, string, text_or_base64};
 use crate::outgoing::{self, Headers, Outgoing, Pair};
-use crate::record::{Entry, RejectKind, Rejection, Section};
+use crate::record::{BEGINNING, Entry, RejectKind, Rejection, Section};
 
 /// How many rejected records of a chunk the summary may show.
 const SAMPLES: usize = 3;
@@ -252,10 +252,19 @@ impl<'a> Letter<'a> {
             source: shape.source,
             metadata: shape.metadata,
             line: shape.error.line,
-            cut_from: shape.error.length.filter(|length| *length > payload.len() as u64),
+            // Whoever mends it leaves the length there.
+            cut_from: shape
+                .error
+                .length
+                .filter(|length| *length > payload.len() as u64 && is_beginning(&payload)),
             payload,
         })
     }
+}
+
+/// Whether only the beginning of a record was kept, by its length: all of what is kept, or a few bytes less.
+fn is_beginning(payload: &[u8]) -> bool {
+    (BEGINNING - 3..=BEGINNING).contains(&payload.len())
 }
 
 /// The original bytes that a dead letter keeps.

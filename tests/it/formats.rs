@@ -161,11 +161,35 @@ fn a_dry_run_shows_ten_and_stores_nothing() {
     }
     let dir = with("a.json", text.as_bytes());
     let ended = run(dir.path(), &["a.json", "--dry-run", "-z", "gzip"]).exits(0).says("read      50 records");
-    let ended = ended.says("stored    nothing; without --dry-run 50 records in 1 batch");
+    let ended = ended.says("stored    nothing; without --dry-run 50 records\n");
     let shown = String::from_utf8(ended.stdout).expect("it is text");
     assert_eq!(shown.lines().count(), 10);
     assert!(shown.starts_with("{\"message_id\":\"file:a.json:0\",") && shown.contains("\"data\":{\"id\":9}"));
     assert!(!dir.path().join("out").exists());
+    let told = ["a.json", "--dry-run", "--metrics-file", "m.prom"];
+    run(dir.path(), &told).exits(0);
+    let metrics = fs::read_to_string(dir.path().join("m.prom")).expect("it is written");
+    let value = |name: &str| {
+        metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned)
+    };
+    assert_eq!(value("pipeline_records_read_total").as_deref(), Some("50"), "{metrics}");
+    assert_eq!(value("pipeline_records_stored_total").as_deref(), Some("0"), "{metrics}");
+}
+
+/// It ends as the run would: where there is no place for a rejected record, at the first one.
+#[test]
+fn a_dry_run_fails_where_the_run_would() {
+    let dir = with("a.json", b"1\nx\n2\n");
+    for (to, code) in [("out", 3), ("out.ndjson", 1), ("-", 1)] {
+        for more in [&["--dry-run"][..], &[]] {
+            let ended = run(dir.path(), &[&["a.json", "-o", to], more].concat()).exits(code);
+            if code == 1 {
+                ended.says("there is no place for it");
+            }
+        }
+    }
+    run(dir.path(), &["a.json", "-o", "-", "--dead-letter", "bad", "--dry-run"]).exits(3);
+    assert!(!dir.path().join("bad").exists());
 }
 
 #[test]

@@ -24,6 +24,7 @@ fn lines_of_a_pipe_are_handed_on_as_they_come() {
         (&["-f", "ndjson"][..], "{\"n\":1}\n{\"n\":2}\n{\"half", "\":3}\n"),
         (&[], "{\"n\":1}\n{\"n\":2}\n{\"half", "\":3}\n"),
         (&["-f", "json"], "{\n\"n\":1}\n{\"n\":2}\n{\"half", "\":3}\n"),
+        (&[], "{\n\"n\":1}\n{\"n\":2}\n{\"half", "\":3}\n"),
         (&[], "[{\"n\":1},\n{\"n\":2},{\"half", "\":3},\n"),
     ] {
         let bench = Bench::new();

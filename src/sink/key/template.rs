@@ -113,12 +113,12 @@ impl Template {
         let segments: Vec<Vec<Piece>> = long.split('/').map(segment).collect::<Result<_, _>>()?;
         let odd = |segment: &[Piece]| match segment {
             [] => true,
-            [Piece::Text(text)] => matches!(text.as_str(), "." | ".."),
+            [Piece::Text(text), ..] => text.starts_with('.'),
             _ => false,
         };
         let (last, dirs) = segments.split_last().expect("splitting yields one at least");
         if dirs.iter().any(|segment| odd(segment)) || (!last.is_empty() && odd(last)) {
-            return Err(format!("{text:?} has an empty part, or one that is . or .."));
+            return Err(format!("{text:?} has an empty part, or one that begins with a dot"));
         }
         Ok(Template { text: text.to_owned(), segments })
     }

@@ -22,7 +22,7 @@ use memchr::{memchr, memchr_iter, memrchr};
 use crate::cut::Limits;
 use crate::error::Error;
 use crate::json::{Fault, Found, Scanner, Span, Tail, is_white};
-use crate::record::{Chunk, Cut, Entry, Partition, Payload, RejectKind, Rejection, Room};
+use crate::record::{BEGINNING, Chunk, Cut, Entry, Partition, Payload, RejectKind, Rejection, Room};
 use crate::stop::Stop;
 
 use super::ahead::Ahead;
@@ -31,7 +31,7 @@ use super::entries::Entries;
 use super::growth::{Growth, Permission};
 
 /// How much of a record that is too large is kept.
-pub(super) const PREFIX: usize = 4 << 10;
+pub(super) const PREFIX: usize = BEGINNING;
 
 /// So much white space between two records ends a chunk: it is not held in memory.
 const GAP: usize = 64 << 10;

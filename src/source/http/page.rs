@@ -19,12 +19,12 @@ use crate::error::Retry;
 use crate::http::pagination::{Pages, Said};
 use crate::http::{Error, Got, Reply};
 use crate::json::{Fault, Found, Listed, Scanner, Span, Syntax, Tail, Told, detect, is_decided};
-use crate::record::{Chunk, Entry, Incoming, Partition, Payload, RejectKind, Rejection, Room};
+use crate::record::{BEGINNING, Chunk, Entry, Incoming, Partition, Payload, RejectKind, Rejection, Room};
 
 /// How much is read at a time.
 const PIECE: usize = 64 << 10;
 /// How much of a record that is too large is kept.
-const PREFIX: usize = 4 << 10;
+const PREFIX: usize = BEGINNING;
 /// The first bytes, by which the format is found out.
 const HEAD: usize = 64 << 10;
 /// Records with more than so many bytes between them are not copied together.

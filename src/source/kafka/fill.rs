@@ -10,10 +10,10 @@ use bytes::Bytes;
 
 use crate::kafka::wire::record::BadHeaders;
 use crate::kafka::wire::{Aborted, Batch, Batches, Crc, Damage, Fault, Place, Record, Unpacker, Verdict};
-use crate::record::{Chunk, Incoming, Payload, RejectKind, Rejection, Room};
+use crate::record::{BEGINNING, Chunk, Incoming, Payload, RejectKind, Rejection, Room};
 
 /// Of a record that is too large so many bytes are kept.
-const KEPT: usize = 4 << 10;
+const KEPT: usize = BEGINNING;
 
 /// What was fetched of one partition and is not yet in chunks.
 pub(super) struct Fetch {

@@ -386,7 +386,7 @@ fn the_form_of_a_pipe_is_decided_by_what_nothing_can_change() {
     for head in ["", "\n\n \n", "{\"x\":{\"cut\n", "{\n", "1", "{}", "x\ny\n"] {
         assert!(!auto(head), "{head:?}");
     }
-    for head in ["[", " \n[1", "{}\n", "{\"x\":\n{}\n", "\n\n1\n{"] {
+    for head in ["[", " \n[1", "{}\n", "{\"x\":\n{}\n", "\n\n1\n{", "{\n\"a\":1\n}"] {
         assert!(auto(head), "{head:?}");
     }
     let json = |head: &str| is_decided(Format::Json, head.as_bytes());

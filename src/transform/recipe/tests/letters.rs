@@ -98,12 +98,24 @@ fn dead_letters_can_be_fed_back() {
 
 #[test]
 fn a_letter_that_kept_only_a_beginning_is_not_fed_back() {
-    let mut chunk = pushed(&[b"11"]);
-    chunk.reject_last(Rejection { length: Some(99), ..Rejection::new(RejectKind::TooLarge, "too long") });
-    let first = run(options(), &chunk);
-    let out = run(RecipeOptions { replay: Replay::Yes, ..options() }, &ndjson(&first.failed));
-    assert_eq!((out.counts.stored, out.rejects), (0, vec![(RejectKind::TooLarge, 1)]));
-    assert_eq!(letters_of(&out.failed)["error"]["length"], 99);
+    // Where a character was cut in two a few bytes less are kept.
+    for kept in [4096, 4093] {
+        let mut chunk = pushed(&[&b"1".repeat(kept)]);
+        chunk.reject_last(Rejection {
+            length: Some(9999),
+            ..Rejection::new(RejectKind::TooLarge, "too long")
+        });
+        let first = run(options(), &chunk);
+        let replay = || RecipeOptions { replay: Replay::Yes, ..options() };
+        let out = run(replay(), &ndjson(&first.failed));
+        assert_eq!((out.counts.stored, out.rejects), (0, vec![(RejectKind::TooLarge, 1)]));
+        assert_eq!(letters_of(&out.failed)["error"]["length"], 9999);
+        // Whoever mended the payload need not know what the length is for.
+        let mut mended = letters_of(&first.failed);
+        mended["payload"] = "{\"mended\":true}".into();
+        let out = run(replay(), &ndjson(mended.to_string().as_bytes()));
+        assert_eq!((out.counts.stored, out.counts.rejected), (1, 0));
+    }
 }
 
 fn letters_of(line: &[u8]) -> Value {
