@@ -157,7 +157,9 @@ mod tests {
         let (stop, heard) = (Stop::new(), Arc::new(AtomicU8::new(0)));
         let other = heard.clone();
         stop.on_change(|| panic!("a hook"));
-        stop.on_change(move || drop(other.fetch_add(1, Ordering::Relaxed)));
+        stop.on_change(move || {
+            other.fetch_add(1, Ordering::Relaxed);
+        });
         stop.abort();
         assert!(stop.is_aborted() && heard.load(Ordering::Relaxed) == 1);
     }

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -34,7 +35,7 @@ pub(crate) struct Files {
 /// If one is not what it should be, or there are no authorities.
 pub(crate) fn config(files: &Files) -> Result<TlsConfig, Fault> {
     let authorities = match (&files.ca, files.trusting) {
-        (Some(path), _) => certificates(path, &format!("{}ca", files.settings))?,
+        (Some(path), _) => authorities(path, &format!("{}ca", files.settings))?,
         (None, true) => Vec::new(),
         (None, false) => of_system(files.settings)?,
     };
@@ -79,6 +80,17 @@ fn fits(chain: &[CertificateDer<'static>], key: &Path) -> Result<(), String> {
     both.map(drop).map_err(|error| error.to_string())
 }
 
+/// Certificates that can be trusted as authorities. Those that cannot be read would be left out without a word.
+fn authorities(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'static>>, Fault> {
+    let found = certificates(path, setting)?;
+    let mut roots = RootCertStore::empty();
+    for (index, der) in found.iter().enumerate() {
+        let wrong = |error| format!("{setting} {}: certificate {}: {error}", path.display(), index + 1);
+        roots.add(der.clone()).map_err(wrong)?;
+    }
+    Ok(found)
+}
+
 fn certificates(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'static>>, Fault> {
     let wrong = |why: &dyn std::fmt::Display| format!("{setting} {}: {why}", path.display());
     let found: Vec<_> = CertificateDer::pem_file_iter(path)
@@ -95,4 +107,20 @@ fn of_system(settings: &str) -> Result<Vec<CertificateDer<'static>>, Fault> {
         return Err(format!("the system has no certificate authorities{why}; set {settings}ca"));
     }
     Ok(found.certs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Left out, it would be missed at the first connection, and nobody would know why.
+    #[test]
+    fn an_authority_that_cannot_be_read_is_told_before_anybody_is_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        let files = Files { settings: "s3.", ca: Some(path.clone()), ..Files::default() };
+        let fault = config(&files).err().unwrap();
+        assert!(fault.starts_with(&format!("s3.ca {}: certificate 1: ", path.display())), "{fault}");
+    }
 }

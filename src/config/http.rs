@@ -276,6 +276,7 @@ impl Http {
             self.tls.key.is_some() && self.tls.cert.is_none(),
             "http.tls.key without http.tls.cert; expected both, or the certificate alone with the key in its file",
         );
+        problems.extend(self.header_problems());
         problems.extend(self.auth.problems());
         problems.extend(self.names_problem());
         problems
@@ -305,6 +306,33 @@ impl Http {
             step.replace("~1", "/").replace("~0", "~")
         };
         self.since_param.clone().or_else(|| self.since.as_ref().map(last))
+    }
+}
+
+impl Http {
+    /// Headers that would be sent twice, or not at all.
+    fn header_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let auth = &self.auth;
+        let login = match &auth.header {
+            Some(header) => Some(header.as_str()),
+            None if auth.bearer.is_some() || auth.username.is_some() || auth.token_url.is_some() => {
+                Some("Authorization")
+            }
+            None => None,
+        };
+        for (index, (name, _)) in self.headers.iter().enumerate() {
+            if login.is_some_and(|login| login.eq_ignore_ascii_case(name)) {
+                problems
+                    .push(format!("http.headers has {name}, which http.auth makes; expected one of the two"));
+            }
+            if self.headers[..index].iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+                problems.push(format!(
+                    "http.headers has {name} twice; expected it once, values joined by commas"
+                ));
+            }
+        }
+        problems
     }
 }
 
@@ -402,6 +430,21 @@ mod tests {
         one(|it| it.tls.key = Some("k".into()), "http.tls.key without http.tls.cert");
         one(|it| it.auth.username = Some("u".into()), "belong together");
         one(|it| it.auth.value = Some(Secret::new("u")), "http.auth.header and http.auth.value");
+        fn two(name: &str) -> Vec<(String, String)> {
+            vec![(name.to_owned(), "1".to_owned()), ("X-A".to_owned(), "2".to_owned())]
+        }
+        one(|it| it.headers = two("x-a"), "http.headers has X-A twice");
+        one(
+            |it| (it.headers, it.auth.bearer) = (two("authorization"), Some(Secret::new("t"))),
+            "http.headers has authorization, which http.auth makes",
+        );
+        one(
+            |it| {
+                (it.headers, it.auth.header) = (two("X-Key"), Some("x-key".into()));
+                it.auth.value = Some(Secret::new("v"));
+            },
+            "http.headers has X-Key, which http.auth makes",
+        );
         one(|it| it.auth.client_id = Some("u".into()), "belong together; expected all or none");
         one(
             |it| {

@@ -93,6 +93,8 @@ impl Auth {
             Login::OAuth { .. } => (AUTHORIZATION, bearer(&self.token(line)?)),
         };
         let mut value = HeaderValue::from_str(&value).map_err(|_| unsendable("a secret of http.auth"))?;
+        // Bytes beyond ASCII can stand in a header, but the client takes none there (RFC 9110, section 5.5).
+        value.to_str().map_err(|_| unsendable("a secret of http.auth"))?;
         value.set_sensitive(true);
         Ok(Some((name, value)))
     }

@@ -96,6 +96,8 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     line: Line,
+    /// For strangers: without the client's certificate.
+    open_line: Line,
     options: Options,
     headers: HeaderMap,
     auth: Auth,
@@ -162,18 +164,21 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] if certificates cannot be read, or something cannot be sent.
     pub fn new(options: Options, stop: &Stop, services: &Services) -> Result<Self> {
-        let config = crate::agent::settings(options.timeout).proxy(None);
-        let config = match &options.tls {
-            Some(tls) => config.tls_config(crate::tls::config(&files(tls)).map_err(Error::Config)?),
-            None => config,
+        let files = options.tls.as_ref().map(files);
+        let agent = agent(options.timeout, files.as_ref())?;
+        let open = match files.filter(|files| files.cert.is_some()) {
+            Some(files) => {
+                self::agent(options.timeout, Some(&crate::tls::Files { cert: None, key: None, ..files }))?
+            }
+            None => agent.clone(),
         };
-        let agent = crate::agent::agent(config);
         // Readers stop at a drain: nothing that they wait for matters any more.
-        let ending = agent.clone();
-        stop.on_change(move || ending.clone().shutdown());
+        let ending = [agent.clone(), open.clone()];
+        stop.on_change(move || ending.iter().for_each(|agent| agent.clone().shutdown()));
         let proxies = Proxies::from_env();
         let inner = Inner {
-            line: Line { agent, proxies },
+            line: Line { agent, proxies: proxies.clone() },
+            open_line: Line { agent: open, proxies },
             headers: headers(&options)?,
             auth: Auth::new(options.login.clone()),
             rate: options.rate_limit.map(Rate::new),
@@ -201,7 +206,7 @@ impl Client {
     /// If there is no answer, it is no success, or it leads elsewhere.
     pub fn open(&self, home: &Url, url: &Url) -> Result<Reply> {
         let what = self.what(url);
-        let (mut url, mut method) = (url.clone(), self.method());
+        let (mut url, mut method) = (nobody(url.clone()), self.method());
         for _ in 0..=REDIRECTS {
             let answer = self.answer(&what, home, &url, &method)?;
             let status = answer.status();
@@ -211,7 +216,9 @@ impl Client {
                 return self.reply(&what, url, answer);
             };
             let joined = url.join(location);
-            url = joined.map_err(|_| Error::Elsewhere { what: what.clone(), to: "what is no URL".into() })?;
+            let joined =
+                joined.map_err(|_| Error::Elsewhere { what: what.clone(), to: "what is no URL".into() })?;
+            url = nobody(joined);
             if !matches!(status.as_u16(), 307 | 308) {
                 method = Method::GET;
             }
@@ -253,6 +260,7 @@ impl Client {
                 Trust::Stranger => all.extend(common()),
             }
         }
+        let line = if trust == Trust::Home { &inner.line } else { &inner.open_line };
         let unsendable = |_| Error::Config(format!("{what}: the request has characters that cannot be sent"));
         match &inner.options.body {
             Some(body) if *method == Method::POST => {
@@ -260,9 +268,9 @@ impl Client {
                 if !typed {
                     request = request.header(header::CONTENT_TYPE, "application/json");
                 }
-                inner.line.send(what, url, request.body(body.as_str()).map_err(unsendable)?)
+                line.send(what, url, request.body(body.as_str()).map_err(unsendable)?)
             }
-            _ => inner.line.send(what, url, request.body(()).map_err(unsendable)?),
+            _ => line.send(what, url, request.body(()).map_err(unsendable)?),
         }
     }
 
@@ -316,6 +324,21 @@ impl Client {
         );
         self.0.stop.sleep_running(delay)
     }
+}
+
+fn agent(timeout: Duration, files: Option<&crate::tls::Files>) -> Result<Agent> {
+    let config = crate::agent::settings(timeout).proxy(None);
+    Ok(crate::agent::agent(match files {
+        Some(files) => config.tls_config(crate::tls::config(files).map_err(Error::Config)?),
+        None => config,
+    }))
+}
+
+/// Who leads here names no user: with whose login is not a server's to say.
+fn nobody(mut url: Url) -> Url {
+    // Both fail only for URLs that have no place for a user.
+    let _ = (url.set_username(""), url.set_password(None));
+    url
 }
 
 fn files(tls: &Tls) -> crate::tls::Files {

@@ -89,9 +89,11 @@ fn each_login_has_its_header() {
         .collect();
     let auth = |text: &str| (Some(text.to_owned()), None);
     assert_eq!(sent, [auth("Bearer t0"), auth("Basic YWxpY2U6cDp3"), (None, Some("k0".into()))]);
-    let odd = client(login(Login::Bearer(Secret::new("a\nb"))));
-    let error = get(&odd, &server.url("/")).unwrap_err();
-    assert!(matches!(error, Error::Config(_)) && !error.to_string().contains("a\nb"), "{error}");
+    for token in ["a\nb", "tök"] {
+        let odd = client(login(Login::Bearer(Secret::new(token))));
+        let error = get(&odd, &server.url("/")).unwrap_err();
+        assert!(matches!(error, Error::Config(_)) && !error.to_string().contains(token), "{error}");
+    }
 }
 
 /// With a length of its own a request without a body never ended, and heard of no stop.
@@ -170,6 +172,7 @@ fn redirects_stay_at_home_with_credentials_or_go_to_allowed_strangers_without() 
     let server = Server::new(move |asked: &Asked| match asked.path() {
         "/home" => Answer::status(302).header("Location", "/here?z=1"),
         "/away" => Answer::status(307).header("Location", there.clone()),
+        "/as-somebody" => Answer::status(307).header("Location", there.replace("://", "://evil:pw@")),
         "/round" => Answer::status(301).header("Location", "/round"),
         _ => Answer::ok("home"),
     });
@@ -189,9 +192,11 @@ fn redirects_stay_at_home_with_credentials_or_go_to_allowed_strangers_without() 
     assert_eq!(get(&open, &server.url("/away")).unwrap(), "stranger");
     let told = stranger.asked().pop().unwrap();
     assert_eq!((told.header("authorization"), told.header("x-secret")), (None, None));
+    assert_eq!(get(&open, &server.url("/as-somebody")).unwrap(), "stranger");
+    assert_eq!(stranger.asked().pop().unwrap().header("authorization"), None, "no server says who asks");
     let posting = with(Hosts::new(["127.0.0.1".into()]), Some("secret".into()));
     assert_eq!(get(&posting, &server.url("/away")).unwrap_err().kind(), "elsewhere");
-    assert_eq!(stranger.asked().len(), 1, "a body goes nowhere else");
+    assert_eq!(stranger.asked().len(), 2, "a body goes nowhere else");
     assert!(get(&closed, &server.url("/round")).unwrap_err().to_string().contains("leads on and on"));
 }
 

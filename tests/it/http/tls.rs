@@ -104,6 +104,18 @@ fn a_client_certificate_is_shown_where_it_is_asked_for() {
     assert!(ran.stderr.contains("certificate"), "{}", ran.stderr);
 }
 
+/// An allowed host is a stranger all the same.
+#[test]
+fn a_client_certificate_is_shown_to_nobody_else() {
+    let asking = server("server.pem", Clients::Known);
+    let there = asking.named("/items");
+    let home = Server::start(move |_| Reply::moved(302, &there));
+    let all = ["http.tls.ca=@ca.pem", "http.tls.cert=@client.pem", "http.allow_hosts=localhost"];
+    let (_, ran) = run(&home, &all);
+    assert!(matches!(ran.code, Some(1 | 4)), "{:?} {}", ran.code, ran.stderr);
+    assert!(ran.stderr.contains("certificate") && asking.seen().is_empty(), "{}", ran.stderr);
+}
+
 #[test]
 fn files_that_are_no_certificates_are_a_wrong_configuration() {
     let server = server("server.pem", Clients::Any);
