@@ -76,7 +76,7 @@ impl AddAssign for Counts {
     }
 }
 
-/// A batch, ready to be stored.
+/// A batch, ready to be stored. It holds a part of the run's memory: a sink that keeps one, or a clone, lets readers wait.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// Which one.

@@ -320,6 +320,9 @@
 //! The modules stand below in the order in which to read them: [`pipeline`] first, then what flows, then the three
 //! traits, then the engine's threads, then what they lean on.
 
+// The manual names what some features bring; it is read with all of them.
+#![cfg_attr(not(all(feature = "kafka", feature = "http")), allow(rustdoc::broken_intra_doc_links))]
+
 pub mod pipeline;
 pub mod record;
 pub mod cut;

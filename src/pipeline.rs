@@ -87,7 +87,8 @@ impl Default for Settings {
 /// How a run came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Everything that the source had is stored.
+    /// Everything that the source had is stored, but for partitions that were lost to others, which go on with them
+    /// (`partitions_lost` of the metrics).
     Finished,
     /// It was stopped: everything that was taken is stored, or will be read again.
     Drained,

@@ -174,7 +174,8 @@ impl<'scope> Readers<'scope> {
         let (index, results) = (lane.index, lane.results.clone());
         lane.pool.spawn(move |_| {
             let begun = Instant::now();
-            let result = self.shop.run(chunk);
+            // Behind an abort nobody waits for it, and what panicked once would panic again.
+            let result = if self.stop.is_aborted() { Err(Error::Stopped) } else { self.shop.run(chunk) };
             if let Ok(processed) = &result {
                 let read: u64 = processed.sections.iter().map(|section| section.counts.read).sum();
                 self.metrics.seen.fetch_add(read, Ordering::Relaxed);
