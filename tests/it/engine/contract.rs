@@ -254,9 +254,12 @@ fn push(chunk: &mut Chunk, position: u64, span: u32) -> Result<Read> {
     Ok(Read::Chunk)
 }
 
+/// What a reader returns, one after the other.
+type Steps = &'static [fn() -> Read];
+
 #[test]
 fn a_partition_comes_back_as_another_one() {
-    let again: [(&'static [fn() -> Read], &str); 3] = [
+    let again: [(Steps, &str); 3] = [
         (&[|| Read::Assigned(numbers(), None), || Read::Assigned(numbers(), None)], "assigned it twice"),
         (&[|| Read::Lost(numbers()), || Read::Assigned(numbers(), None)], "under epoch 0, which it has had"),
         (
