@@ -26,8 +26,8 @@ use parking_lot::Mutex;
 
 use self::container::Container;
 use self::imds::Instance;
-use self::profile::Files;
 pub use self::profile::region_of;
+use self::profile::{DEFAULT, Files};
 use self::web_identity::WebIdentity;
 use super::error::{Error, Result};
 use crate::config::secret::Lookup;
@@ -171,7 +171,7 @@ impl Credentials {
         if let Some(keys) = of_environment(&variable)? {
             return Ok(Self::made(None, "environment".into(), String::new(), Some(Lent::new(keys, None))));
         }
-        if let Some((provider, place)) = files.provider("default", lookup, asks)? {
+        if let Some((provider, place)) = files.provider(DEFAULT, lookup, asks)? {
             return made(provider, place, String::new());
         }
         if let Some(provider) = WebIdentity::of_environment(&variable, asks)? {
@@ -380,164 +380,4 @@ fn of_environment(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<Ke
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io;
-    use std::path::Path;
-
-    const FILE: &str = "# a\n[default]\naws_access_key_id = D\naws_secret_access_key=DS\n\n\
-                        [ci]\naws_access_key_id=C\naws_secret_access_key = C=S\naws_session_token = T\n\
-                        s3 =\n  aws_secret_access_key = nested\n[half]\naws_access_key_id = H\n";
-
-    const ASKS: Asks<'static> = Asks { region: "us-east-1", ca: None, timeout: Duration::from_secs(5) };
-
-    fn find(profile: Option<&str>, set: &[(&str, &str)]) -> Result<(Keys, String)> {
-        let variable = |name: &str| {
-            let all = set.iter().chain(&[("HOME", "/home/u"), ("AWS_EC2_METADATA_DISABLED", "true")]);
-            all.into_iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned())
-        };
-        let read = |path: &Path| match path.to_str() {
-            Some("/home/u/.aws/credentials") => Ok(FILE.to_owned()),
-            Some("/home/u/.aws/config") => Ok("[profile ci]\nregion = eu-west-3\n".to_owned()),
-            _ => Err(io::ErrorKind::NotFound.into()),
-        };
-        let lookup = Lookup { variable: &variable, read: &read };
-        let found = Credentials::find(profile, &lookup, &ASKS)?;
-        assert_eq!(region_of(Some("ci"), &lookup).as_deref(), Some("eu-west-3"));
-        assert_eq!(region_of(None, &lookup), None);
-        Ok(((*found.keys()?).clone(), found.place().to_owned()))
-    }
-
-    #[test]
-    fn the_environment_comes_first_and_empty_values_are_none() {
-        let (id, secret) = (("AWS_ACCESS_KEY_ID", "E"), ("AWS_SECRET_ACCESS_KEY", "ES"));
-        let (keys, place) = find(None, &[id, secret]).unwrap();
-        assert_eq!((keys.access_key_id.as_str(), place.as_str()), ("E", "environment"));
-        let (keys, place) = find(None, &[("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", " ")]).unwrap();
-        assert_eq!((keys.access_key_id.as_str(), place.as_str()), ("D", "profile default"));
-        let error = find(None, &[id]).unwrap_err().to_string();
-        assert!(error.contains("AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not"), "{error}");
-    }
-
-    #[test]
-    fn a_named_profile_is_the_one() {
-        let set = [("AWS_ACCESS_KEY_ID", "E"), ("AWS_SECRET_ACCESS_KEY", "ES"), ("AWS_SESSION_TOKEN", "ET")];
-        let (keys, _) = find(Some("ci"), &set).unwrap();
-        assert_eq!(keys.secret_access_key, "C=S");
-        assert_eq!(keys.session_token.as_deref(), Some("T"));
-        for missing in ["half", "none"] {
-            let error = find(Some(missing), &set).unwrap_err().to_string();
-            assert!(error.contains("has no keys in /home/u/.aws/credentials"), "{error}");
-        }
-        let elsewhere = [("AWS_SHARED_CREDENTIALS_FILE", "/x"), ("AWS_CONFIG_FILE", "/y")];
-        let error = find(None, &elsewhere).unwrap_err().to_string();
-        assert!(error.contains("no profile in /x or /y"), "{error}");
-    }
-
-    #[test]
-    fn keys_are_never_printed() {
-        let keys = Keys { access_key_id: "A".into(), secret_access_key: "S".into(), session_token: None };
-        assert_eq!(format!("{keys:?}"), "Keys(A)");
-    }
-
-    /// Lends what comes through a channel, and counts who asks.
-    struct Scripted {
-        lends: crossbeam_channel::Receiver<Result<Lent>>,
-        asked: Arc<std::sync::atomic::AtomicUsize>,
-    }
-
-    impl Provider for Scripted {
-        fn lend(&self) -> Result<Lent> {
-            self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            self.lends.recv().unwrap_or_else(|_| Err(failed(Retry::Transient, "nobody lends".into())))
-        }
-    }
-
-    fn lent(id: &str, valid: u64, due: u64) -> Lent {
-        let keys = Keys { access_key_id: id.into(), secret_access_key: "S".into(), session_token: None };
-        let now = SystemTime::now();
-        let [until, renew] = [valid, due].map(|seconds| Some(now + Duration::from_secs(seconds)));
-        Lent { keys: Arc::new(keys), until, renew }
-    }
-
-    type Script = (Credentials, crossbeam_channel::Sender<Result<Lent>>, Arc<std::sync::atomic::AtomicUsize>);
-
-    fn scripted(first: Option<Lent>) -> Script {
-        let (lend, lends) = crossbeam_channel::bounded(4);
-        let asked = Arc::<std::sync::atomic::AtomicUsize>::default();
-        let provider = Scripted { lends, asked: asked.clone() };
-        (Credentials::made(Some(Box::new(provider)), "test".into(), String::new(), first), lend, asked)
-    }
-
-    fn id(credentials: &Credentials) -> String {
-        credentials.keys().unwrap().access_key_id.clone()
-    }
-
-    #[track_caller]
-    fn until(mut it: impl FnMut() -> bool) {
-        let end = std::time::Instant::now() + Duration::from_secs(20);
-        while !it() {
-            assert!(std::time::Instant::now() < end, "it did not come");
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn valid_keys_are_used_while_others_are_asked_for() {
-        use std::sync::atomic::Ordering::SeqCst;
-        let (credentials, lend, asked) = scripted(Some(lent("old", 100, 0)));
-        // The provider does not answer, and nobody waits for it.
-        assert_eq!(id(&credentials), "old");
-        until(|| asked.load(SeqCst) == 1);
-        assert!((0..100).all(|_| id(&credentials) == "old"));
-        assert_eq!(asked.load(SeqCst), 1);
-        lend.send(Ok(lent("new", 100, 90))).unwrap();
-        until(|| id(&credentials) == "new");
-        assert_eq!(asked.load(SeqCst), 1);
-    }
-
-    #[test]
-    fn a_renewal_that_fails_leaves_keys_that_are_valid() {
-        use std::sync::atomic::Ordering::SeqCst;
-        let (credentials, lend, asked) = scripted(Some(lent("old", 100, 0)));
-        let services = Services::default();
-        credentials.count_into(&services);
-        lend.send(Err(failed(Retry::Transient, "later".into()))).unwrap();
-        assert_eq!(id(&credentials), "old");
-        until(|| credentials.0.shared.current.lock().as_ref().is_some_and(|lent| !lent.is_due()));
-        assert!((0..100).all(|_| id(&credentials) == "old"));
-        assert_eq!(asked.load(SeqCst), 1, "it is left alone for a while");
-        let told = services.told();
-        assert_eq!(told[&("s3", "credentials")].retries, 1, "{told:?}");
-    }
-
-    #[test]
-    fn whoever_has_no_keys_waits_and_one_asks() {
-        let (credentials, lend, asked) = scripted(None);
-        std::thread::scope(|scope| {
-            let waiting: Vec<_> = (0..8).map(|_| scope.spawn(|| id(&credentials))).collect();
-            lend.send(Ok(lent("new", 100, 90))).unwrap();
-            assert!(waiting.into_iter().all(|thread| thread.join().unwrap() == "new"));
-        });
-        assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 1);
-        // The service says that they have expired: only those that were refused are given up.
-        let first = credentials.keys().unwrap();
-        assert!(credentials.expired(&first));
-        lend.send(Ok(lent("newer", 100, 90))).unwrap();
-        assert_eq!(id(&credentials), "newer");
-        assert!(credentials.expired(&first));
-        assert_eq!(id(&credentials), "newer");
-        assert!(!Credentials::fixed((*first).clone()).expired(&first));
-    }
-
-    #[test]
-    fn keys_that_have_expired_already_are_no_keys() {
-        let (credentials, lend, _) = scripted(None);
-        let mut old = lent("old", 0, 0);
-        old.until = Some(SystemTime::UNIX_EPOCH);
-        lend.send(Ok(old)).unwrap();
-        let error = credentials.keys().unwrap_err();
-        assert!(error.to_string().contains("has expired already"), "{error}");
-        assert_eq!(error.retry(), Retry::Transient);
-    }
-}
+mod tests;
