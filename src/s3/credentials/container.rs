@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use ureq::Agent;
 use ureq::http::{Method, StatusCode};
 use url::Url;
 
 use super::super::error::Result;
-use super::http::{Told, ask, is_safe, near, refused};
+use super::http::{Service, Told, is_safe, refused};
 use super::{Lent, Provider, failed, of_file};
 use crate::error::Retry;
 
@@ -18,7 +17,7 @@ const FULL: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 const HOST: &str = "http://169.254.170.2";
 
 pub(super) struct Container {
-    agent: Agent,
+    service: Service,
     url: Url,
     authorization: Authorization,
 }
@@ -51,7 +50,7 @@ impl Container {
                 variable("AWS_CONTAINER_AUTHORIZATION_TOKEN").map_or(Authorization::None, Authorization::Text)
             }
         };
-        Ok(Some((Container { agent: near(&url)?, url, authorization }, name)))
+        Ok(Some((Container { service: Service::near(WHOM, &url)?, url, authorization }, name)))
     }
 }
 
@@ -65,7 +64,7 @@ impl Provider for Container {
         let headers: Vec<(&str, &str)> =
             token.iter().map(|token| ("authorization", token.as_str())).collect();
         let url = self.url.as_str();
-        let (status, text) = ask(&self.agent, WHOM, Method::GET, url, &headers, "")?;
+        let (status, text) = self.service.ask(Method::GET, url, &headers, "")?;
         if status != StatusCode::OK {
             let said = Told::read(&text).map(|told| told.said()).unwrap_or_default();
             let said = token.as_ref().map_or(said.clone(), |token| said.replace(token.as_str(), "***"));

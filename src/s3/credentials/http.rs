@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use ureq::Agent;
 use ureq::http::{Method, Request, StatusCode};
+use ureq::{Agent, Timeout};
 use url::{Host, Url};
 
 use super::super::error::{Error, Result};
@@ -28,18 +29,90 @@ const CONTAINER_HOSTS: [IpAddr; 3] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
 ];
 
-/// An agent for a service on this machine: no proxy stands in between.
-pub(super) fn near(url: &Url) -> Result<Agent> {
-    let config = builder(NEAR).timeout_connect(Some(CONNECT)).proxy(None);
-    let config = if url.scheme() == "https" { config.tls_config(tls::config(None)?) } else { config };
-    Ok(config.build().new_agent())
+/// A service that lends keys, and how it is asked.
+pub(super) struct Service {
+    agent: Agent,
+    /// The service in words.
+    whom: &'static str,
+    /// Nothing says that it is there, and it has not been reached yet.
+    is_guess: AtomicBool,
 }
 
-/// An agent for a service elsewhere.
-pub(super) fn far(url: &Url, ca: Option<&Path>, limit: Duration) -> Result<Agent> {
-    let config = builder(limit);
-    let config = if url.scheme() == "https" { config.tls_config(tls::config(ca)?) } else { config };
-    Ok(config.build().new_agent())
+impl Service {
+    /// One on this machine: no proxy stands in between.
+    pub fn near(whom: &'static str, url: &Url) -> Result<Self> {
+        let config = builder(NEAR).timeout_connect(Some(CONNECT)).proxy(None);
+        let config = if url.scheme() == "https" { config.tls_config(tls::config(None)?) } else { config };
+        Ok(Service { agent: config.build().new_agent(), whom, is_guess: AtomicBool::new(false) })
+    }
+
+    /// One elsewhere.
+    pub fn far(whom: &'static str, url: &Url, ca: Option<&Path>, limit: Duration) -> Result<Self> {
+        let config = builder(limit);
+        let config = if url.scheme() == "https" { config.tls_config(tls::config(ca)?) } else { config };
+        Ok(Service { agent: config.build().new_agent(), whom, is_guess: AtomicBool::new(false) })
+    }
+
+    /// Nothing says that there is such a service: where nobody can be reached there is none, and no other try helps.
+    pub fn guessed(self) -> Self {
+        Service { is_guess: AtomicBool::new(true), ..self }
+    }
+
+    /// Sends a request and reads the answer.
+    pub fn ask(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<(StatusCode, String)> {
+        let whom = self.whom;
+        let mut request = Request::builder().method(&method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let unsendable =
+            |_| failed(Retry::Permanent, format!("{whom}: the request has characters that cannot be sent"));
+        let sent = match method {
+            Method::GET => self.agent.run(request.body(()).map_err(unsendable)?),
+            _ => self.agent.run(request.body(body).map_err(unsendable)?),
+        };
+        let is_nobody = sent.as_ref().is_err_and(is_nobody);
+        let is_guess =
+            if is_nobody { self.is_guess.load(Relaxed) } else { self.is_guess.swap(false, Relaxed) };
+        let lost = |error: ureq::Error| {
+            let retry = match is_nobody && is_guess {
+                true => Retry::Permanent,
+                false => super::super::error::transport(&error),
+            };
+            failed(retry, format!("{whom} at {url}: {}", super::super::error::Plain(&error)))
+        };
+        let mut response = sent.map_err(lost)?;
+        let text = response
+            .body_mut()
+            .with_config()
+            .limit(ANSWER)
+            .lossy_utf8(true)
+            .read_to_string()
+            .map_err(lost)?;
+        Ok((response.status(), text))
+    }
+}
+
+/// Whether no connection was made at all.
+fn is_nobody(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind::{
+        AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied,
+    };
+    match error {
+        ureq::Error::Io(error) => matches!(
+            error.kind(),
+            AddrNotAvailable | ConnectionRefused | HostUnreachable | NetworkUnreachable | PermissionDenied
+        ),
+        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => true,
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
+        _ => false,
+    }
 }
 
 fn builder(limit: Duration) -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
@@ -61,35 +134,6 @@ pub(super) fn is_safe(url: &Url) -> bool {
         ("http", Some(Host::Ipv6(ip))) => ip.is_loopback() || CONTAINER_HOSTS.contains(&IpAddr::V6(ip)),
         _ => false,
     }
-}
-
-/// Sends a request and reads the answer. `whom` is the service in words.
-pub(super) fn ask(
-    agent: &Agent,
-    whom: &str,
-    method: Method,
-    url: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> Result<(StatusCode, String)> {
-    let mut request = Request::builder().method(&method).uri(url);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let unsendable =
-        |_| failed(Retry::Permanent, format!("{whom}: the request has characters that cannot be sent"));
-    let sent = match method {
-        Method::GET => agent.run(request.body(()).map_err(unsendable)?),
-        _ => agent.run(request.body(body).map_err(unsendable)?),
-    };
-    let lost = |error: ureq::Error| {
-        let retry = super::super::error::transport(&error);
-        failed(retry, format!("{whom} at {url}: {}", super::super::error::Plain(&error)))
-    };
-    let mut response = sent.map_err(lost)?;
-    let text =
-        response.body_mut().with_config().limit(ANSWER).lossy_utf8(true).read_to_string().map_err(lost)?;
-    Ok((response.status(), text))
 }
 
 /// The error that an answer other than a success is. Nothing of its body is told but what `said` found there.
@@ -163,6 +207,8 @@ fn instant(text: &str) -> std::result::Result<SystemTime, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -184,6 +230,23 @@ mod tests {
         {
             assert!(!safe(text), "{text}");
         }
+    }
+
+    #[test]
+    fn only_where_nobody_can_be_reached_a_guess_was_wrong() {
+        let retry = |service: &Service, url: &str| {
+            service.ask(Method::GET, url, &[], "").map(|_| ()).unwrap_err().retry()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+        let service = || Service::far("somebody", &url, None, Duration::from_millis(100)).unwrap();
+        // The system takes the connection, and nobody answers.
+        let guessed = service().guessed();
+        assert_eq!(retry(&guessed, url.as_str()), Retry::Transient);
+        drop(listener);
+        assert_eq!(retry(&guessed, url.as_str()), Retry::Transient, "it was there once");
+        assert_eq!(retry(&service().guessed(), url.as_str()), Retry::Permanent);
+        assert_eq!(retry(&service(), url.as_str()), Retry::Transient, "it was named");
     }
 
     #[test]

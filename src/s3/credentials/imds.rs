@@ -1,12 +1,11 @@
 //! Keys of the role of a virtual machine, by version 2 of its metadata service: a session first, then the role's
 //! name, then its keys. Version 1, which forged requests can reach, is not asked.
 
-use ureq::Agent;
 use ureq::http::{Method, StatusCode};
 use url::Url;
 
 use super::super::error::Result;
-use super::http::{Told, ask, near, refused};
+use super::http::{Service, Told, refused};
 use super::{Lent, Provider, failed};
 use crate::error::Retry;
 
@@ -16,7 +15,7 @@ const V6: &str = "http://[fd00:ec2::254]";
 const ROLE: &str = "latest/meta-data/iam/security-credentials/";
 
 pub(super) struct Instance {
-    agent: Agent,
+    service: Service,
     base: String,
 }
 
@@ -38,13 +37,14 @@ impl Instance {
                 )
             },
         )?;
-        Ok(Some(Instance { agent: near(&url)?, base: base.trim_end_matches('/').to_owned() }))
+        let service = Service::near(WHOM, &url)?.guessed();
+        Ok(Some(Instance { service, base: base.trim_end_matches('/').to_owned() }))
     }
 
     fn get(&self, path: &str, token: &str) -> Result<(String, StatusCode, String)> {
         let url = format!("{}/{path}", self.base);
         let (status, text) =
-            ask(&self.agent, WHOM, Method::GET, &url, &[("x-aws-ec2-metadata-token", token)], "")?;
+            self.service.ask(Method::GET, &url, &[("x-aws-ec2-metadata-token", token)], "")?;
         Ok((url, status, text))
     }
 }
@@ -53,7 +53,7 @@ impl Provider for Instance {
     fn lend(&self) -> Result<Lent> {
         let url = format!("{}/latest/api/token", self.base);
         let headers = [("x-aws-ec2-metadata-token-ttl-seconds", "21600")];
-        let (status, token) = ask(&self.agent, WHOM, Method::PUT, &url, &headers, "")?;
+        let (status, token) = self.service.ask(Method::PUT, &url, &headers, "")?;
         if status != StatusCode::OK || token.trim().is_empty() {
             return Err(refused(WHOM, &url, status, "it gives no session (IMDSv2)"));
         }
@@ -76,9 +76,5 @@ impl Provider for Instance {
             return Err(odd(told.said()));
         }
         told.lent().map_err(odd)
-    }
-
-    fn is_guess(&self) -> bool {
-        true
     }
 }

@@ -72,11 +72,6 @@ trait Provider: Send + Sync {
     /// Asks for keys. Blocks.
     fn lend(&self) -> Result<Lent>;
 
-    /// Whether nothing says that there are any: a service that cannot be reached is then none.
-    fn is_guess(&self) -> bool {
-        false
-    }
-
     /// Ends what [`lend`](Self::lend) waits for, where that may be long.
     fn end(&self) {}
 }
@@ -250,11 +245,10 @@ impl Shared {
     /// New keys for somebody who has none. Whoever comes meanwhile waits for them.
     fn ask(&self) -> Result<Arc<Keys>> {
         let _asking = self.asking.lock();
-        let first = match self.current.lock().clone() {
-            Some(lent) if lent.is_valid() => return Ok(lent.keys),
-            current => current.is_none(),
-        };
-        let lent = self.lend(first)?;
+        if let Some(lent) = self.current.lock().clone().filter(Lent::is_valid) {
+            return Ok(lent.keys);
+        }
+        let lent = self.lend()?;
         log::debug!("keys of the {}{}", self.place, Until(&lent));
         let keys = lent.keys.clone();
         *self.current.lock() = Some(lent);
@@ -267,7 +261,7 @@ impl Shared {
         if self.current.lock().as_ref().is_some_and(|lent| !lent.is_due()) {
             return;
         }
-        match self.lend(false) {
+        match self.lend() {
             Ok(lent) => {
                 log::debug!("new keys of the {}{}", self.place, Until(&lent));
                 *self.current.lock() = Some(lent);
@@ -290,7 +284,7 @@ impl Shared {
         }
     }
 
-    fn lend(&self, first: bool) -> Result<Lent> {
+    fn lend(&self) -> Result<Lent> {
         let Some(provider) = &self.provider else {
             return Err(failed(Retry::Permanent, format!("the keys of the {} have expired", self.place)));
         };
@@ -306,7 +300,6 @@ impl Shared {
                 Error::Credentials { why: format!("{}: {why}", self.place), retry }
             }
             Error::Credentials { why, retry } => {
-                let retry = if first && provider.is_guess() { Retry::Permanent } else { retry };
                 Error::Credentials { why: format!("{}, and {why}", self.tried), retry }
             }
             other => other,
@@ -347,14 +340,13 @@ fn failed(retry: Retry, why: String) -> Error {
     Error::Credentials { why, retry }
 }
 
-/// A token of a file; whoever keeps it there renews it.
+/// A token of a file; whoever keeps it there renews it, and empties it for a moment.
 fn of_file(name: &str, path: &Path) -> Result<String> {
-    let wrong =
-        |why: &dyn fmt::Display| failed(Retry::Permanent, format!("{name} {}: {why}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    let wrong = |retry, why: &dyn fmt::Display| failed(retry, format!("{name} {}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(Retry::Permanent, &error))?;
     match text.trim() {
-        "" => Err(wrong(&"the file is empty")),
-        token if token.contains(char::is_control) => Err(wrong(&"expected one line")),
+        "" => Err(wrong(Retry::Transient, &"the file is empty")),
+        token if token.contains(char::is_control) => Err(wrong(Retry::Permanent, &"expected one line")),
         token => Ok(token.to_owned()),
     }
 }

@@ -164,7 +164,7 @@ impl Files {
             return Ok(Some((Box::new(it), place)));
         }
         if let Some(command) = settings.get("credential_process") {
-            let it = Process::new(command, profile.into());
+            let it = Process::new(command);
             return Ok(Some((Box::new(it), format!("credential_process of {place}"))));
         }
         let (token_name, role_name) = ("web_identity_token_file", "role_arn");

@@ -160,3 +160,57 @@ fn keys_that_have_expired_already_are_no_keys() {
     assert!(error.to_string().contains("has expired already"), "{error}");
     assert_eq!(error.retry(), Retry::Transient);
 }
+
+#[test]
+fn a_token_file_may_be_empty_while_it_is_renewed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("token");
+    let retry = || of_file("TOKEN", &path).unwrap_err().retry();
+    assert_eq!(retry(), Retry::Permanent, "there is none");
+    std::fs::write(&path, "\n").unwrap();
+    assert_eq!(retry(), Retry::Transient);
+    std::fs::write(&path, "a\nb\n").unwrap();
+    assert_eq!(retry(), Retry::Permanent);
+    std::fs::write(&path, "a\n").unwrap();
+    assert_eq!(of_file("TOKEN", &path).unwrap(), "a");
+}
+
+#[test]
+fn a_program_that_fails_is_named_once() {
+    let failing = process::Process::new("exit 3".into());
+    let place = "credential_process of profile f".to_owned();
+    let error = Credentials::made(Some(Box::new(failing)), place, String::new(), None).keys().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no credentials: credential_process of profile f: it failed (exit status: 3)"
+    );
+}
+
+/// The metadata of an instance that the environment says to be at this address.
+fn machine(url: &str) -> Credentials {
+    let variable = |name: &str| (name == "AWS_EC2_METADATA_SERVICE_ENDPOINT").then(|| url.to_owned());
+    let lookup = Lookup { variable: &variable, read: &|_| Err(io::ErrorKind::NotFound.into()) };
+    Credentials::find(None, &lookup, &ASKS).unwrap()
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn a_machine_that_has_answered_is_asked_again() {
+    use crate::http::script::{Answer, Server};
+    for (status, retry) in [(503, Retry::Transient), (404, Retry::Permanent), (403, Retry::Permanent)] {
+        let server = Server::new(move |asked| match asked.method.as_str() {
+            "PUT" => Answer::ok("session"),
+            _ => Answer::status(status),
+        });
+        let error = machine(server.url("").as_str()).keys().unwrap_err();
+        assert_eq!(error.retry(), retry, "{error}");
+        assert!(
+            error.to_string().contains("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set"),
+            "{error}"
+        );
+    }
+    // Where nothing says that there is one, and nobody can be reached.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = machine(&format!("http://{nobody}")).keys().unwrap_err();
+    assert_eq!(error.retry(), Retry::Permanent, "{error}");
+}

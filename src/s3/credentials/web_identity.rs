@@ -6,20 +6,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quick_xml::de::from_str;
 use serde::Deserialize;
-use ureq::Agent;
 use ureq::http::{Method, StatusCode};
 use url::Url;
 
 use super::super::error::Result;
 use super::super::sign::form;
-use super::http::{ask, far, is_safe, lent, refused};
+use super::http::{Service, is_safe, lent, refused};
 use super::{Asks, Lent, Provider, failed, of_file};
 use crate::error::Retry;
 
 const WHOM: &str = "the security token service";
 
 pub(super) struct WebIdentity {
-    agent: Agent,
+    service: Service,
     url: Url,
     role: String,
     session: String,
@@ -100,7 +99,8 @@ impl WebIdentity {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
             format!("pipeline-{}", now.as_millis())
         });
-        Ok(WebIdentity { agent: far(&url, asks.ca, asks.timeout)?, url, role, session, token, by })
+        let service = Service::far(WHOM, &url, asks.ca, asks.timeout)?;
+        Ok(WebIdentity { service, url, role, session, token, by })
     }
 }
 
@@ -118,7 +118,7 @@ impl Provider for WebIdentity {
         let headers =
             [("content-type", "application/x-www-form-urlencoded; charset=utf-8"), ("accept", "text/xml")];
         let url = self.url.as_str();
-        let (status, text) = ask(&self.agent, WHOM, Method::POST, url, &headers, &body)?;
+        let (status, text) = self.service.ask(Method::POST, url, &headers, &body)?;
         if status == StatusCode::OK {
             let odd = |why: String| failed(Retry::Transient, format!("{WHOM} at {url}: {why}"));
             let found: Response = from_str(&text).map_err(|_| odd("the answer has no credentials".into()))?;
