@@ -73,4 +73,8 @@ impl Provider for Container {
         let odd = |why: String| failed(Retry::Transient, format!("{WHOM} at {url}: {why}"));
         Told::read(&text).and_then(Told::lent).map_err(odd)
     }
+
+    fn end(&self) {
+        self.service.end();
+    }
 }

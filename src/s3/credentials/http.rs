@@ -22,6 +22,8 @@ const ANSWER: u64 = 64 << 10;
 pub(super) const NEAR: Duration = Duration::from_secs(5);
 /// How long connecting to them may take: where there are none, nobody may answer at all.
 const CONNECT: Duration = Duration::from_secs(1);
+/// The same elsewhere: nothing else ends that where nobody waits any more.
+const CONNECT_FAR: Duration = Duration::from_secs(5);
 /// Hosts that containers get keys from without encryption, besides the machine itself.
 const CONTAINER_HOSTS: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
@@ -48,7 +50,8 @@ impl Service {
 
     /// One elsewhere.
     pub fn far(whom: &'static str, url: &Url, ca: Option<&Path>, limit: Duration) -> Result<Self> {
-        let config = builder(limit);
+        let connect = Some(limit.min(CONNECT_FAR));
+        let config = builder(limit).timeout_resolve(connect).timeout_connect(connect);
         let config = if url.scheme() == "https" { config.tls_config(tls::config(ca)?) } else { config };
         Ok(Service { agent: config.build().new_agent(), whom, is_guess: AtomicBool::new(false) })
     }
@@ -96,6 +99,11 @@ impl Service {
             .read_to_string()
             .map_err(lost)?;
         Ok((response.status(), text))
+    }
+
+    /// Ends the request that is under way, and those that would follow.
+    pub fn end(&self) {
+        self.agent.clone().shutdown();
     }
 }
 

@@ -77,4 +77,8 @@ impl Provider for Instance {
         }
         told.lent().map_err(odd)
     }
+
+    fn end(&self) {
+        self.service.end();
+    }
 }

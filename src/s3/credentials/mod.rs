@@ -17,7 +17,7 @@ mod web_identity;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, SystemTime};
@@ -33,6 +33,7 @@ use super::error::{Error, Result};
 use crate::config::secret::Lookup;
 use crate::error::Retry;
 use crate::metrics::Services;
+use crate::stop::Stop;
 
 /// How long before they expire keys are renewed; those that live shortly, after three quarters of their life.
 const EARLY: Duration = Duration::from_secs(5 * 60);
@@ -72,7 +73,7 @@ trait Provider: Send + Sync {
     /// Asks for keys. Blocks.
     fn lend(&self) -> Result<Lent>;
 
-    /// Ends what [`lend`](Self::lend) waits for, where that may be long.
+    /// Ends what [`lend`](Self::lend) waits for, where that may be long, and whatever is asked later. Does not block.
     fn end(&self) {}
 }
 
@@ -122,6 +123,8 @@ struct Shared {
     asking: Mutex<()>,
     /// How often they could not be renewed since they were.
     failures: AtomicU32,
+    /// Nobody is asked any more.
+    over: AtomicBool,
     services: OnceLock<Services>,
 }
 
@@ -140,6 +143,7 @@ impl Credentials {
             current,
             asking,
             failures: AtomicU32::new(0),
+            over: AtomicBool::new(false),
             services: OnceLock::new(),
         };
         let shared = Arc::new(shared);
@@ -209,6 +213,18 @@ impl Credentials {
         let _ = self.0.shared.services.set(services.clone());
     }
 
+    /// Once `stop` is aborted nobody waits for keys: whoever lends some is left, and not asked again. Those that are
+    /// valid can still be used.
+    pub(super) fn hang_up_with(&self, stop: &Stop) {
+        // Weak, or the stop would keep them for as long as it lives.
+        let shared = Arc::downgrade(&self.0.shared);
+        stop.on_abort(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.end();
+            }
+        });
+    }
+
     /// Where they were found.
     pub fn place(&self) -> &str {
         &self.0.shared.place
@@ -267,6 +283,7 @@ impl Shared {
                 *self.current.lock() = Some(lent);
                 self.failures.store(0, Ordering::Relaxed);
             }
+            Err(_) if self.is_over() => {}
             Err(error) => {
                 if let Some(services) = self.services.get() {
                     services.retry(super::SERVICE, error.kind());
@@ -284,10 +301,26 @@ impl Shared {
         }
     }
 
+    fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        if let Some(provider) = &self.provider {
+            provider.end();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
     fn lend(&self) -> Result<Lent> {
         let Some(provider) = &self.provider else {
             return Err(failed(Retry::Permanent, format!("the keys of the {} have expired", self.place)));
         };
+        // As something that passes: whoever tries again looks at the stop first, and ends as stopped.
+        let stopped = || failed(Retry::Transient, format!("{}: the run was stopped", self.place));
+        if self.is_over() {
+            return Err(stopped());
+        }
         let lent = provider.lend().and_then(|lent| match lent.is_valid() {
             true => Ok(lent),
             false => Err(failed(
@@ -296,6 +329,7 @@ impl Shared {
             )),
         });
         lent.map_err(|error| match error {
+            _ if self.is_over() => stopped(),
             Error::Credentials { why, retry } if self.tried.is_empty() => {
                 Error::Credentials { why: format!("{}: {why}", self.place), retry }
             }
@@ -309,7 +343,7 @@ impl Shared {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.shared.provider.iter().for_each(|provider| provider.end());
+        self.shared.end();
         if let Some(thread) = self.thread.get_mut().take() {
             let _ = thread.join();
         }

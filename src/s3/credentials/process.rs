@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 
@@ -26,11 +27,13 @@ pub(super) struct Process {
     command: String,
     limit: Duration,
     over: AtomicBool,
+    /// The group of the program that is under way. Held for a look and a kill only.
+    group: Mutex<Option<Pid>>,
 }
 
 impl Process {
     pub fn new(command: String) -> Self {
-        Process { command, limit: LIMIT, over: AtomicBool::new(false) }
+        Process { command, limit: LIMIT, over: AtomicBool::new(false), group: Mutex::default() }
     }
 
     /// What it prints, until it ends.
@@ -71,10 +74,19 @@ impl Process {
     }
 
     fn check(&self, end: Instant) -> Result<()> {
-        if self.over.load(Ordering::Relaxed) || Instant::now() >= end {
+        if self.over.load(Ordering::Acquire) {
+            return Err(passing("nobody waits for it any more"));
+        }
+        if Instant::now() >= end {
             return Err(passing(format!("it did not end within {} s", self.limit.as_secs())));
         }
         Ok(())
+    }
+
+    fn kill(&self) {
+        if let Some(group) = self.group.lock().take() {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
     }
 }
 
@@ -89,14 +101,15 @@ impl Provider for Process {
             .spawn()
             .map_err(|error| wrong(format!("it cannot be started: {error}")))?;
         let mut stdout = child.stdout.take().ok_or_else(|| wrong("it has no stdout"))?;
+        // Whoever ended it before this line finds no group: then `output` sees that.
+        *self.group.lock() = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let text = self.output(&mut child, &mut stdout);
         if text.is_err() {
             // Its group still has its number: it has not been waited for, or left children behind.
-            if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
+            self.kill();
             let _ = child.wait();
         }
+        *self.group.lock() = None;
         let told = Told::read(&text?).map_err(wrong)?;
         if told.version != Some(1) {
             return Err(wrong("expected \"Version\": 1 in what it prints"));
@@ -105,7 +118,9 @@ impl Provider for Process {
     }
 
     fn end(&self) {
-        self.over.store(true, Ordering::Relaxed);
+        self.over.store(true, Ordering::Release);
+        // At once: whoever ends it may be gone before `output` looks again.
+        self.kill();
     }
 }
 

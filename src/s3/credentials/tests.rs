@@ -214,3 +214,63 @@ fn a_machine_that_has_answered_is_asked_again() {
     let error = machine(&format!("http://{nobody}")).keys().unwrap_err();
     assert_eq!(error.retry(), Retry::Permanent, "{error}");
 }
+
+/// Whether two that ask a bucket with these credentials, and wait for keys, end with the abort that follows `asked`.
+#[track_caller]
+fn ends_with_an_abort(credentials: &Credentials, asked: impl FnOnce()) {
+    use super::super::{Bucket, Endpoint, Options, Style};
+    let endpoint =
+        Endpoint::new(Some("http://127.0.0.1:1"), "bucket", "us-east-1", Some(Style::Path)).unwrap();
+    let (credentials, timeout) = (credentials.clone(), Duration::from_secs(5));
+    let options =
+        Options { endpoint, credentials, ca: None, timeout, connections: 1, services: Services::default() };
+    let bucket = Bucket::new(options).unwrap();
+    let stop = Stop::new();
+    bucket.hang_up_with(&stop);
+    // No second try: the first error is what comes of it.
+    let policy = crate::retry::Policy { max_retries: 0, ..Default::default() };
+    let ask = || bucket.patiently(policy, &stop, || bucket.list("", None, 1, None).map(drop));
+    std::thread::scope(|scope| {
+        let asking = [scope.spawn(ask), scope.spawn(ask)];
+        asked();
+        stop.abort();
+        for it in asking {
+            let ended = it.join().unwrap();
+            assert!(matches!(ended, Err(crate::Error::Stopped)), "{ended:?}");
+        }
+    });
+    let error = bucket.credentials().keys().unwrap_err();
+    assert!(error.to_string().contains("the run was stopped"), "nobody is asked any more: {error}");
+}
+
+#[test]
+fn an_abort_ends_a_wait_for_a_service() {
+    use std::io::Read;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("token"), "t").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let variable = |name: &str| match name {
+        "AWS_WEB_IDENTITY_TOKEN_FILE" => Some(dir.path().join("token").display().to_string()),
+        "AWS_ROLE_ARN" => Some("r".into()),
+        "AWS_ENDPOINT_URL_STS" => Some(format!("http://{}", listener.local_addr().unwrap())),
+        _ => None,
+    };
+    let lookup = Lookup { variable: &variable, read: &|_| Err(io::ErrorKind::NotFound.into()) };
+    let asks = Asks { timeout: Duration::from_secs(60), ..ASKS };
+    let credentials = Credentials::find(None, &lookup, &asks).unwrap();
+    let mut client = None;
+    ends_with_an_abort(&credentials, || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 4]).unwrap();
+        client = Some(stream);
+    });
+}
+
+#[test]
+fn an_abort_ends_a_wait_for_a_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let started = dir.path().join("started");
+    let process = process::Process::new(format!("echo >'{}'; sleep 50", started.display()));
+    let credentials = Credentials::made(Some(Box::new(process)), "test".into(), String::new(), None);
+    ends_with_an_abort(&credentials, || until(|| started.exists()));
+}

@@ -141,4 +141,8 @@ impl Provider for WebIdentity {
         }
         Err(refused(WHOM, url, status, &said))
     }
+
+    fn end(&self) {
+        self.service.end();
+    }
 }
