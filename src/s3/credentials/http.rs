@@ -15,6 +15,7 @@ use super::super::error::{Error, Result};
 use super::super::tls;
 use super::{Keys, Lent, failed};
 use crate::error::Retry;
+use crate::proxy::Proxies;
 
 /// What is read of an answer at most.
 const ANSWER: u64 = 64 << 10;
@@ -48,10 +49,20 @@ impl Service {
         Ok(Service { agent: config.build().new_agent(), whom, is_guess: AtomicBool::new(false) })
     }
 
-    /// One elsewhere.
-    pub fn far(whom: &'static str, url: &Url, ca: Option<&Path>, limit: Duration) -> Result<Self> {
+    /// One elsewhere, behind the proxy that the environment names for it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if that is none, or certificates cannot be read.
+    pub fn far(
+        whom: &'static str,
+        url: &Url,
+        ca: Option<&Path>,
+        limit: Duration,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self> {
+        let proxy = Proxies::of(variable).before(url).map_err(Error::Config)?;
         let connect = Some(limit.min(CONNECT_FAR));
-        let config = builder(limit).timeout_resolve(connect).timeout_connect(connect);
+        let config = builder(limit).timeout_resolve(connect).timeout_connect(connect).proxy(proxy);
         let config = if url.scheme() == "https" { config.tls_config(tls::config(ca)?) } else { config };
         Ok(Service { agent: config.build().new_agent(), whom, is_guess: AtomicBool::new(false) })
     }
@@ -247,7 +258,7 @@ mod tests {
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
-        let service = || Service::far("somebody", &url, None, Duration::from_millis(100)).unwrap();
+        let service = || Service::far("somebody", &url, None, Duration::from_millis(100), &|_| None).unwrap();
         // The system takes the connection, and nobody answers.
         let guessed = service().guessed();
         assert_eq!(retry(&guessed, url.as_str()), Retry::Transient);

@@ -274,3 +274,43 @@ fn an_abort_ends_a_wait_for_a_program() {
     let credentials = Credentials::made(Some(Box::new(process)), "test".into(), String::new(), None);
     ends_with_an_abort(&credentials, || until(|| started.exists()));
 }
+
+/// Asks a token service at `address` in an environment with these proxies.
+#[cfg(feature = "http")]
+fn ask_for_a_role(address: &str, proxies: &[(&str, &str)]) -> Result<Arc<Keys>> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("token"), "t").unwrap();
+    let token = dir.path().join("token").display().to_string();
+    let variable = |name: &str| match name {
+        "AWS_WEB_IDENTITY_TOKEN_FILE" => Some(token.clone()),
+        "AWS_ROLE_ARN" => Some("r".into()),
+        "AWS_ENDPOINT_URL_STS" => Some(address.to_owned()),
+        _ => proxies.iter().find(|(proxy, _)| *proxy == name).map(|(_, url)| (*url).to_owned()),
+    };
+    let lookup = Lookup { variable: &variable, read: &|_| Err(io::ErrorKind::NotFound.into()) };
+    Credentials::find(None, &lookup, &ASKS)?.keys()
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn the_token_service_is_asked_by_way_of_the_proxy_of_its_scheme() {
+    use crate::http::script::{Answer, Server};
+    let server = Server::new(|asked| match asked.method.as_str() {
+        "CONNECT" => Answer::status(200),
+        _ => Answer::status(403),
+    });
+    let other = Server::new(|_| Answer::status(502));
+    let (proxy, wrong) = (server.url(""), other.url(""));
+    let both = [("HTTP_PROXY", proxy.as_str()), ("HTTPS_PROXY", wrong.as_str()), ("ALL_PROXY", &wrong)];
+    let error = ask_for_a_role("http://sts.invalid/", &both).unwrap_err();
+    assert!(error.to_string().contains("http://sts.invalid/: 403"), "{error}");
+    let asked: Vec<String> = server.asked().into_iter().map(|it| it.target).collect();
+    assert_eq!(asked, ["sts.invalid:80", "/"]);
+    // Named, it is reached without.
+    let without = [("HTTP_PROXY", wrong.as_str()), ("NO_PROXY", "127.0.0.1")];
+    let error = ask_for_a_role(&server.url("/"), &without).unwrap_err();
+    assert!(error.to_string().contains("403") && other.asked().is_empty(), "{error}");
+    // What is no proxy that can be used is wrong usage.
+    let error = ask_for_a_role("http://sts.invalid/", &[("HTTP_PROXY", "socks5://u:secret@h")]).unwrap_err();
+    assert!(matches!(error, Error::Config(_)) && !error.to_string().contains("secret"), "{error}");
+}

@@ -99,7 +99,7 @@ impl WebIdentity {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
             format!("pipeline-{}", now.as_millis())
         });
-        let service = Service::far(WHOM, &url, asks.ca, asks.timeout)?;
+        let service = Service::far(WHOM, &url, asks.ca, asks.timeout, variable)?;
         Ok(WebIdentity { service, url, role, session, token, by })
     }
 }
