@@ -6,7 +6,7 @@ use ureq::http::{Method, StatusCode};
 use url::Url;
 
 use super::super::error::Result;
-use super::http::{Service, Told, is_safe, refused};
+use super::http::{Service, Told, is_safe, refused, shown};
 use super::{Lent, Provider, failed, of_file};
 use crate::error::Retry;
 
@@ -37,12 +37,13 @@ impl Container {
             (None, Some(url)) => (FULL, url),
             (None, None) => return Ok(None),
         };
-        let wrong = |why: &str| failed(Retry::Permanent, format!("{name} {text:?}: {why}"));
-        let url = Url::parse(&text).map_err(|_| wrong("expected a URL"))?;
+        // What is no URL is not told: nobody knows where its secrets are.
+        let url = Url::parse(&text).map_err(|_| {
+            failed(Retry::Permanent, format!("{name}: expected a URL like https://HOST/PATH"))
+        })?;
         if !is_safe(&url) {
-            return Err(wrong(
-                "expected https://, or http:// and an address of this machine or of ECS or EKS",
-            ));
+            let expected = "expected https://, or http:// and an address of this machine or of ECS or EKS";
+            return Err(failed(Retry::Permanent, format!("{name} {}: {expected}", shown(&text))));
         }
         let authorization = match variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
             Some(path) => Authorization::File(path.into()),
@@ -70,7 +71,7 @@ impl Provider for Container {
             let said = token.as_ref().map_or(said.clone(), |token| said.replace(token.as_str(), "***"));
             return Err(refused(WHOM, url, status, &said));
         }
-        let odd = |why: String| failed(Retry::Transient, format!("{WHOM} at {url}: {why}"));
+        let odd = |why: String| failed(Retry::Transient, format!("{WHOM} at {}: {why}", shown(url)));
         Told::read(&text).and_then(Told::lent).map_err(odd)
     }
 

@@ -99,7 +99,7 @@ impl Service {
                 true => Retry::Permanent,
                 false => super::super::error::transport(&error),
             };
-            failed(retry, format!("{whom} at {url}: {}", super::super::error::Plain(&error)))
+            failed(retry, format!("{whom} at {}: {}", shown(url), super::super::error::Plain(&error)))
         };
         let mut response = sent.map_err(lost)?;
         let text = response
@@ -116,6 +116,15 @@ impl Service {
     pub fn end(&self) {
         self.agent.clone().shutdown();
     }
+}
+
+/// An address as it may be told: what follows a question mark may be secret, and so is who asks.
+pub(super) fn shown(url: &str) -> String {
+    let Ok(mut url) = Url::parse(url) else { return "an address that is none".into() };
+    url.set_query(None);
+    url.set_fragment(None);
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
+    url.into()
 }
 
 /// Whether no connection was made at all.
@@ -162,7 +171,7 @@ pub(super) fn refused(whom: &str, url: &str, status: StatusCode, said: &str) -> 
         _ => Retry::Permanent,
     };
     let gap = if said.is_empty() { "" } else { " " };
-    failed(retry, format!("{whom} at {url}: {}{gap}{said}", status.as_u16()))
+    failed(retry, format!("{whom} at {}: {}{gap}{said}", shown(url), status.as_u16()))
 }
 
 /// Keys as containers, instances and programs tell them.

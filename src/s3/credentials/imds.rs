@@ -5,7 +5,7 @@ use ureq::http::{Method, StatusCode};
 use url::Url;
 
 use super::super::error::Result;
-use super::http::{Service, Told, refused};
+use super::http::{Service, Told, refused, shown};
 use super::{Lent, Provider, failed};
 use crate::error::Retry;
 
@@ -33,7 +33,7 @@ impl Instance {
             || {
                 failed(
                     Retry::Permanent,
-                    format!("AWS_EC2_METADATA_SERVICE_ENDPOINT: expected a URL, not {base:?}"),
+                    "AWS_EC2_METADATA_SERVICE_ENDPOINT: expected a URL like http://HOST".into(),
                 )
             },
         )?;
@@ -61,13 +61,16 @@ impl Provider for Instance {
         let (url, status, roles) = self.get(ROLE, token)?;
         let role = roles.lines().next().unwrap_or_default().trim();
         if status == StatusCode::NOT_FOUND || (status == StatusCode::OK && role.is_empty()) {
-            return Err(failed(Retry::Permanent, format!("{WHOM} at {url}: this machine has no role")));
+            return Err(failed(
+                Retry::Permanent,
+                format!("{WHOM} at {}: this machine has no role", shown(&url)),
+            ));
         }
         if status != StatusCode::OK {
             return Err(refused(WHOM, &url, status, ""));
         }
         let (url, status, text) = self.get(&format!("{ROLE}{role}"), token)?;
-        let odd = |why: String| failed(Retry::Transient, format!("{WHOM} at {url}: {why}"));
+        let odd = |why: String| failed(Retry::Transient, format!("{WHOM} at {}: {why}", shown(&url)));
         if status != StatusCode::OK {
             return Err(refused(WHOM, &url, status, ""));
         }

@@ -314,3 +314,28 @@ fn the_token_service_is_asked_by_way_of_the_proxy_of_its_scheme() {
     let error = ask_for_a_role("http://sts.invalid/", &[("HTTP_PROXY", "socks5://u:secret@h")]).unwrap_err();
     assert!(matches!(error, Error::Config(_)) && !error.to_string().contains("secret"), "{error}");
 }
+
+#[cfg(feature = "http")]
+#[test]
+fn secrets_of_an_address_are_not_told() {
+    use crate::http::script::{Answer, Server};
+    let told = |url: &str| {
+        let variable = |name: &str| (name == "AWS_CONTAINER_CREDENTIALS_FULL_URI").then(|| url.to_owned());
+        let lookup = Lookup { variable: &variable, read: &|_| Err(io::ErrorKind::NotFound.into()) };
+        let keys = Credentials::find(None, &lookup, &ASKS).and_then(|found| found.keys().map(drop));
+        let told = keys.unwrap_err().to_string();
+        assert!(!told.contains("SECRET"), "{told}");
+        told
+    };
+    for answer in [|| Answer::status(401), || Answer::ok("{}")] {
+        let server = Server::new(move |asked| match asked.target.as_str() {
+            "/a?tok=SECRET" => answer(),
+            _ => Answer::status(500),
+        });
+        let error = told(&server.url("/a?tok=SECRET#SECRET"));
+        assert!(error.contains(&server.url("/a: ")) && !error.contains("500"), "{error}");
+    }
+    assert!(told("http://u:SECRET@127.0.0.1:1/a?tok=SECRET").contains("at http://127.0.0.1:1/a: "));
+    assert!(told("http://example.com/a?tok=SECRET").contains("http://example.com/a: expected https://"));
+    assert!(told("example.com/a?tok=SECRET").contains("AWS_CONTAINER_CREDENTIALS_FULL_URI: expected a URL"));
+}

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::super::error::Result;
 use super::super::sign::form;
-use super::http::{Service, is_safe, lent, refused};
+use super::http::{Service, is_safe, lent, refused, shown};
 use super::{Asks, Lent, Provider, failed, of_file};
 use crate::error::Retry;
 
@@ -88,11 +88,14 @@ impl WebIdentity {
         let set = ["AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"].into_iter().find_map(variable);
         let top = if asks.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         let text = set.unwrap_or_else(|| format!("https://sts.{}.{top}/", asks.region));
-        let wrong = |why: &str| failed(Retry::Permanent, format!("{WHOM} {text:?}: {why}"));
-        let url = Url::parse(&text).map_err(|_| wrong("expected a URL"))?;
+        let url = Url::parse(&text).map_err(|_| {
+            let why = "expected a URL like https://HOST in AWS_ENDPOINT_URL_STS or AWS_ENDPOINT_URL";
+            failed(Retry::Permanent, format!("{WHOM}: {why}"))
+        })?;
         if !is_safe(&url) {
             log::warn!(
-                "{WHOM} at {text} is asked without encryption: set AWS_ENDPOINT_URL_STS to an https:// URL"
+                "{WHOM} at {} is asked without encryption: set AWS_ENDPOINT_URL_STS to an https:// URL",
+                shown(&text)
             );
         }
         let session = session.unwrap_or_else(|| {
@@ -120,7 +123,7 @@ impl Provider for WebIdentity {
         let url = self.url.as_str();
         let (status, text) = self.service.ask(Method::POST, url, &headers, &body)?;
         if status == StatusCode::OK {
-            let odd = |why: String| failed(Retry::Transient, format!("{WHOM} at {url}: {why}"));
+            let odd = |why: String| failed(Retry::Transient, format!("{WHOM} at {}: {why}", shown(url)));
             let found: Response = from_str(&text).map_err(|_| odd("the answer has no credentials".into()))?;
             let it = found.assume_role_with_web_identity_result.credentials;
             return lent(it.access_key_id, it.secret_access_key, it.session_token, it.expiration.as_deref())
@@ -137,7 +140,10 @@ impl Provider for WebIdentity {
             failure.error.code.as_str(),
             "IDPCommunicationError" | "ExpiredTokenException" | "Throttling"
         ) {
-            return Err(failed(Retry::Transient, format!("{WHOM} at {url}: {} {said}", status.as_u16())));
+            return Err(failed(
+                Retry::Transient,
+                format!("{WHOM} at {}: {} {said}", shown(url), status.as_u16()),
+            ));
         }
         Err(refused(WHOM, url, status, &said))
     }
