@@ -209,8 +209,9 @@ impl Bucket {
     }
 
     /// Once `stop` is aborted all requests under way end with an error; those that follow get two seconds, and none
-    /// any more when one of them was not answered.
+    /// any more when one of them was not answered. Nobody waits for keys then.
     pub fn hang_up_with(&self, stop: &Stop) {
+        self.credentials.hang_up_with(stop);
         let (agent, aborted) = (self.agent.clone(), self.aborted.clone());
         stop.on_abort(move || {
             aborted.store(true, Ordering::Release);
@@ -342,6 +343,10 @@ impl Bucket {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
+            if error.retry() == Retry::Transient && stop.is_aborted() {
+                // It is the abort that ended the request, or its consequence.
+                return Err(crate::Error::Stopped);
+            }
             let Some(delay) = delays.next().filter(|_| error.retry() == Retry::Transient) else {
                 return Err(error.into());
             };

@@ -128,6 +128,30 @@ fn a_run_whose_reader_does_not_read_can_be_aborted() {
     }
 }
 
+#[cfg(feature = "s3")]
+#[test]
+fn a_second_signal_waits_for_no_keys() {
+    let bench = Bench::new();
+    bench.write("in.json", lines(0..3));
+    bench.write("config", "[default]\ncredential_process = echo >started; sleep 50\n");
+    let mut command = bench.command(&["in.json", "-o", "s3://bucket/"]);
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"] {
+        command.env_remove(name);
+    }
+    command.envs([
+        ("AWS_CONFIG_FILE", "config"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "none"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+    ]);
+    let running = Running::start(command);
+    until("the program", || bench.path("started").exists());
+    running.signal(Signal::INT);
+    running.heard("stopping");
+    running.signal(Signal::INT);
+    // The program has the run's stderr, whose end is waited for: nothing of it is left behind.
+    running.ended_within(SOON).expect(130, &["aborting"]);
+}
+
 /// A disk that is full: no file may be larger than the limit.
 #[test]
 fn a_run_for_which_there_is_no_room_goes_on_when_there_is() {

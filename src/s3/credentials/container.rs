@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use ureq::Agent;
 use ureq::http::{Method, StatusCode};
 use url::Url;
 
 use super::super::error::Result;
-use super::http::{Told, ask, is_safe, near, refused};
+use super::http::{Service, Told, is_safe, refused, shown};
 use super::{Lent, Provider, failed, of_file};
 use crate::error::Retry;
 
@@ -18,7 +17,7 @@ const FULL: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 const HOST: &str = "http://169.254.170.2";
 
 pub(super) struct Container {
-    agent: Agent,
+    service: Service,
     url: Url,
     authorization: Authorization,
 }
@@ -38,12 +37,13 @@ impl Container {
             (None, Some(url)) => (FULL, url),
             (None, None) => return Ok(None),
         };
-        let wrong = |why: &str| failed(Retry::Permanent, format!("{name} {text:?}: {why}"));
-        let url = Url::parse(&text).map_err(|_| wrong("expected a URL"))?;
+        // What is no URL is not told: nobody knows where its secrets are.
+        let url = Url::parse(&text).map_err(|_| {
+            failed(Retry::Permanent, format!("{name}: expected a URL like https://HOST/PATH"))
+        })?;
         if !is_safe(&url) {
-            return Err(wrong(
-                "expected https://, or http:// and an address of this machine or of ECS or EKS",
-            ));
+            let expected = "expected https://, or http:// and an address of this machine or of ECS or EKS";
+            return Err(failed(Retry::Permanent, format!("{name} {}: {expected}", shown(&text))));
         }
         let authorization = match variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
             Some(path) => Authorization::File(path.into()),
@@ -51,7 +51,7 @@ impl Container {
                 variable("AWS_CONTAINER_AUTHORIZATION_TOKEN").map_or(Authorization::None, Authorization::Text)
             }
         };
-        Ok(Some((Container { agent: near(&url)?, url, authorization }, name)))
+        Ok(Some((Container { service: Service::near(WHOM, &url)?, url, authorization }, name)))
     }
 }
 
@@ -65,13 +65,17 @@ impl Provider for Container {
         let headers: Vec<(&str, &str)> =
             token.iter().map(|token| ("authorization", token.as_str())).collect();
         let url = self.url.as_str();
-        let (status, text) = ask(&self.agent, WHOM, Method::GET, url, &headers, "")?;
+        let (status, text) = self.service.ask(Method::GET, url, &headers, "")?;
         if status != StatusCode::OK {
             let said = Told::read(&text).map(|told| told.said()).unwrap_or_default();
             let said = token.as_ref().map_or(said.clone(), |token| said.replace(token.as_str(), "***"));
             return Err(refused(WHOM, url, status, &said));
         }
-        let odd = |why: String| failed(Retry::Transient, format!("{WHOM} at {url}: {why}"));
+        let odd = |why: String| failed(Retry::Transient, format!("{WHOM} at {}: {why}", shown(url)));
         Told::read(&text).and_then(Told::lent).map_err(odd)
+    }
+
+    fn end(&self) {
+        self.service.end();
     }
 }

@@ -2,18 +2,20 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use ureq::Agent;
 use ureq::http::{Method, Request, StatusCode};
+use ureq::{Agent, Timeout};
 use url::{Host, Url};
 
 use super::super::error::{Error, Result};
 use super::super::tls;
 use super::{Keys, Lent, failed};
 use crate::error::Retry;
+use crate::proxy::Proxies;
 
 /// What is read of an answer at most.
 const ANSWER: u64 = 64 << 10;
@@ -21,6 +23,8 @@ const ANSWER: u64 = 64 << 10;
 pub(super) const NEAR: Duration = Duration::from_secs(5);
 /// How long connecting to them may take: where there are none, nobody may answer at all.
 const CONNECT: Duration = Duration::from_secs(1);
+/// The same elsewhere: nothing else ends that where nobody waits any more.
+const CONNECT_FAR: Duration = Duration::from_secs(5);
 /// Hosts that containers get keys from without encryption, besides the machine itself.
 const CONTAINER_HOSTS: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
@@ -28,18 +32,115 @@ const CONTAINER_HOSTS: [IpAddr; 3] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
 ];
 
-/// An agent for a service on this machine: no proxy stands in between.
-pub(super) fn near(url: &Url) -> Result<Agent> {
-    let config = builder(NEAR).timeout_connect(Some(CONNECT)).proxy(None);
-    let config = if url.scheme() == "https" { config.tls_config(tls::config(None)?) } else { config };
-    Ok(config.build().new_agent())
+/// A service that lends keys, and how it is asked.
+pub(super) struct Service {
+    agent: Agent,
+    /// The service in words.
+    whom: &'static str,
+    /// Nothing says that it is there, and it has not been reached yet.
+    is_guess: AtomicBool,
 }
 
-/// An agent for a service elsewhere.
-pub(super) fn far(url: &Url, ca: Option<&Path>, limit: Duration) -> Result<Agent> {
-    let config = builder(limit);
-    let config = if url.scheme() == "https" { config.tls_config(tls::config(ca)?) } else { config };
-    Ok(config.build().new_agent())
+impl Service {
+    /// One on this machine: no proxy stands in between.
+    pub fn near(whom: &'static str, url: &Url) -> Result<Self> {
+        let config = builder(NEAR).timeout_connect(Some(CONNECT)).proxy(None);
+        let config = if url.scheme() == "https" { config.tls_config(tls::config(None)?) } else { config };
+        Ok(Service { agent: config.build().new_agent(), whom, is_guess: AtomicBool::new(false) })
+    }
+
+    /// One elsewhere, behind the proxy that the environment names for it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if that is none, or certificates cannot be read.
+    pub fn far(
+        whom: &'static str,
+        url: &Url,
+        ca: Option<&Path>,
+        limit: Duration,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self> {
+        let proxy = Proxies::of(variable).before(url).map_err(Error::Config)?;
+        let connect = Some(limit.min(CONNECT_FAR));
+        let config = builder(limit).timeout_resolve(connect).timeout_connect(connect).proxy(proxy);
+        let config = if url.scheme() == "https" { config.tls_config(tls::config(ca)?) } else { config };
+        Ok(Service { agent: config.build().new_agent(), whom, is_guess: AtomicBool::new(false) })
+    }
+
+    /// Nothing says that there is such a service: where nobody can be reached there is none, and no other try helps.
+    pub fn guessed(self) -> Self {
+        Service { is_guess: AtomicBool::new(true), ..self }
+    }
+
+    /// Sends a request and reads the answer.
+    pub fn ask(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<(StatusCode, String)> {
+        let whom = self.whom;
+        let mut request = Request::builder().method(&method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let unsendable =
+            |_| failed(Retry::Permanent, format!("{whom}: the request has characters that cannot be sent"));
+        let sent = match method {
+            Method::GET => self.agent.run(request.body(()).map_err(unsendable)?),
+            _ => self.agent.run(request.body(body).map_err(unsendable)?),
+        };
+        let is_nobody = sent.as_ref().is_err_and(is_nobody);
+        let is_guess =
+            if is_nobody { self.is_guess.load(Relaxed) } else { self.is_guess.swap(false, Relaxed) };
+        let lost = |error: ureq::Error| {
+            let retry = match is_nobody && is_guess {
+                true => Retry::Permanent,
+                false => super::super::error::transport(&error),
+            };
+            failed(retry, format!("{whom} at {}: {}", shown(url), super::super::error::Plain(&error)))
+        };
+        let mut response = sent.map_err(lost)?;
+        let text = response
+            .body_mut()
+            .with_config()
+            .limit(ANSWER)
+            .lossy_utf8(true)
+            .read_to_string()
+            .map_err(lost)?;
+        Ok((response.status(), text))
+    }
+
+    /// Ends the request that is under way, and those that would follow.
+    pub fn end(&self) {
+        self.agent.clone().shutdown();
+    }
+}
+
+/// An address as it may be told: what follows a question mark may be secret, and so is who asks.
+pub(super) fn shown(url: &str) -> String {
+    let Ok(mut url) = Url::parse(url) else { return "an address that is none".into() };
+    url.set_query(None);
+    url.set_fragment(None);
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
+    url.into()
+}
+
+/// Whether no connection was made at all.
+fn is_nobody(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind::{
+        AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied,
+    };
+    match error {
+        ureq::Error::Io(error) => matches!(
+            error.kind(),
+            AddrNotAvailable | ConnectionRefused | HostUnreachable | NetworkUnreachable | PermissionDenied
+        ),
+        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => true,
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
+        _ => false,
+    }
 }
 
 fn builder(limit: Duration) -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
@@ -63,35 +164,6 @@ pub(super) fn is_safe(url: &Url) -> bool {
     }
 }
 
-/// Sends a request and reads the answer. `whom` is the service in words.
-pub(super) fn ask(
-    agent: &Agent,
-    whom: &str,
-    method: Method,
-    url: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> Result<(StatusCode, String)> {
-    let mut request = Request::builder().method(&method).uri(url);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let unsendable =
-        |_| failed(Retry::Permanent, format!("{whom}: the request has characters that cannot be sent"));
-    let sent = match method {
-        Method::GET => agent.run(request.body(()).map_err(unsendable)?),
-        _ => agent.run(request.body(body).map_err(unsendable)?),
-    };
-    let lost = |error: ureq::Error| {
-        let retry = super::super::error::transport(&error);
-        failed(retry, format!("{whom} at {url}: {}", super::super::error::Plain(&error)))
-    };
-    let mut response = sent.map_err(lost)?;
-    let text =
-        response.body_mut().with_config().limit(ANSWER).lossy_utf8(true).read_to_string().map_err(lost)?;
-    Ok((response.status(), text))
-}
-
 /// The error that an answer other than a success is. Nothing of its body is told but what `said` found there.
 pub(super) fn refused(whom: &str, url: &str, status: StatusCode, said: &str) -> Error {
     let retry = match status.as_u16() {
@@ -99,7 +171,7 @@ pub(super) fn refused(whom: &str, url: &str, status: StatusCode, said: &str) -> 
         _ => Retry::Permanent,
     };
     let gap = if said.is_empty() { "" } else { " " };
-    failed(retry, format!("{whom} at {url}: {}{gap}{said}", status.as_u16()))
+    failed(retry, format!("{whom} at {}: {}{gap}{said}", shown(url), status.as_u16()))
 }
 
 /// Keys as containers, instances and programs tell them.
@@ -163,6 +235,8 @@ fn instant(text: &str) -> std::result::Result<SystemTime, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -184,6 +258,23 @@ mod tests {
         {
             assert!(!safe(text), "{text}");
         }
+    }
+
+    #[test]
+    fn only_where_nobody_can_be_reached_a_guess_was_wrong() {
+        let retry = |service: &Service, url: &str| {
+            service.ask(Method::GET, url, &[], "").map(|_| ()).unwrap_err().retry()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+        let service = || Service::far("somebody", &url, None, Duration::from_millis(100), &|_| None).unwrap();
+        // The system takes the connection, and nobody answers.
+        let guessed = service().guessed();
+        assert_eq!(retry(&guessed, url.as_str()), Retry::Transient);
+        drop(listener);
+        assert_eq!(retry(&guessed, url.as_str()), Retry::Transient, "it was there once");
+        assert_eq!(retry(&service().guessed(), url.as_str()), Retry::Permanent);
+        assert_eq!(retry(&service(), url.as_str()), Retry::Transient, "it was named");
     }
 
     #[test]

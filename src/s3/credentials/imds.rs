@@ -1,12 +1,11 @@
 //! Keys of the role of a virtual machine, by version 2 of its metadata service: a session first, then the role's
 //! name, then its keys. Version 1, which forged requests can reach, is not asked.
 
-use ureq::Agent;
 use ureq::http::{Method, StatusCode};
 use url::Url;
 
 use super::super::error::Result;
-use super::http::{Told, ask, near, refused};
+use super::http::{Service, Told, refused, shown};
 use super::{Lent, Provider, failed};
 use crate::error::Retry;
 
@@ -16,7 +15,7 @@ const V6: &str = "http://[fd00:ec2::254]";
 const ROLE: &str = "latest/meta-data/iam/security-credentials/";
 
 pub(super) struct Instance {
-    agent: Agent,
+    service: Service,
     base: String,
 }
 
@@ -34,17 +33,18 @@ impl Instance {
             || {
                 failed(
                     Retry::Permanent,
-                    format!("AWS_EC2_METADATA_SERVICE_ENDPOINT: expected a URL, not {base:?}"),
+                    "AWS_EC2_METADATA_SERVICE_ENDPOINT: expected a URL like http://HOST".into(),
                 )
             },
         )?;
-        Ok(Some(Instance { agent: near(&url)?, base: base.trim_end_matches('/').to_owned() }))
+        let service = Service::near(WHOM, &url)?.guessed();
+        Ok(Some(Instance { service, base: base.trim_end_matches('/').to_owned() }))
     }
 
     fn get(&self, path: &str, token: &str) -> Result<(String, StatusCode, String)> {
         let url = format!("{}/{path}", self.base);
         let (status, text) =
-            ask(&self.agent, WHOM, Method::GET, &url, &[("x-aws-ec2-metadata-token", token)], "")?;
+            self.service.ask(Method::GET, &url, &[("x-aws-ec2-metadata-token", token)], "")?;
         Ok((url, status, text))
     }
 }
@@ -53,7 +53,7 @@ impl Provider for Instance {
     fn lend(&self) -> Result<Lent> {
         let url = format!("{}/latest/api/token", self.base);
         let headers = [("x-aws-ec2-metadata-token-ttl-seconds", "21600")];
-        let (status, token) = ask(&self.agent, WHOM, Method::PUT, &url, &headers, "")?;
+        let (status, token) = self.service.ask(Method::PUT, &url, &headers, "")?;
         if status != StatusCode::OK || token.trim().is_empty() {
             return Err(refused(WHOM, &url, status, "it gives no session (IMDSv2)"));
         }
@@ -61,13 +61,16 @@ impl Provider for Instance {
         let (url, status, roles) = self.get(ROLE, token)?;
         let role = roles.lines().next().unwrap_or_default().trim();
         if status == StatusCode::NOT_FOUND || (status == StatusCode::OK && role.is_empty()) {
-            return Err(failed(Retry::Permanent, format!("{WHOM} at {url}: this machine has no role")));
+            return Err(failed(
+                Retry::Permanent,
+                format!("{WHOM} at {}: this machine has no role", shown(&url)),
+            ));
         }
         if status != StatusCode::OK {
             return Err(refused(WHOM, &url, status, ""));
         }
         let (url, status, text) = self.get(&format!("{ROLE}{role}"), token)?;
-        let odd = |why: String| failed(Retry::Transient, format!("{WHOM} at {url}: {why}"));
+        let odd = |why: String| failed(Retry::Transient, format!("{WHOM} at {}: {why}", shown(&url)));
         if status != StatusCode::OK {
             return Err(refused(WHOM, &url, status, ""));
         }
@@ -78,7 +81,7 @@ impl Provider for Instance {
         told.lent().map_err(odd)
     }
 
-    fn is_guess(&self) -> bool {
-        true
+    fn end(&self) {
+        self.service.end();
     }
 }

@@ -17,7 +17,7 @@ mod web_identity;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, SystemTime};
@@ -26,13 +26,14 @@ use parking_lot::Mutex;
 
 use self::container::Container;
 use self::imds::Instance;
-use self::profile::Files;
 pub use self::profile::region_of;
+use self::profile::{DEFAULT, Files};
 use self::web_identity::WebIdentity;
 use super::error::{Error, Result};
 use crate::config::secret::Lookup;
 use crate::error::Retry;
 use crate::metrics::Services;
+use crate::stop::Stop;
 
 /// How long before they expire keys are renewed; those that live shortly, after three quarters of their life.
 const EARLY: Duration = Duration::from_secs(5 * 60);
@@ -72,12 +73,7 @@ trait Provider: Send + Sync {
     /// Asks for keys. Blocks.
     fn lend(&self) -> Result<Lent>;
 
-    /// Whether nothing says that there are any: a service that cannot be reached is then none.
-    fn is_guess(&self) -> bool {
-        false
-    }
-
-    /// Ends what [`lend`](Self::lend) waits for, where that may be long.
+    /// Ends what [`lend`](Self::lend) waits for, where that may be long, and whatever is asked later. Does not block.
     fn end(&self) {}
 }
 
@@ -127,6 +123,8 @@ struct Shared {
     asking: Mutex<()>,
     /// How often they could not be renewed since they were.
     failures: AtomicU32,
+    /// Nobody is asked any more.
+    over: AtomicBool,
     services: OnceLock<Services>,
 }
 
@@ -145,6 +143,7 @@ impl Credentials {
             current,
             asking,
             failures: AtomicU32::new(0),
+            over: AtomicBool::new(false),
             services: OnceLock::new(),
         };
         let shared = Arc::new(shared);
@@ -171,7 +170,7 @@ impl Credentials {
         if let Some(keys) = of_environment(&variable)? {
             return Ok(Self::made(None, "environment".into(), String::new(), Some(Lent::new(keys, None))));
         }
-        if let Some((provider, place)) = files.provider("default", lookup, asks)? {
+        if let Some((provider, place)) = files.provider(DEFAULT, lookup, asks)? {
             return made(provider, place, String::new());
         }
         if let Some(provider) = WebIdentity::of_environment(&variable, asks)? {
@@ -214,6 +213,18 @@ impl Credentials {
         let _ = self.0.shared.services.set(services.clone());
     }
 
+    /// Once `stop` is aborted nobody waits for keys: whoever lends some is left, and not asked again. Those that are
+    /// valid can still be used.
+    pub(super) fn hang_up_with(&self, stop: &Stop) {
+        // Weak, or the stop would keep them for as long as it lives.
+        let shared = Arc::downgrade(&self.0.shared);
+        stop.on_abort(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.end();
+            }
+        });
+    }
+
     /// Where they were found.
     pub fn place(&self) -> &str {
         &self.0.shared.place
@@ -250,11 +261,10 @@ impl Shared {
     /// New keys for somebody who has none. Whoever comes meanwhile waits for them.
     fn ask(&self) -> Result<Arc<Keys>> {
         let _asking = self.asking.lock();
-        let first = match self.current.lock().clone() {
-            Some(lent) if lent.is_valid() => return Ok(lent.keys),
-            current => current.is_none(),
-        };
-        let lent = self.lend(first)?;
+        if let Some(lent) = self.current.lock().clone().filter(Lent::is_valid) {
+            return Ok(lent.keys);
+        }
+        let lent = self.lend()?;
         log::debug!("keys of the {}{}", self.place, Until(&lent));
         let keys = lent.keys.clone();
         *self.current.lock() = Some(lent);
@@ -267,12 +277,13 @@ impl Shared {
         if self.current.lock().as_ref().is_some_and(|lent| !lent.is_due()) {
             return;
         }
-        match self.lend(false) {
+        match self.lend() {
             Ok(lent) => {
                 log::debug!("new keys of the {}{}", self.place, Until(&lent));
                 *self.current.lock() = Some(lent);
                 self.failures.store(0, Ordering::Relaxed);
             }
+            Err(_) if self.is_over() => {}
             Err(error) => {
                 if let Some(services) = self.services.get() {
                     services.retry(super::SERVICE, error.kind());
@@ -290,10 +301,26 @@ impl Shared {
         }
     }
 
-    fn lend(&self, first: bool) -> Result<Lent> {
+    fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        if let Some(provider) = &self.provider {
+            provider.end();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    fn lend(&self) -> Result<Lent> {
         let Some(provider) = &self.provider else {
             return Err(failed(Retry::Permanent, format!("the keys of the {} have expired", self.place)));
         };
+        // As something that passes: whoever tries again looks at the stop first, and ends as stopped.
+        let stopped = || failed(Retry::Transient, format!("{}: the run was stopped", self.place));
+        if self.is_over() {
+            return Err(stopped());
+        }
         let lent = provider.lend().and_then(|lent| match lent.is_valid() {
             true => Ok(lent),
             false => Err(failed(
@@ -302,11 +329,11 @@ impl Shared {
             )),
         });
         lent.map_err(|error| match error {
+            _ if self.is_over() => stopped(),
             Error::Credentials { why, retry } if self.tried.is_empty() => {
                 Error::Credentials { why: format!("{}: {why}", self.place), retry }
             }
             Error::Credentials { why, retry } => {
-                let retry = if first && provider.is_guess() { Retry::Permanent } else { retry };
                 Error::Credentials { why: format!("{}, and {why}", self.tried), retry }
             }
             other => other,
@@ -316,7 +343,7 @@ impl Shared {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.shared.provider.iter().for_each(|provider| provider.end());
+        self.shared.end();
         if let Some(thread) = self.thread.get_mut().take() {
             let _ = thread.join();
         }
@@ -347,14 +374,13 @@ fn failed(retry: Retry, why: String) -> Error {
     Error::Credentials { why, retry }
 }
 
-/// A token of a file; whoever keeps it there renews it.
+/// A token of a file; whoever keeps it there renews it, and empties it for a moment.
 fn of_file(name: &str, path: &Path) -> Result<String> {
-    let wrong =
-        |why: &dyn fmt::Display| failed(Retry::Permanent, format!("{name} {}: {why}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    let wrong = |retry, why: &dyn fmt::Display| failed(retry, format!("{name} {}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(Retry::Permanent, &error))?;
     match text.trim() {
-        "" => Err(wrong(&"the file is empty")),
-        token if token.contains(char::is_control) => Err(wrong(&"expected one line")),
+        "" => Err(wrong(Retry::Transient, &"the file is empty")),
+        token if token.contains(char::is_control) => Err(wrong(Retry::Permanent, &"expected one line")),
         token => Ok(token.to_owned()),
     }
 }
@@ -380,164 +406,4 @@ fn of_environment(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<Ke
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io;
-    use std::path::Path;
-
-    const FILE: &str = "# a\n[default]\naws_access_key_id = D\naws_secret_access_key=DS\n\n\
-                        [ci]\naws_access_key_id=C\naws_secret_access_key = C=S\naws_session_token = T\n\
-                        s3 =\n  aws_secret_access_key = nested\n[half]\naws_access_key_id = H\n";
-
-    const ASKS: Asks<'static> = Asks { region: "us-east-1", ca: None, timeout: Duration::from_secs(5) };
-
-    fn find(profile: Option<&str>, set: &[(&str, &str)]) -> Result<(Keys, String)> {
-        let variable = |name: &str| {
-            let all = set.iter().chain(&[("HOME", "/home/u"), ("AWS_EC2_METADATA_DISABLED", "true")]);
-            all.into_iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned())
-        };
-        let read = |path: &Path| match path.to_str() {
-            Some("/home/u/.aws/credentials") => Ok(FILE.to_owned()),
-            Some("/home/u/.aws/config") => Ok("[profile ci]\nregion = eu-west-3\n".to_owned()),
-            _ => Err(io::ErrorKind::NotFound.into()),
-        };
-        let lookup = Lookup { variable: &variable, read: &read };
-        let found = Credentials::find(profile, &lookup, &ASKS)?;
-        assert_eq!(region_of(Some("ci"), &lookup).as_deref(), Some("eu-west-3"));
-        assert_eq!(region_of(None, &lookup), None);
-        Ok(((*found.keys()?).clone(), found.place().to_owned()))
-    }
-
-    #[test]
-    fn the_environment_comes_first_and_empty_values_are_none() {
-        let (id, secret) = (("AWS_ACCESS_KEY_ID", "E"), ("AWS_SECRET_ACCESS_KEY", "ES"));
-        let (keys, place) = find(None, &[id, secret]).unwrap();
-        assert_eq!((keys.access_key_id.as_str(), place.as_str()), ("E", "environment"));
-        let (keys, place) = find(None, &[("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", " ")]).unwrap();
-        assert_eq!((keys.access_key_id.as_str(), place.as_str()), ("D", "profile default"));
-        let error = find(None, &[id]).unwrap_err().to_string();
-        assert!(error.contains("AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not"), "{error}");
-    }
-
-    #[test]
-    fn a_named_profile_is_the_one() {
-        let set = [("AWS_ACCESS_KEY_ID", "E"), ("AWS_SECRET_ACCESS_KEY", "ES"), ("AWS_SESSION_TOKEN", "ET")];
-        let (keys, _) = find(Some("ci"), &set).unwrap();
-        assert_eq!(keys.secret_access_key, "C=S");
-        assert_eq!(keys.session_token.as_deref(), Some("T"));
-        for missing in ["half", "none"] {
-            let error = find(Some(missing), &set).unwrap_err().to_string();
-            assert!(error.contains("has no keys in /home/u/.aws/credentials"), "{error}");
-        }
-        let elsewhere = [("AWS_SHARED_CREDENTIALS_FILE", "/x"), ("AWS_CONFIG_FILE", "/y")];
-        let error = find(None, &elsewhere).unwrap_err().to_string();
-        assert!(error.contains("no profile in /x or /y"), "{error}");
-    }
-
-    #[test]
-    fn keys_are_never_printed() {
-        let keys = Keys { access_key_id: "A".into(), secret_access_key: "S".into(), session_token: None };
-        assert_eq!(format!("{keys:?}"), "Keys(A)");
-    }
-
-    /// Lends what comes through a channel, and counts who asks.
-    struct Scripted {
-        lends: crossbeam_channel::Receiver<Result<Lent>>,
-        asked: Arc<std::sync::atomic::AtomicUsize>,
-    }
-
-    impl Provider for Scripted {
-        fn lend(&self) -> Result<Lent> {
-            self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            self.lends.recv().unwrap_or_else(|_| Err(failed(Retry::Transient, "nobody lends".into())))
-        }
-    }
-
-    fn lent(id: &str, valid: u64, due: u64) -> Lent {
-        let keys = Keys { access_key_id: id.into(), secret_access_key: "S".into(), session_token: None };
-        let now = SystemTime::now();
-        let [until, renew] = [valid, due].map(|seconds| Some(now + Duration::from_secs(seconds)));
-        Lent { keys: Arc::new(keys), until, renew }
-    }
-
-    type Script = (Credentials, crossbeam_channel::Sender<Result<Lent>>, Arc<std::sync::atomic::AtomicUsize>);
-
-    fn scripted(first: Option<Lent>) -> Script {
-        let (lend, lends) = crossbeam_channel::bounded(4);
-        let asked = Arc::<std::sync::atomic::AtomicUsize>::default();
-        let provider = Scripted { lends, asked: asked.clone() };
-        (Credentials::made(Some(Box::new(provider)), "test".into(), String::new(), first), lend, asked)
-    }
-
-    fn id(credentials: &Credentials) -> String {
-        credentials.keys().unwrap().access_key_id.clone()
-    }
-
-    #[track_caller]
-    fn until(mut it: impl FnMut() -> bool) {
-        let end = std::time::Instant::now() + Duration::from_secs(20);
-        while !it() {
-            assert!(std::time::Instant::now() < end, "it did not come");
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn valid_keys_are_used_while_others_are_asked_for() {
-        use std::sync::atomic::Ordering::SeqCst;
-        let (credentials, lend, asked) = scripted(Some(lent("old", 100, 0)));
-        // The provider does not answer, and nobody waits for it.
-        assert_eq!(id(&credentials), "old");
-        until(|| asked.load(SeqCst) == 1);
-        assert!((0..100).all(|_| id(&credentials) == "old"));
-        assert_eq!(asked.load(SeqCst), 1);
-        lend.send(Ok(lent("new", 100, 90))).unwrap();
-        until(|| id(&credentials) == "new");
-        assert_eq!(asked.load(SeqCst), 1);
-    }
-
-    #[test]
-    fn a_renewal_that_fails_leaves_keys_that_are_valid() {
-        use std::sync::atomic::Ordering::SeqCst;
-        let (credentials, lend, asked) = scripted(Some(lent("old", 100, 0)));
-        let services = Services::default();
-        credentials.count_into(&services);
-        lend.send(Err(failed(Retry::Transient, "later".into()))).unwrap();
-        assert_eq!(id(&credentials), "old");
-        until(|| credentials.0.shared.current.lock().as_ref().is_some_and(|lent| !lent.is_due()));
-        assert!((0..100).all(|_| id(&credentials) == "old"));
-        assert_eq!(asked.load(SeqCst), 1, "it is left alone for a while");
-        let told = services.told();
-        assert_eq!(told[&("s3", "credentials")].retries, 1, "{told:?}");
-    }
-
-    #[test]
-    fn whoever_has_no_keys_waits_and_one_asks() {
-        let (credentials, lend, asked) = scripted(None);
-        std::thread::scope(|scope| {
-            let waiting: Vec<_> = (0..8).map(|_| scope.spawn(|| id(&credentials))).collect();
-            lend.send(Ok(lent("new", 100, 90))).unwrap();
-            assert!(waiting.into_iter().all(|thread| thread.join().unwrap() == "new"));
-        });
-        assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 1);
-        // The service says that they have expired: only those that were refused are given up.
-        let first = credentials.keys().unwrap();
-        assert!(credentials.expired(&first));
-        lend.send(Ok(lent("newer", 100, 90))).unwrap();
-        assert_eq!(id(&credentials), "newer");
-        assert!(credentials.expired(&first));
-        assert_eq!(id(&credentials), "newer");
-        assert!(!Credentials::fixed((*first).clone()).expired(&first));
-    }
-
-    #[test]
-    fn keys_that_have_expired_already_are_no_keys() {
-        let (credentials, lend, _) = scripted(None);
-        let mut old = lent("old", 0, 0);
-        old.until = Some(SystemTime::UNIX_EPOCH);
-        lend.send(Ok(old)).unwrap();
-        let error = credentials.keys().unwrap_err();
-        assert!(error.to_string().contains("has expired already"), "{error}");
-        assert_eq!(error.retry(), Retry::Transient);
-    }
-}
+mod tests;

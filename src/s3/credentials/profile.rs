@@ -3,7 +3,7 @@
 //! Files are read again whenever keys are renewed: other programs renew what stands there.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::error::{Error, Result};
 use super::process::Process;
@@ -11,6 +11,9 @@ use super::web_identity::WebIdentity;
 use super::{Asks, Keys, Lent, Provider, failed};
 use crate::config::secret::Lookup;
 use crate::error::Retry;
+
+/// The profile of whoever names none.
+pub(super) const DEFAULT: &str = "default";
 
 /// The files that Amazon's tools share.
 #[derive(Clone)]
@@ -21,26 +24,100 @@ pub(super) struct Files {
 
 /// The settings of one profile.
 struct Settings {
-    /// The text of each file that is there, and what the profile's section is called in it.
-    texts: Vec<(String, String)>,
+    profile: String,
+    /// Where they may stand, in the order in which they are looked up.
+    sections: Vec<Section>,
+}
+
+/// A section of a file that is there; it need not have it.
+struct Section {
+    path: PathBuf,
+    text: String,
+    title: Title,
+}
+
+/// What stands between the brackets before a section.
+#[derive(Clone, PartialEq, Eq)]
+struct Title {
+    /// Whether the word `profile` stands before the name, as it must in the configuration.
+    is_profile: bool,
+    name: String,
+}
+
+impl Title {
+    /// Names may be quoted behind that word.
+    fn read(header: &str) -> Self {
+        let header = header.trim();
+        match header.split_once(char::is_whitespace) {
+            Some(("profile", name)) => {
+                let name = name.trim();
+                let bare = |quote: char| name.strip_prefix(quote)?.strip_suffix(quote);
+                let name = bare('"').or_else(|| bare('\'')).unwrap_or(name);
+                Title { is_profile: true, name: name.to_owned() }
+            }
+            _ => Title { is_profile: false, name: header.to_owned() },
+        }
+    }
+
+    fn in_credentials(profile: &str) -> Vec<Self> {
+        vec![Title { is_profile: false, name: profile.to_owned() }]
+    }
+
+    /// Only `default` may do without the word.
+    fn in_config(profile: &str) -> Vec<Self> {
+        let mut titles = vec![Title { is_profile: true, name: profile.to_owned() }];
+        if profile == DEFAULT {
+            titles.extend(Title::in_credentials(profile));
+        }
+        titles
+    }
 }
 
 impl Settings {
     fn get(&self, name: &str) -> Option<String> {
-        self.texts.iter().find_map(|(text, section)| ini(text, section, name).map(str::to_owned))
+        self.sections.iter().find_map(|section| section.get(name))
     }
 
-    /// Keys that stand in one file: those of two are never mixed.
-    fn keys(&self) -> Option<Keys> {
-        self.texts.iter().find_map(|(text, section)| {
-            let value = |name: &str| ini(text, section, name).map(str::to_owned);
-            let (id, secret) = (value("aws_access_key_id")?, value("aws_secret_access_key")?);
-            Some(Keys {
-                access_key_id: id,
-                secret_access_key: secret,
-                session_token: value("aws_session_token"),
-            })
-        })
+    /// Keys that stand in one section: those of two are never mixed, and half of them are none.
+    fn keys(&self) -> Result<Option<Keys>> {
+        const NAMES: [&str; 2] = ["aws_access_key_id", "aws_secret_access_key"];
+        for section in &self.sections {
+            match NAMES.map(|name| section.get(name)) {
+                [Some(access_key_id), Some(secret_access_key)] => {
+                    let session_token = section.get("aws_session_token");
+                    return Ok(Some(Keys { access_key_id, secret_access_key, session_token }));
+                }
+                [None, None] => {}
+                [id, _] => {
+                    let [id_name, secret_name] = NAMES;
+                    let (set, not) =
+                        if id.is_some() { (id_name, secret_name) } else { (secret_name, id_name) };
+                    return Err(self.half(set, not, &section.path));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn half(&self, set: &str, not: &str, path: &Path) -> Error {
+        let why = format!(
+            "profile {} has {set} and no {not} in {}; expected both there",
+            self.profile,
+            path.display()
+        );
+        failed(Retry::Permanent, why)
+    }
+
+    /// The file in which a setting stands.
+    fn path(&self, name: &str) -> &Path {
+        let section = self.sections.iter().find(|section| section.get(name).is_some());
+        section.map_or(Path::new(""), |section| &section.path)
+    }
+}
+
+impl Section {
+    fn get(&self, name: &str) -> Option<String> {
+        ini(&self.text, &self.title, name).map(str::to_owned)
     }
 }
 
@@ -55,19 +132,22 @@ impl Files {
     }
 
     fn settings(&self, profile: &str, lookup: &Lookup<'_>) -> Result<Settings> {
-        let in_config = if profile == "default" { profile.into() } else { format!("profile {profile}") };
-        let mut texts = Vec::new();
-        for (path, section) in [(&self.credentials, profile), (&self.config, &in_config)] {
+        let mut sections = Vec::new();
+        let places =
+            [(&self.credentials, Title::in_credentials(profile)), (&self.config, Title::in_config(profile))];
+        for (path, titles) in places {
             let Some(path) = path else { continue };
-            match (lookup.read)(path) {
-                Ok(text) => texts.push((text, section.to_owned())),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            let text = match (lookup.read)(path) {
+                Ok(text) => text,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(error) => {
                     return Err(failed(Retry::Permanent, format!("cannot read {}: {error}", path.display())));
                 }
-            }
+            };
+            let section = |title| Section { path: path.clone(), text: text.clone(), title };
+            sections.extend(titles.into_iter().map(section));
         }
-        Ok(Settings { texts })
+        Ok(Settings { profile: profile.to_owned(), sections })
     }
 
     /// Who lends the keys of a profile, and where they are from in words; `None` if it has none.
@@ -79,23 +159,29 @@ impl Files {
     ) -> Result<Option<(Box<dyn Provider>, String)>> {
         let settings = self.settings(profile, lookup)?;
         let place = format!("profile {profile}");
-        if let Some(keys) = settings.keys() {
+        if let Some(keys) = settings.keys()? {
             let it = OfFile { files: self.clone(), profile: profile.into(), first: Some(keys).into() };
             return Ok(Some((Box::new(it), place)));
         }
         if let Some(command) = settings.get("credential_process") {
-            let it = Process::new(command, profile.into());
+            let it = Process::new(command);
             return Ok(Some((Box::new(it), format!("credential_process of {place}"))));
         }
-        if let (Some(token), Some(role)) = (settings.get("web_identity_token_file"), settings.get("role_arn"))
-        {
-            let session = settings.get("role_session_name");
-            let name = "web_identity_token_file";
-            let it = WebIdentity::new(name, token.into(), role.clone(), session, lookup.variable, asks)?;
-            return Ok(Some((Box::new(it), format!("web identity of {place} (role {role})"))));
+        let (token_name, role_name) = ("web_identity_token_file", "role_arn");
+        let role = settings.get(role_name);
+        match (settings.get(token_name), role.clone()) {
+            (Some(token), Some(role)) => {
+                let session = settings.get("role_session_name");
+                let told = format!("web identity of {place} (role {role})");
+                let it = WebIdentity::new(token_name, token.into(), role, session, lookup.variable, asks)?;
+                return Ok(Some((Box::new(it), told)));
+            }
+            (Some(_), None) => return Err(settings.half(token_name, role_name, settings.path(token_name))),
+            (None, _) => {}
         }
         let other = ["source_profile", "credential_source", "sso_session", "sso_start_url", "login_session"];
         match other.into_iter().find(|name| settings.get(name).is_some()) {
+            None if role.is_some() => Err(settings.half(role_name, token_name, settings.path(role_name))),
             None => Ok(None),
             Some(name) => Err(failed(
                 Retry::Permanent,
@@ -132,27 +218,27 @@ impl Provider for OfFile {
         if let Some(keys) = self.first.lock().take() {
             return Ok(Lent::new(keys, None));
         }
-        let keys = self.files.settings(&self.profile, &Lookup::process())?.keys();
-        let gone = || -> Error {
-            failed(
-                Retry::Transient,
-                format!("profile {} has no keys any more in {}", self.profile, self.files),
-            )
-        };
-        keys.map(|keys| Lent::new(keys, None)).ok_or_else(gone)
+        // Whoever renews them may be about to write the rest.
+        let later = |why: String| failed(Retry::Transient, why);
+        match self.files.settings(&self.profile, &Lookup::process())?.keys() {
+            Ok(Some(keys)) => Ok(Lent::new(keys, None)),
+            Ok(None) => Err(later(format!("there are no keys any more in {}", self.files))),
+            Err(Error::Credentials { why, .. }) => Err(later(why)),
+            Err(other) => Err(other),
+        }
     }
 }
 
 /// The region that a profile names.
 pub fn region_of(profile: Option<&str>, lookup: &Lookup<'_>) -> Option<String> {
     let files = Files::new(&|name| (lookup.variable)(name).filter(|value| !value.trim().is_empty()));
-    let section = profile.filter(|name| *name != "default").map(|name| format!("profile {name}"));
     let text = (lookup.read)(files.config.as_ref()?).ok()?;
-    ini(&text, section.as_deref().unwrap_or("default"), "region").map(str::to_owned)
+    let titles = Title::in_config(profile.unwrap_or(DEFAULT));
+    titles.iter().find_map(|title| ini(&text, title, "region").map(str::to_owned))
 }
 
 /// A value of a section; nested settings, which are indented, and comments do not count.
-fn ini<'a>(text: &'a str, section: &str, name: &str) -> Option<&'a str> {
+fn ini<'a>(text: &'a str, title: &Title, name: &str) -> Option<&'a str> {
     let mut within = false;
     for line in text.lines() {
         if line.starts_with(['#', ';']) || line.starts_with(char::is_whitespace) {
@@ -160,7 +246,7 @@ fn ini<'a>(text: &'a str, section: &str, name: &str) -> Option<&'a str> {
         }
         if let Some(header) = line.strip_prefix('[') {
             let header = header.split(']').next().unwrap_or_default();
-            within = header.split_ascii_whitespace().eq(section.split_ascii_whitespace());
+            within = Title::read(header) == *title;
         } else if within
             && let Some((key, value)) = line.split_once('=')
             && key.trim() == name
@@ -170,4 +256,92 @@ fn ini<'a>(text: &'a str, section: &str, name: &str) -> Option<&'a str> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Asks `what` of files with these contents.
+    fn with<T>(credentials: &str, config: &str, what: impl FnOnce(&Files, &Lookup<'_>) -> T) -> T {
+        let variable = |name: &str| (name == "HOME").then(|| "/u".to_owned());
+        let read = |path: &Path| match path.to_str() {
+            Some("/u/.aws/credentials") => Ok(credentials.to_owned()),
+            Some("/u/.aws/config") => Ok(config.to_owned()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        };
+        what(&Files::new(&variable), &Lookup { variable: &variable, read: &read })
+    }
+
+    /// The access key of a profile, or where else its keys are from; `None` if nothing says.
+    fn found(profile: &str, credentials: &str, config: &str) -> Result<Option<String>> {
+        let asks = Asks { region: "us-east-1", ca: None, timeout: Duration::from_secs(5) };
+        with(credentials, config, |files, lookup| {
+            let keys = files.settings(profile, lookup)?.keys()?.map(|keys| keys.access_key_id);
+            Ok(files.provider(profile, lookup, &asks)?.map(|(_, place)| keys.unwrap_or(place)))
+        })
+    }
+
+    #[track_caller]
+    fn refused(config: &str, said: &str) {
+        let error = found("default", "", config).unwrap_err();
+        assert_eq!(error.to_string(), format!("no credentials: {said}"));
+        assert_eq!(error.retry(), Retry::Permanent);
+    }
+
+    #[test]
+    fn half_a_profile_is_refused_with_what_is_missing() {
+        let there = "in /u/.aws/config; expected both there";
+        refused(
+            "[default]\naws_access_key_id = A\n",
+            &format!("profile default has aws_access_key_id and no aws_secret_access_key {there}"),
+        );
+        refused(
+            "[default]\naws_access_key_id =\naws_secret_access_key = S\ncredential_process = c\n",
+            &format!("profile default has aws_secret_access_key and no aws_access_key_id {there}"),
+        );
+        refused(
+            "[default]\nweb_identity_token_file = t\n",
+            &format!("profile default has web_identity_token_file and no role_arn {there}"),
+        );
+        refused(
+            "[default]\nrole_arn = r\n",
+            &format!("profile default has role_arn and no web_identity_token_file {there}"),
+        );
+        // Halves in two files are no whole.
+        let (id, secret) = ("aws_access_key_id = A", "aws_secret_access_key = S");
+        let error =
+            found("default", &format!("[default]\n{id}"), &format!("[default]\n{secret}")).unwrap_err();
+        assert!(error.to_string().contains("no aws_secret_access_key in /u/.aws/credentials"), "{error}");
+        // What is no key at all is no half.
+        assert_eq!(found("default", "[default]\nregion = r\n", "[default]\noutput = json\n").unwrap(), None);
+    }
+
+    #[test]
+    fn default_may_be_called_a_profile() {
+        let config = "[default]\naws_access_key_id = B\naws_secret_access_key = S\nregion = r-1\n\
+                      [profile default]\naws_access_key_id = A\naws_secret_access_key = S\nregion = r-2\n";
+        assert_eq!(found("default", "", config).unwrap().as_deref(), Some("A"));
+        assert_eq!(with("", config, |_, lookup| region_of(None, lookup)).as_deref(), Some("r-2"));
+        assert_eq!(with("", config, |_, lookup| region_of(Some("default"), lookup)).as_deref(), Some("r-2"));
+        // Whatever else lacks the word is no profile, and the credentials have none with it.
+        let keys = "aws_access_key_id = A\naws_secret_access_key = S\n";
+        assert_eq!(found("p", "", &format!("[p]\n{keys}")).unwrap(), None);
+        assert_eq!(found("p", &format!("[profile p]\n{keys}"), "").unwrap(), None);
+    }
+
+    #[test]
+    fn names_of_profiles_may_be_quoted() {
+        for header in ["[profile \"a b\"]", "[profile 'a b']", "[ profile\t a b ] # c"] {
+            let config = format!("{header}\ncredential_process = c\nregion = r-1\n");
+            let place = found("a b", "", &config).unwrap();
+            assert_eq!(place.as_deref(), Some("credential_process of profile a b"), "{header}");
+            let region = with("", &config, |_, lookup| region_of(Some("a b"), lookup));
+            assert_eq!(region.as_deref(), Some("r-1"), "{header}");
+            assert_eq!(found("a", "", &config).unwrap(), None, "{header}");
+        }
+    }
 }

@@ -6,20 +6,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quick_xml::de::from_str;
 use serde::Deserialize;
-use ureq::Agent;
 use ureq::http::{Method, StatusCode};
 use url::Url;
 
 use super::super::error::Result;
 use super::super::sign::form;
-use super::http::{ask, far, is_safe, lent, refused};
+use super::http::{Service, is_safe, lent, refused, shown};
 use super::{Asks, Lent, Provider, failed, of_file};
 use crate::error::Retry;
 
 const WHOM: &str = "the security token service";
 
 pub(super) struct WebIdentity {
-    agent: Agent,
+    service: Service,
     url: Url,
     role: String,
     session: String,
@@ -89,18 +88,22 @@ impl WebIdentity {
         let set = ["AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"].into_iter().find_map(variable);
         let top = if asks.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         let text = set.unwrap_or_else(|| format!("https://sts.{}.{top}/", asks.region));
-        let wrong = |why: &str| failed(Retry::Permanent, format!("{WHOM} {text:?}: {why}"));
-        let url = Url::parse(&text).map_err(|_| wrong("expected a URL"))?;
+        let url = Url::parse(&text).map_err(|_| {
+            let why = "expected a URL like https://HOST in AWS_ENDPOINT_URL_STS or AWS_ENDPOINT_URL";
+            failed(Retry::Permanent, format!("{WHOM}: {why}"))
+        })?;
         if !is_safe(&url) {
             log::warn!(
-                "{WHOM} at {text} is asked without encryption: set AWS_ENDPOINT_URL_STS to an https:// URL"
+                "{WHOM} at {} is asked without encryption: set AWS_ENDPOINT_URL_STS to an https:// URL",
+                shown(&text)
             );
         }
         let session = session.unwrap_or_else(|| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
             format!("pipeline-{}", now.as_millis())
         });
-        Ok(WebIdentity { agent: far(&url, asks.ca, asks.timeout)?, url, role, session, token, by })
+        let service = Service::far(WHOM, &url, asks.ca, asks.timeout, variable)?;
+        Ok(WebIdentity { service, url, role, session, token, by })
     }
 }
 
@@ -118,9 +121,9 @@ impl Provider for WebIdentity {
         let headers =
             [("content-type", "application/x-www-form-urlencoded; charset=utf-8"), ("accept", "text/xml")];
         let url = self.url.as_str();
-        let (status, text) = ask(&self.agent, WHOM, Method::POST, url, &headers, &body)?;
+        let (status, text) = self.service.ask(Method::POST, url, &headers, &body)?;
         if status == StatusCode::OK {
-            let odd = |why: String| failed(Retry::Transient, format!("{WHOM} at {url}: {why}"));
+            let odd = |why: String| failed(Retry::Transient, format!("{WHOM} at {}: {why}", shown(url)));
             let found: Response = from_str(&text).map_err(|_| odd("the answer has no credentials".into()))?;
             let it = found.assume_role_with_web_identity_result.credentials;
             return lent(it.access_key_id, it.secret_access_key, it.session_token, it.expiration.as_deref())
@@ -137,8 +140,15 @@ impl Provider for WebIdentity {
             failure.error.code.as_str(),
             "IDPCommunicationError" | "ExpiredTokenException" | "Throttling"
         ) {
-            return Err(failed(Retry::Transient, format!("{WHOM} at {url}: {} {said}", status.as_u16())));
+            return Err(failed(
+                Retry::Transient,
+                format!("{WHOM} at {}: {} {said}", shown(url), status.as_u16()),
+            ));
         }
         Err(refused(WHOM, url, status, &said))
+    }
+
+    fn end(&self) {
+        self.service.end();
     }
 }

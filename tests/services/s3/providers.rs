@@ -119,7 +119,7 @@ fn a_web_identity_that_is_refused_is_said() {
     let set = [base[0], base[1], ("AWS_ROLE_ARN", "arn:r")];
     told(run(&store, &["-o", &store.url("")], &set), 2, &["AWS_WEB_IDENTITY_TOKEN_FILE token: No such file"]);
     store.bench.write("token", "\n");
-    told(run(&store, &["-o", &store.url("")], &set), 2, &["token: the file is empty"]);
+    told(run(&store, &["-o", &store.url("")], &set), 1, &["token: the file is empty"]);
     store.bench.write("token", "PROOF");
     let said = ["web identity (role arn:r)", "403 AccessDenied Not authorized with ***", "request id R7"];
     told(run(&store, &["-o", &store.url("")], &set), 2, &said);
@@ -186,14 +186,14 @@ fn a_machine_has_keys() {
     let ran = run(&store, &["-o", &store.url("x"), "--check"], &set);
     let ran = told(ran, 0, &[]);
     assert!(ran.stdout.contains("list: with the keys of the instance metadata"), "{}", ran.stdout);
-    for (roles, said) in [(404, "this machine has no role"), (500, "500")] {
+    for (roles, said, code) in [(404, "this machine has no role", 2), (500, "500", 1)] {
         let lender = Lender::new(move |wish| match wish.line.starts_with("PUT") {
             true => (200, "PROOF".into()),
             false => (roles, String::new()),
         });
         let url = lender.url("");
         let set = [set[0], ("AWS_EC2_METADATA_SERVICE_ENDPOINT", url.as_str())];
-        told(run(&store, &["-o", &store.url("no")], &set), 2, &["AWS_ACCESS_KEY_ID and", said]);
+        told(run(&store, &["-o", &store.url("no")], &set), code, &["AWS_ACCESS_KEY_ID and", said]);
     }
     let set = [set[0], ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")];
     let said = ["no profile in", "AWS_WEB_IDENTITY_TOKEN_FILE", "instance metadata service", "refused"];
@@ -208,15 +208,22 @@ fn a_program_has_keys() {
         .replace("\"Code\":\"Success\"", "\"Version\":1")
         .replace("\"Token\"", "\"SessionToken\"");
     store.bench.write("printed", printed);
-    store
-        .bench
-        .write("config", "[default]\ncredential_process = cat 'printed'\n[profile s]\nsso_session = x\n");
+    store.bench.write(
+        "config",
+        "[default]\ncredential_process = cat 'printed'\n[profile s]\nsso_session = x\n\
+         [profile f]\ncredential_process = exit 3\n[profile g]\ncredential_process = echo SESSION\n",
+    );
     let set = [("AWS_CONFIG_FILE", "config")];
     let ran = run(&store, &["-o", &store.url(""), "-v"], &set);
     told(ran, 0, &["keys of the credential_process of profile default"]);
     stored(&store, &faulty, "SESSION");
     let ran = run(&store, &["-o", &store.url("no")], &[set[0], ("AWS_PROFILE", "s")]);
     told(ran, 2, &["sso_session, which is not supported", "aws configure export-credentials --profile s"]);
+    // What may pass is tried again; what will not is wrong usage.
+    let ran = run(&store, &["-o", &store.url("no")], &[set[0], ("AWS_PROFILE", "f")]);
+    told(ran, 1, &["profile f: it failed (exit status: 3); attempt 2 of 3"]);
+    let ran = run(&store, &["-o", &store.url("no")], &[set[0], ("AWS_PROFILE", "g")]);
+    told(ran, 2, &["profile g: the answer is no JSON of keys"]);
 }
 
 /// Answers as a service does to requests whose token is `old`.
