@@ -1,5 +1,6 @@
 //! Settings become the validated configuration, once: [`resolve`].
 
+use std::cmp::Ordering;
 use std::num::NonZeroUsize;
 
 use super::key::{Default as KeyDefault, KEYS, Key, Wrong};
@@ -131,8 +132,9 @@ fn finish(draft: &mut Draft, values: &mut [Effective], problems: &mut Vec<String
     }
 }
 
-/// A bucket that is named alone is the output, unless another one is named in the same layer or a stronger one;
-/// the output `s3:` goes to `s3.bucket`.
+/// `s3.bucket` is the same as an output `s3://BUCKET`, and of both the stronger one counts: the output `s3:` goes to
+/// `s3.bucket`, and a bucket that is named above another output takes its place, prefix and all. Two in one layer
+/// contradict each other.
 fn bucket(config: &mut Config, values: &mut [Effective]) -> Option<String> {
     let set = |path: &str| find(values, path).filter(|it| it.origin != Origin::Default);
     let (output, named) = (set("processing.output"), set("s3.bucket"));
@@ -140,30 +142,36 @@ fn bucket(config: &mut Config, values: &mut [Effective]) -> Option<String> {
         bucket: config.s3.bucket.clone().unwrap_or_default(),
         prefix: config.s3.prefix.clone(),
     };
+    let two = |output: &Effective, named: &Effective, what: &str| {
+        let (output, named) = (output.origin.locate(output.key), named.origin.locate(named.key));
+        Some(format!("{output} and {named} name two {what}; expected one of them"))
+    };
     let to = match (&config.output.to, output, named) {
         (Place::S3 { bucket, prefix }, _, named) if bucket.is_empty() => match named {
             Some(_) if prefix.is_empty() => ours(),
             _ => return Some("the output s3: names no bucket; expected s3://BUCKET or s3.bucket".into()),
         },
-        (Place::S3 { bucket, .. }, Some(output), Some(named)) => {
-            let flags = matches!((&output.origin, &named.origin), (Origin::Flag(_), Origin::Flag(_)));
-            if flags && Some(bucket) != config.s3.bucket.as_ref() {
-                return Some(format!(
-                    "{} and {} name two buckets; expected one of them",
-                    output.origin.locate(output.key),
-                    named.origin.locate(named.key)
-                ));
+        (Place::S3 { bucket, prefix }, Some(output), named) => {
+            let other = named.zip(config.s3.bucket.as_ref()).filter(|(_, other)| *other != bucket);
+            match other
+                .map(|(named, other)| (strength(&named.origin).cmp(&strength(&output.origin)), named, other))
+            {
+                Some((Ordering::Greater, ..)) => ours(),
+                Some((Ordering::Equal, named, other)) => {
+                    return two(output, named, &format!("buckets, {bucket} and {other}"));
+                }
+                Some((Ordering::Less, ..)) | None => match prefix_of(prefix, output, set("s3.prefix")) {
+                    Prefix::Stays => return None,
+                    Prefix::Is => Place::S3 { bucket: bucket.clone(), prefix: config.s3.prefix.clone() },
+                    Prefix::Differs(_) if *prefix == config.s3.prefix => return None,
+                    Prefix::Differs(named) => return two(output, named, "prefixes"),
+                },
             }
-            return None;
         }
         (_, None, Some(_)) => ours(),
         (_, Some(output), Some(named)) if named.origin.rank() > output.origin.rank() => ours(),
         (_, Some(output), Some(named)) if matches!(named.origin, Origin::Flag(_)) => {
-            return Some(format!(
-                "{} and {} name two outputs; expected one of them",
-                output.origin.locate(output.key),
-                named.origin.locate(named.key)
-            ));
+            return two(output, named, "outputs");
         }
         _ => return None,
     };
@@ -174,6 +182,31 @@ fn bucket(config: &mut Config, values: &mut [Effective]) -> Option<String> {
         config.output.to = to;
     }
     None
+}
+
+/// `S3_BUCKET` is for every program here, and stands below what names this one.
+fn strength(origin: &Origin) -> (u8, bool) {
+    (origin.rank(), !matches!(origin, Origin::Env(name) if name == "S3_BUCKET"))
+}
+
+/// What `s3.prefix` is to an output that names its bucket.
+enum Prefix<'a> {
+    /// It is for another output, or there is none.
+    Stays,
+    /// Objects go there.
+    Is,
+    /// The output names its own in the same layer.
+    Differs(&'a Effective),
+}
+
+/// The prefix of a weaker layer is for the bucket there. The command line is one layer: there is no flag for a prefix.
+fn prefix_of<'a>(own: &str, output: &Effective, named: Option<&'a Effective>) -> Prefix<'a> {
+    let layer = |it: &Effective| it.origin.rank().min(Origin::Set.rank());
+    match named.map(|named| (layer(named).cmp(&layer(output)), named)) {
+        None | Some((Ordering::Less, _)) => Prefix::Stays,
+        Some((Ordering::Equal, named)) if !own.is_empty() => Prefix::Differs(named),
+        Some((Ordering::Equal | Ordering::Greater, _)) => Prefix::Is,
+    }
 }
 
 /// The output `kafka:` goes to `kafka.sink.topic`.
@@ -434,8 +467,41 @@ mod tests {
         let both = to(vec![layer(output, "d", flag()), layer(bucket, "abc", flag())]).unwrap_err();
         assert_eq!(both, ["-x and -x name two outputs; expected one of them"]);
         let both = to(vec![layer(output, "s3://xyz", flag()), layer(bucket, "abc", flag())]).unwrap_err();
-        assert_eq!(both, ["-x and -x name two buckets; expected one of them"]);
+        assert_eq!(both, ["-x and -x name two buckets, xyz and abc; expected one of them"]);
         assert!(to(vec![layer(output, "s3:", flag())]).is_err());
+        let in_file = |line| Origin::File { path: "p.toml".into(), line, column: 1 };
+        let weak = || layer(output, "s3://weak/x", in_file(1));
+        assert_eq!(to(vec![weak(), layer(bucket, "abc", flag())]), s3("abc", ""));
+        assert_eq!(to(vec![weak(), layer(bucket, "abc", env())]), s3("abc", ""));
+        let prefixed = vec![weak(), layer(prefix, "p", in_file(2)), layer(bucket, "abc", env())];
+        assert_eq!(to(prefixed), s3("abc", "p/"));
+        assert_eq!(to(vec![weak(), layer(bucket, "weak", flag())]), s3("weak", "x/"), "it says nothing new");
+        let both = to(vec![weak(), layer(bucket, "abc", in_file(2))]).unwrap_err();
+        let (one, other) = ("p.toml:1:1: processing.output", "p.toml:2:1: s3.bucket");
+        assert_eq!(both, [format!("{one} and {other} name two buckets, weak and abc; expected one of them")]);
+        let common = || layer(bucket, "abc", Origin::Env("S3_BUCKET".into()));
+        assert_eq!(to(vec![common(), layer(output, "s3://xyz", env())]), s3("xyz", ""));
+        let shown = resolve(vec![weak(), common()]).unwrap();
+        assert_eq!(find(&shown.values, output).unwrap().value, Some(Value::Text("s3://abc/".into())));
+    }
+
+    #[test]
+    fn a_prefix_is_used_or_refused() {
+        let layer = |path: &str, text: &str, origin: Origin| {
+            let key = super::super::key::find(path).unwrap();
+            Setting { key, value: key.read(text), origin }
+        };
+        let (flag, env) = (|| Origin::Flag("-o".into()), || Origin::Env("X".into()));
+        let to = |settings: Vec<Setting>| resolve(settings).map(|it| it.config.output.to);
+        let s3 = |prefix: &str| Ok(Place::S3 { bucket: "abc".into(), prefix: prefix.into() });
+        let output = |text: &str, origin: Origin| layer("processing.output", text, origin);
+        let prefix = |origin: Origin| layer("s3.prefix", "pre", origin);
+        assert_eq!(to(vec![prefix(Origin::Set), output("s3://abc", flag())]), s3("pre/"));
+        assert_eq!(to(vec![output("s3://abc/x", env()), prefix(Origin::Set)]), s3("pre/"));
+        assert_eq!(to(vec![prefix(env()), output("s3://abc", flag())]), s3(""), "for another bucket");
+        assert_eq!(to(vec![prefix(Origin::Set), output("s3://abc/pre", flag())]), s3("pre/"));
+        let both = to(vec![prefix(Origin::Set), output("s3://abc/x", flag())]).unwrap_err();
+        assert_eq!(both, ["-o and --set s3.prefix name two prefixes; expected one of them"]);
     }
 
     #[test]
