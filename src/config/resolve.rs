@@ -137,54 +137,74 @@ fn finish(draft: &mut Draft, values: &mut [Effective], problems: &mut Vec<String
 
 /// `s3.bucket` is the same as an output `s3://BUCKET`, and of both the stronger one counts: the output `s3:` goes to
 /// `s3.bucket`, and a bucket that is named above another output takes its place, prefix and all. Two in one layer
-/// contradict each other.
+/// contradict each other. What is overruled is not shown: fed back, all of it would stand in one layer.
 fn bucket(config: &mut Config, values: &mut [Effective]) -> Option<String> {
+    let (to, origin) = match bucket_of(config, values) {
+        Ok(found) => found?,
+        Err(problem) => return Some(problem),
+    };
+    let Place::S3 { bucket, prefix } = &to else { return None };
+    for it in values {
+        match it.key.path().as_str() {
+            "processing.output" if config.output.to != to => {
+                it.value = Some(Value::Text(format!("s3://{bucket}/{prefix}")));
+                it.origin = origin.clone();
+            }
+            "s3.bucket" if config.s3.bucket.as_ref().is_some_and(|other| other != bucket) => {
+                config.s3.bucket = None;
+                (it.value, it.origin) = (None, Origin::Default);
+            }
+            "s3.prefix" if config.s3.prefix != *prefix => {
+                config.s3.prefix.clear();
+                (it.value, it.origin) = (None, Origin::Default);
+            }
+            _ => {}
+        }
+    }
+    config.output.to = to;
+    None
+}
+
+/// The output, if it is a bucket, and who says so.
+fn bucket_of(config: &Config, values: &[Effective]) -> Result<Option<(Place, Origin)>, String> {
     let set = |path: &str| find(values, path).filter(|it| it.origin != Origin::Default);
     let (output, named) = (set("processing.output"), set("s3.bucket"));
-    let ours = || Place::S3 {
-        bucket: config.s3.bucket.clone().unwrap_or_default(),
-        prefix: config.s3.prefix.clone(),
+    let ours = |by: &Effective| {
+        let (bucket, prefix) = (config.s3.bucket.clone().unwrap_or_default(), config.s3.prefix.clone());
+        Ok(Some((Place::S3 { bucket, prefix }, by.origin.clone())))
     };
     let two = |output: &Effective, named: &Effective, what: &str| {
         let (output, named) = (output.origin.locate(output.key), named.origin.locate(named.key));
-        Some(format!("{output} and {named} name two {what}; expected one of them"))
+        Err(format!("{output} and {named} name two {what}; expected one of them"))
     };
-    let to = match (&config.output.to, output, named) {
-        (Place::S3 { bucket, prefix }, _, named) if bucket.is_empty() => match named {
-            Some(_) if prefix.is_empty() => ours(),
-            _ => return Some("the output s3: names no bucket; expected s3://BUCKET or s3.bucket".into()),
-        },
-        (Place::S3 { bucket, prefix }, Some(output), named) => {
-            let other = named.zip(config.s3.bucket.as_ref()).filter(|(_, other)| *other != bucket);
-            match other
-                .map(|(named, other)| (strength(&named.origin).cmp(&strength(&output.origin)), named, other))
-            {
-                Some((Ordering::Greater, ..)) => ours(),
-                Some((Ordering::Equal, named, other)) => {
-                    return two(output, named, &format!("buckets, {bucket} and {other}"));
-                }
-                Some((Ordering::Less, ..)) | None => match prefix_of(prefix, output, set("s3.prefix")) {
-                    Prefix::Stays => return None,
-                    Prefix::Is => Place::S3 { bucket: bucket.clone(), prefix: config.s3.prefix.clone() },
-                    Prefix::Differs(_) if *prefix == config.s3.prefix => return None,
-                    Prefix::Differs(named) => return two(output, named, "prefixes"),
-                },
-            }
+    let (bucket, prefix, output) = match (&config.output.to, output, named) {
+        (Place::S3 { bucket, prefix }, Some(output), Some(_)) if bucket.is_empty() && prefix.is_empty() => {
+            return ours(output);
         }
-        (_, None, Some(_)) => ours(),
-        (_, Some(output), Some(named)) if named.origin.rank() > output.origin.rank() => ours(),
+        (Place::S3 { bucket, .. }, ..) if bucket.is_empty() => {
+            return Err("the output s3: names no bucket; expected s3://BUCKET or s3.bucket".into());
+        }
+        (Place::S3 { bucket, prefix }, Some(output), _) => (bucket, prefix, output),
+        (_, None, Some(named)) => return ours(named),
+        (_, Some(output), Some(named)) if named.origin.rank() > output.origin.rank() => return ours(named),
         (_, Some(output), Some(named)) if matches!(named.origin, Origin::Flag(_)) => {
             return two(output, named, "outputs");
         }
-        _ => return None,
+        _ => return Ok(None),
     };
-    if let Place::S3 { bucket, prefix } = &to
-        && let Some(it) = values.iter_mut().find(|it| it.key.path() == "processing.output")
-    {
-        it.value = Some(Value::Text(format!("s3://{bucket}/{prefix}")));
-        config.output.to = to;
+    if let Some((named, other)) = named.zip(config.s3.bucket.as_ref()).filter(|(_, other)| *other != bucket) {
+        match strength(&named.origin).cmp(&strength(&output.origin)) {
+            Ordering::Greater => return ours(named),
+            Ordering::Equal => return two(output, named, &format!("buckets, {bucket} and {other}")),
+            Ordering::Less => {}
+        }
     }
-    None
+    let prefix = match prefix_of(prefix, output, set("s3.prefix")) {
+        Prefix::Is => &config.s3.prefix,
+        Prefix::Differs(named) if *prefix != config.s3.prefix => return two(output, named, "prefixes"),
+        Prefix::Differs(_) | Prefix::Stays => prefix,
+    };
+    Ok(Some((Place::S3 { bucket: bucket.clone(), prefix: prefix.clone() }, output.origin.clone())))
 }
 
 /// `S3_BUCKET` is for every program here, and stands below what names this one.

@@ -181,6 +181,18 @@ fn a_bucket_that_is_named_is_the_output() {
     assert_eq!(to(vec![common(), layer(output, "s3://xyz", env())]), s3("xyz", ""));
     let shown = resolve(vec![weak(), common()]).unwrap();
     assert_eq!(find(&shown.values, output).unwrap().value, Some(Value::Text("s3://abc/".into())));
+    assert_eq!(shown.origin(output).to_string(), "environment S3_BUCKET");
+    for settings in [
+        vec![common(), layer(output, "s3://xyz", flag())],
+        vec![common(), layer(prefix, "p", env()), layer(output, "s3://xyz/q", flag())],
+        vec![layer(prefix, "p", env()), layer(output, "s3://xyz", flag())],
+        vec![weak(), common(), layer(prefix, "p", env())],
+    ] {
+        let first = resolve(settings).unwrap();
+        let shown = crate::config::show::effective(&first);
+        let again = resolve(file::parse(Path::new("again.toml"), &shown).checked().unwrap()).unwrap();
+        assert_eq!(first.config, again.config, "{shown}");
+    }
 }
 
 #[test]
