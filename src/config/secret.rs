@@ -4,8 +4,9 @@
 //! not count). Variables and files are looked at by [`Secret::load`], once and when they are needed: so
 //! `--print-config` works where they are not there, and shows which they are.
 
+use std::ffi::OsString;
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// A password or a token, or where it is.
@@ -21,8 +22,8 @@ enum Held {
 
 /// Where secrets are looked up. A parameter, so that tests touch neither the environment nor the disk.
 pub struct Lookup<'a> {
-    /// The value of a variable.
-    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// The value of a variable. One that is no text is there, too: it must not count as absent.
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
     /// Reads a small file.
     pub read: &'a dyn Fn(&Path) -> io::Result<String>,
 }
@@ -30,8 +31,37 @@ pub struct Lookup<'a> {
 impl Lookup<'static> {
     /// The environment and the files of this process.
     pub fn process() -> Self {
-        Lookup { variable: &|name| std::env::var(name).ok(), read: &|path| std::fs::read_to_string(path) }
+        Lookup { variable: &|name| std::env::var_os(name), read: &read_small }
     }
+}
+
+impl Lookup<'_> {
+    /// The text of a variable; `None` where it is not set.
+    ///
+    /// # Errors
+    /// One line, if it is not UTF-8.
+    pub fn text(&self, name: &str) -> Result<Option<String>, String> {
+        let value = (self.variable)(name).map(OsString::into_string).transpose();
+        value.map_err(|_| format!("the variable {name} is not UTF-8; expected text"))
+    }
+}
+
+/// More than this is no secret and no configuration: `file:/dev/zero` has no end.
+const LARGEST: u64 = 1 << 20;
+
+/// Reads a file that holds a secret or settings. Blocks until it is read.
+///
+/// # Errors
+/// Those of reading it; and if it has more than 1 MiB, or is not UTF-8.
+pub fn read_small(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let mut file = std::fs::File::open(path)?.take(LARGEST + 1);
+    let read = file.read_to_string(&mut text);
+    if file.limit() == 0 {
+        let kind = io::ErrorKind::FileTooLarge;
+        return Err(io::Error::new(kind, "it has more than 1 MiB; expected a small file"));
+    }
+    read.map(|_| text)
 }
 
 impl Secret {
@@ -63,7 +93,7 @@ impl Secret {
         let text = match &self.0 {
             Held::Text(text) => text.clone(),
             Held::Variable(name) => {
-                (lookup.variable)(name).ok_or_else(|| format!("the variable {name} is not set"))?
+                lookup.text(name)?.ok_or_else(|| format!("the variable {name} is not set"))?
             }
             Held::File(path) => {
                 let read = (lookup.read)(path);
@@ -145,12 +175,14 @@ impl Drop for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStringExt;
 
     fn load(text: &str) -> Result<String, String> {
         let secret = Secret::parse(text).expect("it is one").load(&Lookup {
             variable: &|name| match name {
                 "SET" => Some("from env\n".into()),
-                "EMPTY" => Some(String::new()),
+                "EMPTY" => Some(OsString::new()),
+                "BYTES" => Some(OsString::from_vec(vec![b's', 0xff])),
                 _ => None,
             },
             read: &|path| match path.to_str() {
@@ -195,10 +227,22 @@ mod tests {
     fn what_is_missing_is_said() {
         assert_eq!(load("env:UNSET").unwrap_err(), "the variable UNSET is not set");
         assert_eq!(load("env:EMPTY").unwrap_err(), "the variable EMPTY is empty");
+        assert_eq!(load("env:BYTES").unwrap_err(), "the variable BYTES is not UTF-8; expected text");
         assert!(load("file:/none").unwrap_err().starts_with("cannot read /none: "));
         assert_eq!(load("file:/run/empty").unwrap_err(), "the file /run/empty is empty");
         for nothing in ["", "env:", "file:", "env:A=B"] {
             assert_eq!(Secret::parse(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn files_that_have_no_end_are_not_read_to_it() {
+        let error = Secret::parse("file:/dev/zero").unwrap().load(&Lookup::process()).unwrap_err();
+        assert_eq!(error, "cannot read /dev/zero: it has more than 1 MiB; expected a small file");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (size, is_fine) in [(1 << 20, true), ((1 << 20) + 1, false)] {
+            std::fs::write(file.path(), vec![b'x'; size]).unwrap();
+            assert_eq!(read_small(file.path()).is_ok(), is_fine, "{size}");
         }
     }
 

@@ -91,7 +91,8 @@ impl Files {
         {
             let session = settings.get("role_session_name");
             let name = "web_identity_token_file";
-            let it = WebIdentity::new(name, token.into(), role.clone(), session, lookup.variable, asks)?;
+            let variable = |name: &str| lookup.text(name).ok().flatten();
+            let it = WebIdentity::new(name, token.into(), role.clone(), session, &variable, asks)?;
             return Ok(Some((Box::new(it), format!("web identity of {place} (role {role})"))));
         }
         let other = ["source_profile", "credential_source", "sso_session", "sso_start_url", "login_session"];
@@ -145,7 +146,8 @@ impl Provider for OfFile {
 
 /// The region that a profile names.
 pub fn region_of(profile: Option<&str>, lookup: &Lookup<'_>) -> Option<String> {
-    let files = Files::new(&|name| (lookup.variable)(name).filter(|value| !value.trim().is_empty()));
+    let variable = |name: &str| lookup.text(name).ok().flatten();
+    let files = Files::new(&|name| variable(name).filter(|value| !value.trim().is_empty()));
     let section = profile.filter(|name| *name != "default").map(|name| format!("profile {name}"));
     let text = (lookup.read)(files.config.as_ref()?).ok()?;
     ini(&text, section.as_deref().unwrap_or("default"), "region").map(str::to_owned)
