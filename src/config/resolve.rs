@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use super::key::{Default as KeyDefault, KEYS, Key, Wrong};
 use super::setting::{Origin, Setting, Value};
-use super::{Config, Log, Place, SourceKind, Status, mask, place, unit};
+use super::{Config, Log, OnReject, Place, SourceKind, Status, mask, place, unit};
 use crate::codec::Codec;
 
 /// What the settings have said so far. What depends on several of them is decided at the end.
@@ -132,6 +132,9 @@ fn finish(draft: &mut Draft, values: &mut [Effective], problems: &mut Vec<String
     computed(values, "processing.memory_limit", unit::show_size(config.processing.memory_limit as u64));
     if !matches!(config.output.to, Place::Kafka(_)) {
         computed(values, "output.compress", place::show_codec(config.output.codec));
+    }
+    if problems.is_empty() {
+        problems.extend(useless(config, values));
     }
 }
 
@@ -304,6 +307,27 @@ fn source(asked: Option<SourceKind>, values: &[Effective]) -> Result<SourceKind,
         }
         _ => format!("{place}: the source is {name} ({because}); expected it with -s {} only", other.1),
     })
+}
+
+/// Flags that nothing uses are mistakes, as those of another source are; in weaker layers they are for other runs.
+fn useless(config: &Config, values: &[Effective]) -> Vec<String> {
+    let flag = |path: &str| find(values, path).filter(|it| matches!(it.origin, Origin::Flag(_)));
+    let brokers = flag("kafka.brokers").filter(|_| !config.uses_kafka()).map(|it| {
+        let place = it.origin.locate(it.key);
+        format!(
+            "{place}: Kafka is neither read nor written; expected it with -t, -o kafka:TOPIC or another topic"
+        )
+    });
+    let keeps = config.processing.on_reject == OnReject::DeadLetter;
+    let rule = find(values, "processing.on_reject").filter(|_| !keeps);
+    let letters = rule.zip(find(values, "output.dead_letter")).and_then(|(rule, it)| {
+        let is_mistake = matches!(it.origin, Origin::Flag(_)) || it.origin.rank() > rule.origin.rank();
+        let (place, by) = (it.origin.locate(it.key), rule.origin.locate(rule.key));
+        is_mistake.then(|| {
+            format!("{place}: nothing would ever be written there; expected processing.on_reject = dead-letter ({by})")
+        })
+    });
+    brokers.into_iter().chain(letters).collect()
 }
 
 /// As `processing.source` is written.

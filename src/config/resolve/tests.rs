@@ -302,3 +302,31 @@ fn what_may_be_secret_is_not_told_where_it_is_wrong() {
     let problem = set(&["s3.endpoint=https://AK:hunter2@minio:9000"]).unwrap_err();
     assert!(problem[0].contains("not \"https://***@minio:9000\""), "{problem:?}");
 }
+
+#[test]
+fn flags_that_nothing_uses_are_refused() {
+    let layer = |path: &str, text: &str, origin: Origin| {
+        let key = crate::config::key::find(path).unwrap();
+        Setting { key, value: key.read(text), origin }
+    };
+    let (flag, env) = (|| Origin::Flag("-x".into()), || Origin::Env("X".into()));
+    let said = |settings: Vec<Setting>| resolve(settings).map(drop);
+    let brokers = || layer("kafka.brokers", "a", flag());
+    let unused =
+        "-x: Kafka is neither read nor written; expected it with -t, -o kafka:TOPIC or another topic";
+    assert_eq!(said(vec![brokers()]).unwrap_err(), [unused]);
+    for path in ["kafka.source.topics", "kafka.notify.topic"] {
+        assert_eq!(said(vec![brokers(), layer(path, "t", env())]), Ok(()), "{path}");
+    }
+    assert_eq!(said(vec![brokers(), layer("processing.output", "kafka:t", env())]), Ok(()));
+    assert_eq!(said(vec![layer("kafka.brokers", "a", env())]), Ok(()), "it is for other runs");
+    let (letters, rule) = ("output.dead_letter", "processing.on_reject");
+    for kind in ["drop", "fail"] {
+        let both = said(vec![layer(rule, kind, env()), layer(letters, "d", flag())]).unwrap_err();
+        let unused =
+            "-x: nothing would ever be written there; expected processing.on_reject = dead-letter (X)";
+        assert_eq!(both, [unused]);
+        assert_eq!(said(vec![layer(letters, "d", env()), layer(rule, kind, Origin::Set)]), Ok(()));
+    }
+    assert_eq!(said(vec![layer(rule, "dead-letter", env()), layer(letters, "d", flag())]), Ok(()));
+}
