@@ -33,7 +33,9 @@ fn main() -> ExitCode {
         Ok(Request::Run(invocation)) if invocation.mode == Mode::Check => check(&invocation),
         Ok(Request::Run(invocation)) => perform(&invocation),
         Err(problems) => {
-            problems.iter().for_each(|problem| Voice(asked_format()).complain(problem, None));
+            let args: Vec<_> = std::env::args_os().skip(1).collect();
+            let format = cli::asked_format(&args, std::env::var_os("PIPELINE_LOG__FORMAT"));
+            problems.iter().for_each(|problem| Voice(format).complain(problem, None));
             2
         }
     };
@@ -46,16 +48,6 @@ fn arguments() -> Result<Vec<String>, Vec<String>> {
         arg.into_string().map_err(|arg| vec![format!("argument {arg:?}: expected text in UTF-8")])
     };
     std::env::args_os().skip(1).map(text).collect()
-}
-
-/// How it is to be said what is wrong with arguments that could not be read: in the format that one of them asks for.
-fn asked_format() -> LogFormat {
-    let args: Vec<_> = std::env::args_os().skip(1).collect();
-    let apart = args.windows(2).any(|pair| pair[0] == "--log-format" && pair[1] == "json");
-    match apart || args.iter().any(|arg| arg == "--log-format=json") {
-        true => LogFormat::Json,
-        false => LogFormat::Text,
-    }
 }
 
 /// Runs, and says what came of it.

@@ -41,8 +41,8 @@ fn bash() -> String {
     for option in shown().filter(|option| option.value.is_some()) {
         let pattern = names(option).join("|");
         let reply = match (words(option), option.complete) {
-            (Some(words), _) => format!("COMPREPLY=($(compgen -W \"{words}\" -- \"$word\"))"),
-            (None, Complete::Paths) => "COMPREPLY=($(compgen -f -- \"$word\"))".to_owned(),
+            (Some(words), _) => format!("mapfile -t COMPREPLY < <(compgen -W \"{words}\" -- \"$word\")"),
+            (None, Complete::Paths) => "mapfile -t COMPREPLY < <(compgen -f -- \"$word\")".to_owned(),
             (None, _) => "COMPREPLY=()".to_owned(),
         };
         let _ = writeln!(cases, "        {pattern}) {reply}; return ;;");
@@ -53,8 +53,8 @@ fn bash() -> String {
          if [[ $before == = ]]; then before=\"${{COMP_WORDS[COMP_CWORD-2]}}\"; fi\n    \
          if [[ $word == = ]]; then word=; fi\n    \
          case \"$before\" in\n{cases}    esac\n    \
-         if [[ $word == -* ]]; then\n        COMPREPLY=($(compgen -W \"{}\" -- \"$word\"))\n    else\n        \
-         COMPREPLY=($(compgen -f -- \"$word\"))\n    fi\n}}\ncomplete -o filenames -o bashdefault -F _pipeline pipeline\n",
+         if [[ $word == -* ]]; then\n        mapfile -t COMPREPLY < <(compgen -W \"{}\" -- \"$word\")\n    else\n        \
+         mapfile -t COMPREPLY < <(compgen -f -- \"$word\")\n    fi\n}}\ncomplete -o filenames -o bashdefault -F _pipeline pipeline\n",
         all.join(" ")
     )
 }
@@ -152,5 +152,20 @@ mod tests {
         };
         let out = String::from_utf8(output.stdout).unwrap();
         assert_eq!(out, "--batch-size\nndjson\njson\nlog.level=\n");
+    }
+
+    #[test]
+    fn bash_proposes_names_with_spaces_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("my data.json"), "").unwrap();
+        let script = format!(
+            "{}\ntry() {{ COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _pipeline; printf '<%s>\\n' \"${{COMPREPLY[@]}}\"; }}\n\
+             try pipeline my\ntry pipeline -o my\n",
+            completions("bash").unwrap()
+        );
+        let Ok(output) = Command::new("bash").args(["-c", &script]).current_dir(dir.path()).output() else {
+            return eprintln!("skipped: no bash here");
+        };
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "<my data.json>\n<my data.json>\n");
     }
 }

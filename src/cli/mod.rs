@@ -11,16 +11,16 @@ pub mod man;
 pub mod normalise;
 pub mod table;
 
-use std::fs;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
 use pipeline::config::key;
 use pipeline::config::resolve::{Resolved, resolve};
-use pipeline::config::secret::{Lookup, Secret};
+use pipeline::config::secret::{Lookup, Secret, read_small};
 use pipeline::config::setting::{Layer, Origin, Setting, Value, parse_set};
-use pipeline::config::{Config, Intent, Log, Place, SourceKind, Status, env, file, show};
+use pipeline::config::{Config, Intent, Log, LogFormat, Place, SourceKind, Status, env, file, show};
 
 use args::Args;
 use normalise::{Asked, Normal, normalise};
@@ -100,8 +100,8 @@ pub enum Chatter {
 
 /// What the process knows that the arguments do not say. A parameter, so that tests touch no process.
 pub struct Ambient<'a> {
-    /// The environment.
-    pub variables: Vec<(String, String)>,
+    /// The environment. Names that are no text cannot be ours; a value that is none must be told.
+    pub variables: Vec<(String, OsString)>,
     /// Whether stdin is a terminal.
     pub stdin_is_terminal: bool,
     /// Reads a small file.
@@ -109,22 +109,56 @@ pub struct Ambient<'a> {
 }
 
 impl Ambient<'_> {
-    /// What this process knows. Variables that are not UTF-8 cannot be ours.
+    /// What this process knows.
     pub fn process() -> Ambient<'static> {
         use std::io::IsTerminal;
-        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
-        };
+        let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
         Ambient {
             variables: std::env::vars_os().filter_map(text).collect(),
             stdin_is_terminal: io::stdin().is_terminal(),
-            read: &|path| fs::read_to_string(path),
+            read: &|path| read_small(Path::new(path)),
         }
     }
 
-    fn variable(&self, name: &str) -> Option<&str> {
+    /// The value of a variable; an empty one is none.
+    fn value(&self, name: &str) -> Option<&OsStr> {
         let found = self.variables.iter().find(|(other, _)| other == name);
-        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        found.map(|(_, value)| value.as_os_str()).filter(|value| !value.is_empty())
+    }
+
+    fn variable(&self, name: &str) -> Option<&str> {
+        self.value(name).and_then(OsStr::to_str)
+    }
+
+    /// The settings of the environment.
+    fn layer(&self) -> Layer {
+        let text = |(name, value): &(String, OsString)| Some((name.clone(), value.to_str()?.to_owned()));
+        let texts: Vec<(String, String)> = self.variables.iter().filter_map(text).collect();
+        let mut layer = env::parse(&texts, self.read);
+        let odd =
+            self.variables.iter().filter(|(name, value)| env::is_read(name) && value.to_str().is_none());
+        layer.problems.extend(odd.map(|(name, _)| format!("{name}: it is not UTF-8; expected text")));
+        layer
+    }
+}
+
+/// How it is to be said what is wrong with settings that could not be read: as the strongest of a flag, `--set` and the
+/// environment asks for it.
+pub fn asked_format(args: &[OsString], variable: Option<OsString>) -> LogFormat {
+    let args: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).take_while(|arg| *arg != "--").collect();
+    let values = |option: &str| -> Vec<&str> {
+        let apart = args.windows(2).filter(|pair| pair[0] == option).map(|pair| pair[1]);
+        let joined = args.iter().filter_map(|arg| arg.strip_prefix(option)?.strip_prefix('='));
+        apart.chain(joined).collect()
+    };
+    let by_set = || {
+        let pairs = values("--set").into_iter().filter_map(|text| text.split_once('='));
+        pairs.rev().find(|(path, _)| path.trim() == "log.format").map(|(_, value)| value)
+    };
+    let variable = variable.as_deref().and_then(OsStr::to_str);
+    match values("--log-format").last().copied().or_else(by_set).or(variable) {
+        Some("json") => LogFormat::Json,
+        _ => LogFormat::Text,
     }
 }
 
@@ -211,7 +245,7 @@ fn load_secrets(config: &mut Config, ambient: &Ambient<'_>) -> Result<(), String
         Some(path) => (ambient.read)(path),
         None => Err(io::ErrorKind::InvalidInput.into()),
     };
-    let variable = |name: &str| ambient.variable(name).map(str::to_owned);
+    let variable = |name: &str| ambient.value(name).map(OsStr::to_owned);
     let lookup = Lookup { variable: &variable, read: &read };
     let load = |name: &str, secret: Option<&mut Secret>| -> Result<(), String> {
         let Some(secret) = secret else { return Ok(()) };
@@ -238,7 +272,7 @@ fn load_secrets(config: &mut Config, ambient: &Ambient<'_>) -> Result<(), String
 /// All layers, the weakest first: file, environment, `--set`, flags.
 fn layers(args: &Args, normal: &Normal, ambient: &Ambient<'_>) -> Layer {
     let mut layer = config_file(args, ambient);
-    layer.cover(env::parse(&ambient.variables, ambient.read));
+    layer.cover(ambient.layer());
     for text in &args.set {
         layer.cover(parse_set(text).into());
     }

@@ -7,7 +7,7 @@ const FILE: &str = "[processing]\nbatch_size = 1\nworkers = 1\ntimeout = '1s'\no
 /// Arguments, variables and one file, `c.toml`.
 fn ask(args: &[&str], variables: &[(&str, &str)]) -> Result<Request, Vec<String>> {
     let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
-    let variables: Vec<_> = variables.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
+    let variables: Vec<_> = variables.iter().map(|(a, b)| (a.to_string(), OsString::from(b))).collect();
     parse(&args, &|| Ambient {
         variables: variables.clone(),
         stdin_is_terminal: false,
@@ -274,8 +274,8 @@ fn every_key_can_be_set_by_environment_and_by_set() {
         let by_variable = print(&["--print-config"], &[(&key.variable(), value)]);
         assert!(by_variable.contains(&format!("# environment {}\n", key.variable())), "{}", key.path());
         let by_set = print(&["--print-config", "--set", &format!("{}={value}", key.path())], &[]);
-        let line = by_set.lines().find(|line| line.ends_with("# --set"));
-        assert!(line.is_some_and(|line| line.starts_with(key.name)), "{}", key.path());
+        let mut lines = by_set.lines().filter(|line| line.ends_with("# --set"));
+        assert!(lines.any(|line| line.starts_with(key.name)), "{}", key.path());
     }
 }
 
@@ -310,4 +310,56 @@ fn everything_that_is_wrong_is_told_at_once() {
         [starts[0], starts[2], starts[3], starts[4]],
         ["--config", "--set", "-w", "PIPELINE_LOG__LEVEL"]
     );
+}
+
+#[test]
+fn variables_that_are_no_text_are_told_where_they_count() {
+    use std::os::unix::ffi::OsStringExt;
+    let ask = |name: &'static str, more: &[&str]| {
+        let args: Vec<String> = ["a"].iter().chain(more).map(|arg| (*arg).to_owned()).collect();
+        parse(&args, &|| Ambient {
+            variables: vec![(name.to_owned(), OsString::from_vec(b"out\xff".to_vec()))],
+            stdin_is_terminal: false,
+            read: &|_| Err(io::ErrorKind::NotFound.into()),
+        })
+        .map(drop)
+    };
+    for name in [
+        "PIPELINE_PROCESSING__OUTPUT",
+        "PIPELINE_KAFKA__SASL__PASSWORD_FILE",
+        "PIPELINE_CONFIG",
+        "KAFKA_BROKERS",
+        "S3_BUCKET",
+    ] {
+        assert_eq!(ask(name, &[]).unwrap_err(), [format!("{name}: it is not UTF-8; expected text")]);
+    }
+    for name in ["HOME", "PIPELINE_SERVICE_HOST", "TOKEN"] {
+        assert_eq!(ask(name, &[]), Ok(()), "{name}");
+    }
+    let api = ["-s", "http", "--url", "http://h/x", "--set", "http.auth.bearer=env:TOKEN"];
+    let api: Vec<String> = api.iter().map(|arg| (*arg).to_owned()).collect();
+    let asked = parse(&api, &|| Ambient {
+        variables: vec![("TOKEN".to_owned(), OsString::from_vec(vec![b't', 0xff]))],
+        stdin_is_terminal: false,
+        read: &|_| Err(io::ErrorKind::NotFound.into()),
+    });
+    let expected = "http.auth.bearer: the variable TOKEN is not UTF-8; expected text";
+    assert_eq!(asked.map(drop).unwrap_err(), [expected]);
+}
+
+#[test]
+fn problems_are_told_in_the_format_that_is_asked_for() {
+    let asked = |args: &[&str], variable: Option<&str>| {
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        asked_format(&args, variable.map(OsString::from))
+    };
+    use LogFormat::{Json, Text};
+    assert_eq!(asked(&["a"], None), Text);
+    assert_eq!(asked(&["a"], Some("json")), Json);
+    assert_eq!(asked(&["--set", "log.format=json", "a"], None), Json);
+    assert_eq!(asked(&["--set=log.format=text"], Some("json")), Text);
+    assert_eq!(asked(&["--set", "log.format=text", "--set=log.format=json"], None), Json);
+    assert_eq!(asked(&["--log-format", "text", "--set=log.format=json"], Some("json")), Text);
+    assert_eq!(asked(&["--log-format=json", "--set=log.format=text"], None), Json);
+    assert_eq!(asked(&["--", "--log-format=json"], None), Text);
 }

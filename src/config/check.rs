@@ -254,6 +254,13 @@ fn check_brokers(kafka: &Kafka, problems: &mut Problems) {
         "no brokers: expected --brokers HOST:PORT[,...] (kafka.brokers or KAFKA_BROKERS)",
     );
     for broker in &kafka.brokers {
+        if let Some((_, host)) = broker.rsplit_once('@') {
+            problems.say(format!(
+                "broker {host:?}: a user does not belong before it; expected HOST:PORT, and kafka.sasl.username and \
+                 password"
+            ));
+            continue;
+        }
         if let Some((scheme, _)) = broker.split_once("://") {
             let encrypted = scheme.to_ascii_uppercase().contains("SSL");
             let hint = if encrypted { "; kafka.tls.enabled = true encrypts" } else { "" };

@@ -28,6 +28,12 @@ pub const COMMON: [(&str, &str); 12] = [
     ("AWS_CA_BUNDLE", "s3.ca"),
 ];
 
+/// Whether this variable says something here: one that is no text must be told then.
+pub fn is_read(name: &str) -> bool {
+    let common = || COMMON.iter().any(|(other, _)| *other == name);
+    (name.starts_with("PIPELINE_") && !is_service_link(name)) || common()
+}
+
 /// The settings among the variables, and everything that is wrong with them: unknown variables, files that cannot
 /// be read, and a key that is set both ways. Other variables are
 /// nobody's business, but one that begins with `PIPELINE_` and sets nothing is a typo.

@@ -32,6 +32,8 @@ pub mod env;
 #[cfg(feature = "cli")]
 pub mod place;
 #[cfg(feature = "cli")]
+pub mod mask;
+#[cfg(feature = "cli")]
 pub mod resolve;
 #[cfg(feature = "cli")]
 pub mod show;

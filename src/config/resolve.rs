@@ -1,10 +1,11 @@
 //! Settings become the validated configuration, once: [`resolve`].
 
+use std::cmp::Ordering;
 use std::num::NonZeroUsize;
 
 use super::key::{Default as KeyDefault, KEYS, Key, Wrong};
 use super::setting::{Origin, Setting, Value};
-use super::{Config, Log, Place, SourceKind, Status, place, unit};
+use super::{Config, Log, OnReject, Place, SourceKind, Status, mask, place, unit};
 use crate::codec::Codec;
 
 /// What the settings have said so far. What depends on several of them is decided at the end.
@@ -60,7 +61,7 @@ pub fn resolve(settings: Vec<Setting>) -> Result<Resolved, Vec<String>> {
     let mut values: Vec<Effective> = KEYS.iter().map(|key| effective(key, &settings)).collect();
     for it in values.iter().filter(|it| it.origin != Origin::Default) {
         if let Some(value) = &it.value
-            && let Err(wrong) = (it.key.set)(&mut draft, value)
+            && let Err(wrong) = mask::is_itself(it.key, value).and_then(|()| (it.key.set)(&mut draft, value))
         {
             problems.push(explain(it, value, wrong));
         }
@@ -95,7 +96,10 @@ fn effective(key: &'static Key, settings: &[Setting]) -> Effective {
 fn explain(it: &Effective, value: &Value, wrong: Wrong) -> String {
     let place = it.origin.locate(it.key);
     match wrong {
-        Wrong::Expected => format!("{place}: expected {}, not {value}", it.key.expected),
+        Wrong::Expected => match mask::told(it.key, value) {
+            Some(value) => format!("{place}: expected {}, not {value}", it.key.expected),
+            None => format!("{place}: expected {}", it.key.expected),
+        },
         Wrong::Because(reason) => format!("{place}: {reason}"),
     }
 }
@@ -129,51 +133,106 @@ fn finish(draft: &mut Draft, values: &mut [Effective], problems: &mut Vec<String
     if !matches!(config.output.to, Place::Kafka(_)) {
         computed(values, "output.compress", place::show_codec(config.output.codec));
     }
+    if problems.is_empty() {
+        problems.extend(useless(config, values));
+    }
 }
 
-/// A bucket that is named alone is the output, unless another one is named in the same layer or a stronger one;
-/// the output `s3:` goes to `s3.bucket`.
+/// `s3.bucket` is the same as an output `s3://BUCKET`, and of both the stronger one counts: the output `s3:` goes to
+/// `s3.bucket`, and a bucket that is named above another output takes its place, prefix and all. Two in one layer
+/// contradict each other. What is overruled is not shown: fed back, all of it would stand in one layer.
 fn bucket(config: &mut Config, values: &mut [Effective]) -> Option<String> {
+    let (to, origin) = match bucket_of(config, values) {
+        Ok(found) => found?,
+        Err(problem) => return Some(problem),
+    };
+    let Place::S3 { bucket, prefix } = &to else { return None };
+    for it in values {
+        match it.key.path().as_str() {
+            "processing.output" if config.output.to != to => {
+                it.value = Some(Value::Text(format!("s3://{bucket}/{prefix}")));
+                it.origin = origin.clone();
+            }
+            "s3.bucket" if config.s3.bucket.as_ref().is_some_and(|other| other != bucket) => {
+                config.s3.bucket = None;
+                (it.value, it.origin) = (None, Origin::Default);
+            }
+            "s3.prefix" if config.s3.prefix != *prefix => {
+                config.s3.prefix.clear();
+                (it.value, it.origin) = (None, Origin::Default);
+            }
+            _ => {}
+        }
+    }
+    config.output.to = to;
+    None
+}
+
+/// The output, if it is a bucket, and who says so.
+fn bucket_of(config: &Config, values: &[Effective]) -> Result<Option<(Place, Origin)>, String> {
     let set = |path: &str| find(values, path).filter(|it| it.origin != Origin::Default);
     let (output, named) = (set("processing.output"), set("s3.bucket"));
-    let ours = || Place::S3 {
-        bucket: config.s3.bucket.clone().unwrap_or_default(),
-        prefix: config.s3.prefix.clone(),
+    let ours = |by: &Effective| {
+        let (bucket, prefix) = (config.s3.bucket.clone().unwrap_or_default(), config.s3.prefix.clone());
+        Ok(Some((Place::S3 { bucket, prefix }, by.origin.clone())))
     };
-    let to = match (&config.output.to, output, named) {
-        (Place::S3 { bucket, prefix }, _, named) if bucket.is_empty() => match named {
-            Some(_) if prefix.is_empty() => ours(),
-            _ => return Some("the output s3: names no bucket; expected s3://BUCKET or s3.bucket".into()),
-        },
-        (Place::S3 { bucket, .. }, Some(output), Some(named)) => {
-            let flags = matches!((&output.origin, &named.origin), (Origin::Flag(_), Origin::Flag(_)));
-            if flags && Some(bucket) != config.s3.bucket.as_ref() {
-                return Some(format!(
-                    "{} and {} name two buckets; expected one of them",
-                    output.origin.locate(output.key),
-                    named.origin.locate(named.key)
-                ));
-            }
-            return None;
+    let two = |output: &Effective, named: &Effective, what: &str| {
+        let (output, named) = (output.origin.locate(output.key), named.origin.locate(named.key));
+        Err(format!("{output} and {named} name two {what}; expected one of them"))
+    };
+    let (bucket, prefix, output) = match (&config.output.to, output, named) {
+        (Place::S3 { bucket, prefix }, Some(output), Some(_)) if bucket.is_empty() && prefix.is_empty() => {
+            return ours(output);
         }
-        (_, None, Some(_)) => ours(),
-        (_, Some(output), Some(named)) if named.origin.rank() > output.origin.rank() => ours(),
+        (Place::S3 { bucket, .. }, ..) if bucket.is_empty() => {
+            return Err("the output s3: names no bucket; expected s3://BUCKET or s3.bucket".into());
+        }
+        (Place::S3 { bucket, prefix }, Some(output), _) => (bucket, prefix, output),
+        (_, None, Some(named)) => return ours(named),
+        (_, Some(output), Some(named)) if named.origin.rank() > output.origin.rank() => return ours(named),
         (_, Some(output), Some(named)) if matches!(named.origin, Origin::Flag(_)) => {
-            return Some(format!(
-                "{} and {} name two outputs; expected one of them",
-                output.origin.locate(output.key),
-                named.origin.locate(named.key)
-            ));
+            return two(output, named, "outputs");
         }
-        _ => return None,
+        _ => return Ok(None),
     };
-    if let Place::S3 { bucket, prefix } = &to
-        && let Some(it) = values.iter_mut().find(|it| it.key.path() == "processing.output")
-    {
-        it.value = Some(Value::Text(format!("s3://{bucket}/{prefix}")));
-        config.output.to = to;
+    if let Some((named, other)) = named.zip(config.s3.bucket.as_ref()).filter(|(_, other)| *other != bucket) {
+        match strength(&named.origin).cmp(&strength(&output.origin)) {
+            Ordering::Greater => return ours(named),
+            Ordering::Equal => return two(output, named, &format!("buckets, {bucket} and {other}")),
+            Ordering::Less => {}
+        }
     }
-    None
+    let prefix = match prefix_of(prefix, output, set("s3.prefix")) {
+        Prefix::Is => &config.s3.prefix,
+        Prefix::Differs(named) if *prefix != config.s3.prefix => return two(output, named, "prefixes"),
+        Prefix::Differs(_) | Prefix::Stays => prefix,
+    };
+    Ok(Some((Place::S3 { bucket: bucket.clone(), prefix: prefix.clone() }, output.origin.clone())))
+}
+
+/// `S3_BUCKET` is for every program here, and stands below what names this one.
+fn strength(origin: &Origin) -> (u8, bool) {
+    (origin.rank(), !matches!(origin, Origin::Env(name) if name == "S3_BUCKET"))
+}
+
+/// What `s3.prefix` is to an output that names its bucket.
+enum Prefix<'a> {
+    /// It is for another output, or there is none.
+    Stays,
+    /// Objects go there.
+    Is,
+    /// The output names its own in the same layer.
+    Differs(&'a Effective),
+}
+
+/// The prefix of a weaker layer is for the bucket there. The command line is one layer: there is no flag for a prefix.
+fn prefix_of<'a>(own: &str, output: &Effective, named: Option<&'a Effective>) -> Prefix<'a> {
+    let layer = |it: &Effective| it.origin.rank().min(Origin::Set.rank());
+    match named.map(|named| (layer(named).cmp(&layer(output)), named)) {
+        None | Some((Ordering::Less, _)) => Prefix::Stays,
+        Some((Ordering::Equal, named)) if !own.is_empty() => Prefix::Differs(named),
+        Some((Ordering::Equal | Ordering::Greater, _)) => Prefix::Is,
+    }
 }
 
 /// The output `kafka:` goes to `kafka.sink.topic`.
@@ -250,6 +309,27 @@ fn source(asked: Option<SourceKind>, values: &[Effective]) -> Result<SourceKind,
     })
 }
 
+/// Flags that nothing uses are mistakes, as those of another source are; in weaker layers they are for other runs.
+fn useless(config: &Config, values: &[Effective]) -> Vec<String> {
+    let flag = |path: &str| find(values, path).filter(|it| matches!(it.origin, Origin::Flag(_)));
+    let brokers = flag("kafka.brokers").filter(|_| !config.uses_kafka()).map(|it| {
+        let place = it.origin.locate(it.key);
+        format!(
+            "{place}: Kafka is neither read nor written; expected it with -t, -o kafka:TOPIC or another topic"
+        )
+    });
+    let keeps = config.processing.on_reject == OnReject::DeadLetter;
+    let rule = find(values, "processing.on_reject").filter(|_| !keeps);
+    let letters = rule.zip(find(values, "output.dead_letter")).and_then(|(rule, it)| {
+        let is_mistake = matches!(it.origin, Origin::Flag(_)) || it.origin.rank() > rule.origin.rank();
+        let (place, by) = (it.origin.locate(it.key), rule.origin.locate(rule.key));
+        is_mistake.then(|| {
+            format!("{place}: nothing would ever be written there; expected processing.on_reject = dead-letter ({by})")
+        })
+    });
+    brokers.into_iter().chain(letters).collect()
+}
+
 /// As `processing.source` is written.
 fn source_name(source: SourceKind) -> &'static str {
     SOURCES.iter().find(|(kind, ..)| *kind == source).map_or("file", |it| it.1)
@@ -263,249 +343,4 @@ fn computed(values: &mut [Effective], path: &str, text: String) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::kafka::{Compression, From, Until};
-    use crate::config::setting::parse_set;
-    use crate::config::{LettersTo, MaxRejected, StateAt};
-
-    fn set(pairs: &[&str]) -> Result<Resolved, Vec<String>> {
-        resolve(pairs.iter().map(|pair| parse_set(pair).unwrap()).collect())
-    }
-
-    #[track_caller]
-    fn wrong(pair: &str, expected: &str) {
-        assert_eq!(set(&[pair]).unwrap_err(), [format!("--set {expected}")]);
-    }
-
-    #[test]
-    fn the_table_has_the_defaults_of_the_types() {
-        let mut draft = Draft::default();
-        for key in KEYS {
-            if let KeyDefault::Is(text) = key.default {
-                let set = (key.set)(&mut draft, &key.read(text));
-                assert!(set.is_ok(), "{}", key.path());
-            }
-        }
-        assert_eq!(draft.config, Config::default());
-        assert_eq!(draft.log, Log::default());
-    }
-
-    #[test]
-    fn every_example_is_a_value() {
-        for key in KEYS {
-            if let KeyDefault::Absent(text, _) = key.default {
-                let set = (key.set)(&mut Draft::default(), &key.read(text));
-                assert!(set.is_ok(), "{}", key.path());
-            }
-        }
-    }
-
-    #[test]
-    fn values_reach_the_configuration() {
-        let it = set(&[
-            "processing.workers=3",
-            "processing.max_rejected=2.5%",
-            "processing.shard=1/4",
-            "processing.state=none",
-            "processing.output=x.json.gz",
-            "input.files=[\"a\", \"b\"]",
-        ])
-        .unwrap()
-        .config;
-        assert_eq!(it.processing.workers.get(), 3);
-        assert_eq!(it.processing.memory_limit, 48 << 20);
-        assert_eq!(it.processing.max_rejected, Some(MaxRejected::Percent(2.5)));
-        assert_eq!(it.processing.shard, Some((1, 4)));
-        assert_eq!(it.processing.state, StateAt::None);
-        assert_eq!(it.output.codec, Codec::Gzip(1));
-        assert_eq!(it.input.files, ["a", "b"]);
-    }
-
-    #[test]
-    fn the_memory_limit_follows_the_workers() {
-        assert_eq!(set(&["processing.workers=8"]).unwrap().config.processing.memory_limit, 64 << 20);
-        let both = ["processing.workers=8", "processing.memory_limit=16MiB"];
-        assert_eq!(set(&both).unwrap().config.processing.memory_limit, 16 << 20);
-    }
-
-    #[test]
-    fn wrong_values_say_what_was_expected() {
-        wrong(
-            "processing.workers=0",
-            "processing.workers: expected a whole number from 1 to 1024, not \"0\"",
-        );
-        wrong(
-            "processing.batch_size=-1",
-            "processing.batch_size: expected a whole number of records, 0 or more (0: no limit by count), not \"-1\"",
-        );
-        wrong(
-            "processing.batch_wait=5",
-            "processing.batch_wait: expected a duration like 500ms, 30s, 5m or 2h, not \"5\"",
-        );
-        wrong(
-            "processing.source=s3",
-            "processing.source: s3 cannot be read from; expected file (files, directories and -), kafka or http",
-        );
-        wrong(
-            "kafka.sasl.password=",
-            "kafka.sasl.password: expected env:NAME, file:PATH or the password itself, not \"\"",
-        );
-        wrong(
-            "kafka.source.session_timeout=500ms",
-            "kafka.source.session_timeout: expected a duration from 1s to 30m, not \"500ms\"",
-        );
-        wrong(
-            "kafka.source.until=tomorrow",
-            "kafka.source.until: expected end, forever or a time like 2026-11-23T12:00:00Z or 2026-11-23, not \"tomorrow\"",
-        );
-        wrong("kafka.sink.acks=1", "kafka.sink.acks: 1 may lose records that count as stored; expected all");
-    }
-
-    #[test]
-    fn every_key_refuses_nonsense() {
-        let takes_anything = [
-            "processing.output",
-            "processing.state",
-            "processing.processed_by",
-            "output.dead_letter",
-            "status.metrics_file",
-            "kafka.client_id",
-            "kafka.tls.ca",
-            "kafka.tls.cert",
-            "kafka.tls.key",
-            "kafka.sasl.username",
-            "kafka.sasl.password",
-            "s3.ca",
-            "s3.profile",
-            "s3.secret_access_key",
-            "s3.session_token",
-            "http.body",
-            "http.since_param",
-            "http.tls.ca",
-            "http.tls.cert",
-            "http.tls.key",
-            "http.auth.bearer",
-            "http.auth.username",
-            "http.auth.password",
-            "http.auth.value",
-            "http.auth.client_id",
-            "http.auth.client_secret",
-            "http.auth.scope",
-            "http.pagination.page_param",
-            "http.pagination.size_param",
-            "http.pagination.offset_param",
-            "http.pagination.limit_param",
-            "http.pagination.cursor_param",
-        ];
-        for key in KEYS {
-            for nonsense in ["", "\u{0}?"] {
-                if nonsense.is_empty()
-                    || !(takes_anything.contains(&key.path().as_str())
-                        || key.shape == super::super::key::Shape::List)
-                {
-                    let problem = set(&[&format!("{}={nonsense}", key.path())]).unwrap_err();
-                    assert!(problem[0].contains("expected "), "{problem:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_bucket_that_is_named_is_the_output() {
-        let layer = |path: &str, text: &str, origin: Origin| {
-            let key = super::super::key::find(path).unwrap();
-            Setting { key, value: key.read(text), origin }
-        };
-        let (flag, env) = (|| Origin::Flag("-x".into()), || Origin::Env("X".into()));
-        let to = |settings: Vec<Setting>| resolve(settings).map(|it| it.config.output.to);
-        let s3 = |bucket: &str, prefix: &str| Ok(Place::S3 { bucket: bucket.into(), prefix: prefix.into() });
-        let (output, bucket, prefix) = ("processing.output", "s3.bucket", "s3.prefix");
-        assert_eq!(to(vec![layer(bucket, "abc", env())]), s3("abc", ""));
-        assert_eq!(to(vec![layer(bucket, "abc", env()), layer(prefix, "p", env())]), s3("abc", "p/"));
-        assert_eq!(to(vec![layer(output, "s3:", env()), layer(bucket, "abc", env())]), s3("abc", ""));
-        let dir = Ok(Place::Dir("d".into()));
-        assert_eq!(to(vec![layer(bucket, "abc", env()), layer(output, "d", flag())]), dir);
-        assert_eq!(
-            to(vec![layer(bucket, "abc", env()), layer(output, "s3://xyz/p", flag())]),
-            s3("xyz", "p/")
-        );
-        assert_eq!(to(vec![layer(output, "d", env()), layer(bucket, "abc", flag())]), s3("abc", ""));
-        let both = to(vec![layer(output, "d", flag()), layer(bucket, "abc", flag())]).unwrap_err();
-        assert_eq!(both, ["-x and -x name two outputs; expected one of them"]);
-        let both = to(vec![layer(output, "s3://xyz", flag()), layer(bucket, "abc", flag())]).unwrap_err();
-        assert_eq!(both, ["-x and -x name two buckets; expected one of them"]);
-        assert!(to(vec![layer(output, "s3:", flag())]).is_err());
-    }
-
-    #[test]
-    fn memory_grows_with_the_parts_of_objects() {
-        let it = set(&["processing.workers=2", "s3.bucket=abc"]).unwrap().config;
-        assert_eq!(it.processing.memory_limit, (48 + 2 * 4 * 8) << 20);
-        assert_eq!(it.batch_wait(), std::time::Duration::from_secs(300));
-    }
-
-    #[test]
-    fn kafka_is_configured() {
-        let it = set(&[
-            "kafka.brokers=a:1, b ,a:1",
-            "kafka.source.topics=[\"x\", \"y,z\"]",
-            "kafka.source.from=2026-11-23",
-            "kafka.source.until=end",
-            "kafka.sink.topic=named",
-            "kafka.sink.compression=zstd:3",
-            "processing.output=kafka:",
-            "output.dead_letter=kafka:bad",
-        ])
-        .unwrap()
-        .config;
-        assert_eq!(it.input.source, SourceKind::Kafka);
-        assert_eq!(it.kafka.brokers, ["a:1", "b"]);
-        assert_eq!(it.kafka.source.topics, ["x", "y", "z"]);
-        assert_eq!(it.kafka.source.from, From::Time(1_795_392_000_000));
-        assert_eq!(it.kafka.source.until, Until::End);
-        assert_eq!((it.kafka.sink.compression, it.kafka.sink.level), (Compression::Zstd, Some(3)));
-        assert_eq!(it.output.to, Place::Kafka("named".into()));
-        assert_eq!(it.output.dead_letter, Some(LettersTo::Kafka("bad".into())));
-        assert_eq!(it.processing.memory_limit, 256 << 20);
-        let problem = set(&["processing.output=kafka:"]).unwrap_err();
-        assert!(problem[0].contains("expected kafka:TOPIC or kafka.sink.topic"), "{problem:?}");
-    }
-
-    #[test]
-    fn the_source_is_what_is_named() {
-        let layer = |path: &str, origin: Origin| {
-            let key = super::super::key::find(path).unwrap();
-            Setting { key, value: key.read(if path.ends_with("source") { "file" } else { "x" }), origin }
-        };
-        let file = || Origin::File { path: "p.toml".into(), line: 1, column: 1 };
-        let flag = || Origin::Flag("-x".into());
-        let (files, topics) = ("input.files", "kafka.source.topics");
-        let source = |settings: Vec<Setting>| resolve(settings).map(|it| it.config.input.source);
-        assert_eq!(source(vec![]), Ok(SourceKind::File));
-        assert_eq!(source(vec![layer(topics, file())]), Ok(SourceKind::Kafka));
-        assert_eq!(source(vec![layer(topics, file()), layer(files, flag())]), Ok(SourceKind::File));
-        assert_eq!(source(vec![layer(files, file()), layer(topics, flag())]), Ok(SourceKind::Kafka));
-        assert!(source(vec![layer(files, file()), layer(topics, file())]).is_err());
-        assert!(source(vec![layer(files, flag()), layer(topics, flag())]).is_err());
-        let by_file = || layer("processing.source", file());
-        assert_eq!(
-            source(vec![by_file(), layer(topics, file()), layer(files, file())]),
-            Ok(SourceKind::File)
-        );
-        assert!(source(vec![by_file(), layer(topics, flag())]).is_err());
-        assert_eq!(
-            source(vec![layer(files, file()), layer("kafka.source.group", flag())]).unwrap_err(),
-            ["-x: the source is file (by default); expected it with -s kafka only"]
-        );
-    }
-
-    #[test]
-    fn all_problems_are_told_and_overruled_ones_are_not() {
-        assert_eq!(
-            set(&["processing.workers=0", "log.level=x", "output.compress=lz4"]).unwrap_err().len(),
-            3
-        );
-        assert!(set(&["processing.workers=0", "processing.workers=1"]).is_ok());
-    }
-}
+mod tests;

@@ -4,8 +4,9 @@
 //! not count). Variables and files are looked at by [`Secret::load`], once and when they are needed: so
 //! `--print-config` works where they are not there, and shows which they are.
 
+use std::ffi::OsString;
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// A password or a token, or where it is.
@@ -21,8 +22,8 @@ enum Held {
 
 /// Where secrets are looked up. A parameter, so that tests touch neither the environment nor the disk.
 pub struct Lookup<'a> {
-    /// The value of a variable.
-    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// The value of a variable. One that is no text is there, too: it must not count as absent.
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
     /// Reads a small file.
     pub read: &'a dyn Fn(&Path) -> io::Result<String>,
 }
@@ -30,8 +31,37 @@ pub struct Lookup<'a> {
 impl Lookup<'static> {
     /// The environment and the files of this process.
     pub fn process() -> Self {
-        Lookup { variable: &|name| std::env::var(name).ok(), read: &|path| std::fs::read_to_string(path) }
+        Lookup { variable: &|name| std::env::var_os(name), read: &read_small }
     }
+}
+
+impl Lookup<'_> {
+    /// The text of a variable; `None` where it is not set.
+    ///
+    /// # Errors
+    /// One line, if it is not UTF-8.
+    pub fn text(&self, name: &str) -> Result<Option<String>, String> {
+        let value = (self.variable)(name).map(OsString::into_string).transpose();
+        value.map_err(|_| format!("the variable {name} is not UTF-8; expected text"))
+    }
+}
+
+/// More than this is no secret and no configuration: `file:/dev/zero` has no end.
+const LARGEST: u64 = 1 << 20;
+
+/// Reads a file that holds a secret or settings. Blocks until it is read.
+///
+/// # Errors
+/// Those of reading it; and if it has more than 1 MiB, or is not UTF-8.
+pub fn read_small(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let mut file = std::fs::File::open(path)?.take(LARGEST + 1);
+    let read = file.read_to_string(&mut text);
+    if file.limit() == 0 {
+        let kind = io::ErrorKind::FileTooLarge;
+        return Err(io::Error::new(kind, "it has more than 1 MiB; expected a small file"));
+    }
+    read.map(|_| text)
 }
 
 impl Secret {
@@ -63,7 +93,7 @@ impl Secret {
         let text = match &self.0 {
             Held::Text(text) => text.clone(),
             Held::Variable(name) => {
-                (lookup.variable)(name).ok_or_else(|| format!("the variable {name} is not set"))?
+                lookup.text(name)?.ok_or_else(|| format!("the variable {name} is not set"))?
             }
             Held::File(path) => {
                 let read = (lookup.read)(path);
@@ -100,25 +130,16 @@ impl Secret {
 /// What is printed instead of a secret.
 pub const HIDDEN: &str = "***";
 
-/// A setting that may hold what nobody must read, as it is printed: `name=value` as `name=***` where the name
-/// sounds like a secret, and the same of the parameters of a URL.
-pub fn masked(text: &str) -> String {
-    const WORDS: [&str; 9] =
-        ["auth", "cookie", "credential", "key", "pass", "secret", "session", "signature", "token"];
-    let (before, query) = match text.split_once('?') {
-        Some((before, query)) if text.contains("://") => (format!("{before}?"), query),
-        _ if text.contains("://") => return text.into(),
-        _ => (String::new(), text),
-    };
-    let one = |pair: &str| match pair.split_once('=') {
-        Some((name, _)) if WORDS.iter().any(|word| name.to_ascii_lowercase().contains(word)) => {
-            format!("{name}={HIDDEN}")
+/// `user:password@` of a URL or an address as `***@`. What has no `:` before its `@` is none.
+pub fn without_user(text: &str) -> String {
+    let begin = text.find("://").map_or(0, |at| at + 3);
+    let end = text[begin..].find(['/', '?', '#']).filter(|_| begin > 0).map_or(text.len(), |at| begin + at);
+    match text[begin..end].rsplit_once('@') {
+        Some((user, host)) if begin > 0 || user.contains(':') => {
+            format!("{}{HIDDEN}@{host}{}", &text[..begin], &text[end..])
         }
-        _ => pair.to_owned(),
-    };
-    let pairs: Vec<String> =
-        if before.is_empty() { vec![one(query)] } else { query.split('&').map(one).collect() };
-    before + &pairs.join("&")
+        _ => text.into(),
+    }
 }
 
 /// A text without its last newline: editors add one to files.
@@ -154,12 +175,14 @@ impl Drop for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStringExt;
 
     fn load(text: &str) -> Result<String, String> {
         let secret = Secret::parse(text).expect("it is one").load(&Lookup {
             variable: &|name| match name {
                 "SET" => Some("from env\n".into()),
-                "EMPTY" => Some(String::new()),
+                "EMPTY" => Some(OsString::new()),
+                "BYTES" => Some(OsString::from_vec(vec![b's', 0xff])),
                 _ => None,
             },
             read: &|path| match path.to_str() {
@@ -173,16 +196,17 @@ mod tests {
     }
 
     #[test]
-    fn what_sounds_like_a_secret_is_masked() {
+    fn a_user_and_a_password_are_left_out() {
         for (text, expected) in [
-            ("X-Api-Key=abc=", "X-Api-Key=***"),
-            ("Authorization=Bearer x", "Authorization=***"),
-            ("X-Team=data&token=1", "X-Team=data&token=1"),
-            ("https://a/b?x=1&access_token=t&y", "https://a/b?x=1&access_token=***&y"),
-            ("https://a/token=b", "https://a/token=b"),
-            ("api_key=", "api_key=***"),
+            ("u:s3cret@h:9092", "***@h:9092"),
+            ("SASL_SSL://u:s3cret@h:9092", "SASL_SSL://***@h:9092"),
+            ("https://token@h/a@b", "https://***@h/a@b"),
+            ("http://u:p@s3@h?x#y", "http://***@h?x#y"),
+            ("http://h/u:p@x", "http://h/u:p@x"),
+            ("a@b", "a@b"),
+            ("h:9092", "h:9092"),
         ] {
-            assert_eq!(masked(text), expected);
+            assert_eq!(without_user(text), expected);
         }
     }
 
@@ -203,10 +227,22 @@ mod tests {
     fn what_is_missing_is_said() {
         assert_eq!(load("env:UNSET").unwrap_err(), "the variable UNSET is not set");
         assert_eq!(load("env:EMPTY").unwrap_err(), "the variable EMPTY is empty");
+        assert_eq!(load("env:BYTES").unwrap_err(), "the variable BYTES is not UTF-8; expected text");
         assert!(load("file:/none").unwrap_err().starts_with("cannot read /none: "));
         assert_eq!(load("file:/run/empty").unwrap_err(), "the file /run/empty is empty");
         for nothing in ["", "env:", "file:", "env:A=B"] {
             assert_eq!(Secret::parse(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn files_that_have_no_end_are_not_read_to_it() {
+        let error = Secret::parse("file:/dev/zero").unwrap().load(&Lookup::process()).unwrap_err();
+        assert_eq!(error, "cannot read /dev/zero: it has more than 1 MiB; expected a small file");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (size, is_fine) in [(1 << 20, true), ((1 << 20) + 1, false)] {
+            std::fs::write(file.path(), vec![b'x'; size]).unwrap();
+            assert_eq!(read_small(file.path()).is_ok(), is_fine, "{size}");
         }
     }
 

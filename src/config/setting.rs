@@ -147,9 +147,33 @@ impl From<Result<Setting, String>> for Layer {
 /// # Errors
 /// One line that says what was expected.
 pub fn parse_set(text: &str) -> Result<Setting, String> {
-    let Some((path, value)) = text.split_once('=') else {
-        return Err(format!("--set: expected KEY=VALUE like processing.batch_size=50, not {text:?}"));
-    };
-    let key = super::key::find(path.trim()).map_err(|error| format!("--set: {error}"))?;
-    Ok(Setting { key, value: key.read(value), origin: Origin::Set })
+    // What stands behind a name may be a password: `kafka.sasl.password:…`.
+    let name = text.trim_start().split(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c))).next();
+    let name = name.unwrap_or_default();
+    let wrong = |told: &str| format!("--set: expected KEY=VALUE like processing.batch_size=50, not {told}");
+    match text.split_once('=') {
+        Some((path, value)) if path.trim() == name => {
+            let key = super::key::find(name).map_err(|error| format!("--set: {error}"))?;
+            Ok(Setting { key, value: key.read(value), origin: Origin::Set })
+        }
+        None if text == name => Err(wrong(&format!("{text:?}"))),
+        _ => Err(wrong(&format!("{name:?} with something else behind it"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_not_told_where_the_sign_is_wrong() {
+        for text in
+            ["kafka.sasl.password:hunter2", "kafka.sasl.password:hunter2=", "kafka.sasl.password hunter2"]
+        {
+            let said = parse_set(text).unwrap_err();
+            let expected = "expected KEY=VALUE like processing.batch_size=50, not \"kafka.sasl.password\" with something";
+            assert!(said.contains(expected) && !said.contains("hunter2"), "{said}");
+        }
+        assert!(parse_set(" kafka.client_id = x").is_ok());
+    }
 }

@@ -3,13 +3,13 @@
 use std::fmt::Write;
 
 use super::key::{Default, KEYS, Key, SWITCHED, Shape};
+use super::mask::masked;
 use super::resolve::Resolved;
-use super::secret::masked;
 use super::setting::{Origin, Value};
 
 /// The effective configuration as TOML that says the same when it is fed back; each line with where its value
 /// came from. Lines of keys without a value are comments. Of secrets only where they are is shown, and `***` if
-/// that is here; the same for what sounds like one in URLs, headers and parameters.
+/// that is here; the same for what may be one in URLs, headers, parameters and the body.
 pub fn effective(resolved: &Resolved) -> String {
     let mut out = String::new();
     let mut section = "";
@@ -17,7 +17,9 @@ pub fn effective(resolved: &Resolved) -> String {
         let is_on = |name| resolved.values.iter().any(|it| it.key.section == name && it.value.is_some());
         begin_section(&mut out, &mut section, it.key, is_on);
         let (line, origin) = match (&it.value, it.key.default) {
-            (Some(value), _) => (format!("{} = {}", it.key.name, literal(it.key, value)), origin(&it.origin)),
+            (Some(value), _) => {
+                (format!("{} = {}", it.key.name, literal(it.key, &hidden(it.key, value))), origin(&it.origin))
+            }
             (None, Default::Absent(_, meaning)) => {
                 (format!("# {} =", it.key.name), format!("default: {meaning}"))
             }
@@ -74,11 +76,18 @@ fn begin_section(
     }
 }
 
+/// A value without what nobody must read.
+fn hidden(key: &Key, value: &Value) -> Value {
+    match value {
+        Value::List(texts) => Value::List(texts.iter().map(|text| masked(key, text)).collect()),
+        Value::Text(text) => Value::Text(masked(key, text)),
+        Value::Secret(secret) => Value::Secret(secret.clone()),
+    }
+}
+
 /// A value as TOML.
 fn literal(key: &Key, value: &Value) -> String {
-    // Its URLs, headers and parameters may hold what the server takes for a password.
-    let shown = |text: &str| if key.section == "http" { masked(text) } else { text.into() };
-    let quoted = |text: &str| toml::Value::String(shown(text)).to_string();
+    let quoted = |text: &str| toml::Value::String(text.into()).to_string();
     match value {
         Value::List(texts) => {
             let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();

@@ -7,6 +7,7 @@ use s3::signing::uri_encode;
 use url::Url;
 
 use super::error::{Error, Result};
+use crate::config::secret::without_user;
 
 /// Where a bucket is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,17 +144,19 @@ fn parse(text: &str) -> Result<Url, String> {
 /// One sentence on what was expected.
 pub fn check_endpoint(text: &str) -> Result<(), String> {
     const EXPECTED: &str = "expected a URL like http://localhost:9000 or https://s3.example.com";
+    // Users and parameters are not what it may hold, but may be what it holds.
+    let told = without_user(text.split(['?', '#']).next().unwrap_or_default());
     if !text.contains("://") {
-        return Err(format!("s3.endpoint: {EXPECTED}, not {text:?}, which has no http:// or https://"));
+        return Err(format!("s3.endpoint: {EXPECTED}, not {told:?}, which has no http:// or https://"));
     }
-    let url = Url::parse(text).map_err(|error| format!("s3.endpoint: {EXPECTED}, not {text:?}: {error}"))?;
+    let url = Url::parse(text).map_err(|error| format!("s3.endpoint: {EXPECTED}, not {told:?}: {error}"))?;
     let plain = matches!(url.scheme(), "http" | "https")
         && url.host_str().is_some_and(|host| !host.is_empty())
         && url.username().is_empty()
         && url.password().is_none()
         && url.query().is_none()
         && url.fragment().is_none();
-    if plain { Ok(()) } else { Err(format!("s3.endpoint: {EXPECTED}, not {text:?}")) }
+    if plain { Ok(()) } else { Err(format!("s3.endpoint: {EXPECTED}, not {told:?}")) }
 }
 
 #[cfg(test)]
@@ -179,6 +182,12 @@ mod tests {
         for text in ["localhost:9000", "ftp://h", "http://", "http://u:p@h", "http://h?x", "h"] {
             let said = check_endpoint(text).unwrap_err();
             assert!(said.contains("expected a URL like http://localhost:9000"), "{said}");
+        }
+        for text in
+            ["http://u:s3cret@h", "http://s3cret@h", "u:s3cret@h", "http://h?s3cret", "ftp://u:s3cret@h"]
+        {
+            let said = check_endpoint(text).unwrap_err();
+            assert!(said.contains("h\"") && !said.contains("s3cret"), "{said}");
         }
         assert!(check_endpoint("localhost:9000").unwrap_err().contains("no http://"));
         assert!(check_bucket("a/b").is_err() && check_bucket("ab").is_err() && check_bucket("-ab").is_err());

@@ -221,3 +221,24 @@ fn a_group_that_nobody_named_is_said() {
         assert_eq!(ran.stderr.contains("group pipeline-in-"), says, "{}", ran.stderr);
     }
 }
+
+/// Whatever asks for JSON: a collector would drop or split lines of text.
+#[test]
+fn wrong_settings_are_told_in_the_format_that_is_asked_for() {
+    let dir = TempDir::new();
+    let told = |args: &[&str], variable: Option<&str>| {
+        let mut command = pipeline(dir.path());
+        command.args(args).args(["-w", "0", "a"]).envs(variable.map(|it| ("PIPELINE_LOG__FORMAT", it)));
+        let output = command.output().expect("the executable starts");
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(told(&[], None).starts_with("pipeline: -w: expected"));
+    for (args, variable) in
+        [(&["--log-format", "json"][..], None), (&["--set", "log.format=json"], None), (&[], Some("json"))]
+    {
+        let line = told(args, variable);
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+        assert!(event.to_string().contains("-w: expected a whole number"), "{line}");
+    }
+}

@@ -45,6 +45,9 @@ fn brokers_are_hosts_and_ports() {
     let broker = |name: &'static str| move |it: &mut Config| it.kafka.brokers.push(name.into());
     wrong(broker("SASL_SSL://a:9"), "expected HOST:PORT, without SASL_SSL://; kafka.tls.enabled = true");
     wrong(broker("kafka://a:9"), "expected HOST:PORT, without kafka://");
+    for with_user in ["u:s3cret@h:9", "s3cret@h:9", "SASL_SSL://u:s3cret@h:9"] {
+        wrong(broker(with_user), "broker \"h:9\": a user does not belong before it; expected HOST:PORT");
+    }
     right(broker("[::1]:9093"));
     right(broker("b"));
     #[cfg(feature = "kafka")]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Wrong;
+use crate::config::mask::stands_for_a_secret;
 use crate::config::secret::{HIDDEN, Secret};
 use crate::config::setting::Value;
 use crate::config::{place, unit};
@@ -105,8 +106,7 @@ pub(super) fn time(value: &Value) -> Result<i64, Wrong> {
 pub(super) fn secret(value: &Value) -> Result<Secret, Wrong> {
     let Value::Secret(secret) = value else { return Err(Wrong::Expected) };
     if secret.expose() == Some(HIDDEN) {
-        let shown = "stands for a secret in what --print-config shows, and is none";
-        return Err(Wrong::Because(format!("{HIDDEN} {shown}; expected env:NAME, file:PATH or the secret")));
+        return Err(Wrong::Because(stands_for_a_secret("env:NAME, file:PATH or the secret")));
     }
     check(secret.expose() != Some(""))?;
     Ok(secret.clone())

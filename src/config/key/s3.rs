@@ -14,7 +14,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "bucket",
         shape: Shape::Text,
         default: Default::Absent("my-bucket", "named by the output: s3://BUCKET; also S3_BUCKET"),
-        help: "bucket of the output, where no other output is named",
+        help: "bucket of the output, the same as the output s3://BUCKET; above another output it takes its place",
         expected: "the name of a bucket",
         set: |draft, value| {
             let bucket = name(value)?;
@@ -29,7 +29,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "prefix",
         shape: Shape::Text,
         default: Default::Absent("events", "none, or named by the output: s3://BUCKET/PREFIX"),
-        help: "what the keys in s3.bucket begin with",
+        help: "what keys begin with in s3.bucket, or in an output s3://BUCKET that no stronger layer names",
         expected: "a prefix like events/2026",
         set: |draft, value| {
             put(&mut draft.config.s3.prefix, s3::prefix(name(value)?).map_err(Wrong::Because)?)

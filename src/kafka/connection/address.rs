@@ -21,6 +21,10 @@ impl FromStr for Address {
     /// Reads `host`, `host:port`, `[::1]` and `[::1]:port`. A protocol before it, as Java's listeners have it, is
     /// refused, because it would be ignored.
     fn from_str(text: &str) -> Result<Self, String> {
+        // Not before it is known that no password stands there.
+        if let Some((_, host)) = text.rsplit_once('@') {
+            return Err(format!("broker {host:?}: a user does not belong before it; expected host:port"));
+        }
         let refuse = |why: &str| Err(format!("broker {text:?}: {why}; expected host:port"));
         if text.contains("://") {
             return refuse("a protocol does not belong here");
@@ -87,6 +91,13 @@ mod tests {
         {
             let error = text.parse::<Address>().unwrap_err();
             assert!(error.contains("expected host:port"), "{error}");
+        }
+    }
+    #[test]
+    fn a_user_is_not_told() {
+        for text in ["u:s3cret@h:9", "s3cret@h:9", "SSL://u:s3cret@h:9"] {
+            let error = text.parse::<Address>().unwrap_err();
+            assert!(error.starts_with("broker \"h:9\": a user does not belong before it"), "{error}");
         }
     }
 }

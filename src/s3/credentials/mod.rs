@@ -15,6 +15,7 @@ mod process;
 mod profile;
 mod web_identity;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -156,9 +157,17 @@ impl Credentials {
     /// # Errors
     /// [`Error::Credentials`] with everything that was tried.
     pub fn find(profile: Option<&str>, lookup: &Lookup<'_>, asks: &Asks<'_>) -> Result<Self> {
-        let variable = |name: &str| (lookup.variable)(name).filter(|value| !value.trim().is_empty());
+        let (id, secret, token) = KEYS;
+        for name in [id, secret, token] {
+            // Else the next place would sign as somebody else.
+            lookup.text(name).map_err(|why| failed(Retry::Permanent, why))?;
+        }
+        let variable = |name: &str| {
+            let text = lookup.text(name).ok().flatten();
+            text.filter(|value| !value.trim().is_empty())
+        };
         let files = Files::new(&variable);
-        let lookup = &Lookup { variable: &variable, read: lookup.read };
+        let lookup = &Lookup { variable: &|name| variable(name).map(OsString::from), read: lookup.read };
         let made = |provider, place, tried| Ok(Self::made(Some(provider), place, tried, None));
         // A profile that was named comes first, as with Amazon's own tools.
         if let Some(name) = profile {
@@ -385,11 +394,14 @@ fn of_file(name: &str, path: &Path) -> Result<String> {
     }
 }
 
+/// Keys of the environment: id, secret and session token.
+const KEYS: (&str, &str, &str) = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN");
+
 fn of_environment(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<Keys>> {
-    let [id, secret] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(variable);
+    let [id, secret] = [KEYS.0, KEYS.1].map(variable);
     match (id, secret) {
         (Some(access_key_id), Some(secret_access_key)) => {
-            let session_token = variable("AWS_SESSION_TOKEN");
+            let session_token = variable(KEYS.2);
             Ok(Some(Keys { access_key_id, secret_access_key, session_token }))
         }
         (None, None) => Ok(None),

@@ -173,7 +173,8 @@ impl Files {
             (Some(token), Some(role)) => {
                 let session = settings.get("role_session_name");
                 let told = format!("web identity of {place} (role {role})");
-                let it = WebIdentity::new(token_name, token.into(), role, session, lookup.variable, asks)?;
+                let variable = |name: &str| lookup.text(name).ok().flatten();
+                let it = WebIdentity::new(token_name, token.into(), role, session, &variable, asks)?;
                 return Ok(Some((Box::new(it), told)));
             }
             (Some(_), None) => return Err(settings.half(token_name, role_name, settings.path(token_name))),
@@ -231,7 +232,8 @@ impl Provider for OfFile {
 
 /// The region that a profile names.
 pub fn region_of(profile: Option<&str>, lookup: &Lookup<'_>) -> Option<String> {
-    let files = Files::new(&|name| (lookup.variable)(name).filter(|value| !value.trim().is_empty()));
+    let variable = |name: &str| lookup.text(name).ok().flatten();
+    let files = Files::new(&|name| variable(name).filter(|value| !value.trim().is_empty()));
     let text = (lookup.read)(files.config.as_ref()?).ok()?;
     let titles = Title::in_config(profile.unwrap_or(DEFAULT));
     titles.iter().find_map(|title| ini(&text, title, "region").map(str::to_owned))
@@ -273,7 +275,10 @@ mod tests {
             Some("/u/.aws/config") => Ok(config.to_owned()),
             _ => Err(io::ErrorKind::NotFound.into()),
         };
-        what(&Files::new(&variable), &Lookup { variable: &variable, read: &read })
+        what(
+            &Files::new(&variable),
+            &Lookup { variable: &|name| variable(name).map(Into::into), read: &read },
+        )
     }
 
     /// The access key of a profile, or where else its keys are from; `None` if nothing says.

@@ -1,5 +1,6 @@
 use super::*;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 const FILE: &str = "# a\n[default]\naws_access_key_id = D\naws_secret_access_key=DS\n\n\
@@ -11,7 +12,10 @@ const ASKS: Asks<'static> = Asks { region: "us-east-1", ca: None, timeout: Durat
 fn find(profile: Option<&str>, set: &[(&str, &str)]) -> Result<(Keys, String)> {
     let variable = |name: &str| {
         let all = set.iter().chain(&[("HOME", "/home/u"), ("AWS_EC2_METADATA_DISABLED", "true")]);
-        all.into_iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned())
+        all.into_iter().find(|(other, _)| *other == name).map(|(_, value)| match *value {
+            "BYTES" => OsString::from_vec(vec![0xff]),
+            text => text.into(),
+        })
     };
     let read = |path: &Path| match path.to_str() {
         Some("/home/u/.aws/credentials") => Ok(FILE.to_owned()),
@@ -32,6 +36,8 @@ fn the_environment_comes_first_and_empty_values_are_none() {
     assert_eq!((keys.access_key_id.as_str(), place.as_str()), ("E", "environment"));
     let (keys, place) = find(None, &[("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", " ")]).unwrap();
     assert_eq!((keys.access_key_id.as_str(), place.as_str()), ("D", "profile default"));
+    let error = find(None, &[id, ("AWS_SECRET_ACCESS_KEY", "BYTES")]).unwrap_err().to_string();
+    assert!(error.contains("the variable AWS_SECRET_ACCESS_KEY is not UTF-8"), "{error}");
     let error = find(None, &[id]).unwrap_err().to_string();
     assert!(error.contains("AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not"), "{error}");
 }
@@ -188,7 +194,7 @@ fn a_program_that_fails_is_named_once() {
 
 /// The metadata of an instance that the environment says to be at this address.
 fn machine(url: &str) -> Credentials {
-    let variable = |name: &str| (name == "AWS_EC2_METADATA_SERVICE_ENDPOINT").then(|| url.to_owned());
+    let variable = |name: &str| (name == "AWS_EC2_METADATA_SERVICE_ENDPOINT").then(|| url.into());
     let lookup = Lookup { variable: &variable, read: &|_| Err(io::ErrorKind::NotFound.into()) };
     Credentials::find(None, &lookup, &ASKS).unwrap()
 }
@@ -250,9 +256,9 @@ fn an_abort_ends_a_wait_for_a_service() {
     std::fs::write(dir.path().join("token"), "t").unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let variable = |name: &str| match name {
-        "AWS_WEB_IDENTITY_TOKEN_FILE" => Some(dir.path().join("token").display().to_string()),
+        "AWS_WEB_IDENTITY_TOKEN_FILE" => Some(dir.path().join("token").into_os_string()),
         "AWS_ROLE_ARN" => Some("r".into()),
-        "AWS_ENDPOINT_URL_STS" => Some(format!("http://{}", listener.local_addr().unwrap())),
+        "AWS_ENDPOINT_URL_STS" => Some(format!("http://{}", listener.local_addr().unwrap()).into()),
         _ => None,
     };
     let lookup = Lookup { variable: &variable, read: &|_| Err(io::ErrorKind::NotFound.into()) };
@@ -282,10 +288,10 @@ fn ask_for_a_role(address: &str, proxies: &[(&str, &str)]) -> Result<Arc<Keys>> 
     std::fs::write(dir.path().join("token"), "t").unwrap();
     let token = dir.path().join("token").display().to_string();
     let variable = |name: &str| match name {
-        "AWS_WEB_IDENTITY_TOKEN_FILE" => Some(token.clone()),
+        "AWS_WEB_IDENTITY_TOKEN_FILE" => Some(token.clone().into()),
         "AWS_ROLE_ARN" => Some("r".into()),
-        "AWS_ENDPOINT_URL_STS" => Some(address.to_owned()),
-        _ => proxies.iter().find(|(proxy, _)| *proxy == name).map(|(_, url)| (*url).to_owned()),
+        "AWS_ENDPOINT_URL_STS" => Some(address.into()),
+        _ => proxies.iter().find(|(proxy, _)| *proxy == name).map(|(_, url)| (*url).into()),
     };
     let lookup = Lookup { variable: &variable, read: &|_| Err(io::ErrorKind::NotFound.into()) };
     Credentials::find(None, &lookup, &ASKS)?.keys()
@@ -320,7 +326,7 @@ fn the_token_service_is_asked_by_way_of_the_proxy_of_its_scheme() {
 fn secrets_of_an_address_are_not_told() {
     use crate::http::script::{Answer, Server};
     let told = |url: &str| {
-        let variable = |name: &str| (name == "AWS_CONTAINER_CREDENTIALS_FULL_URI").then(|| url.to_owned());
+        let variable = |name: &str| (name == "AWS_CONTAINER_CREDENTIALS_FULL_URI").then(|| url.into());
         let lookup = Lookup { variable: &variable, read: &|_| Err(io::ErrorKind::NotFound.into()) };
         let keys = Credentials::find(None, &lookup, &ASKS).and_then(|found| found.keys().map(drop));
         let told = keys.unwrap_err().to_string();
