@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select, tick};
 use parking_lot::Mutex;
@@ -51,8 +51,8 @@ pub(crate) struct Assembly<'a> {
     pub faults: &'a Mutex<Vec<Error>>,
 }
 
-/// So often a reader asks, ten times a second, before bytes that somebody keeps are gone without.
-const KEPT: u32 = 10;
+/// So long bytes may be held while nothing is in flight, before a reader goes on without them.
+const KEPT: Duration = Duration::from_secs(1);
 
 /// The channels of the assembler. Dropping them is what ends writers and the commit thread.
 pub(crate) struct Ports {
@@ -87,8 +87,8 @@ pub(crate) struct Assembler<'a> {
     closed: bool,
     /// Permits of results that have come, not given back yet.
     owed: usize,
-    /// How often in a row a reader waited for bytes that somebody keeps, and whether that was said.
-    kept: u32,
+    /// Since when somebody has kept bytes that a reader waits for, and whether that was said.
+    kept: Option<Instant>,
     told: bool,
 }
 
@@ -127,7 +127,7 @@ impl<'a> Assembler<'a> {
             seen: (0, 0),
             closed: false,
             owed: 0,
-            kept: 0,
+            kept: None,
             told: false,
         }
     }
@@ -164,8 +164,13 @@ impl<'a> Assembler<'a> {
             self.event(message.lane, event)?;
         }
         self.at.metrics.flow.open_batches.store(self.lots.len() as u64, Ordering::Relaxed);
-        // What this was the last of may be all that a reader waited for.
-        if self.at.budget.waiting() > 0 { self.relieve() } else { Ok(()) }
+        // This was the last that might have freed something.
+        if self.is_idle() && self.at.budget.waiting() > 0 { self.relieve() } else { Ok(()) }
+    }
+
+    /// Whether nothing is between readers and here, nor between here and the sink.
+    fn is_idle(&self) -> bool {
+        self.ports.permits.is_full() && self.at.pending.load(Ordering::Acquire) == 0
     }
 
     /// Gives permits back by a third of all, or when no other is in use: a reader never waits for a permit that
@@ -418,13 +423,11 @@ impl<'a> Assembler<'a> {
     /// may be closed; if none may and nothing is in flight, lets the reader overdraw.
     fn relieve(&mut self) -> Result<()> {
         let budget = self.at.budget;
-        let idle = self.ports.permits.is_full() && self.at.pending.load(Ordering::Acquire) == 0;
+        let idle = self.is_idle();
         let held: usize = self.lots.values().map(Lot::held).sum();
         let elsewhere = budget.used().saturating_sub(held);
         let is_much = elsewhere > budget.limit() / 4;
-        // What is kept while nothing is in flight is not in this run's hands.
-        self.kept = if is_much && idle && budget.waiting() > 0 { self.kept + 1 } else { 0 };
-        if budget.waiting() == 0 || (is_much && self.kept < KEPT && !self.told) {
+        if budget.waiting() == 0 || (is_much && !self.is_kept(idle)) {
             return Ok(());
         }
         if self.at.cuts == Cuts::Early {
@@ -449,6 +452,17 @@ impl<'a> Assembler<'a> {
         );
         budget.overdraw();
         Ok(())
+    }
+
+    /// Whether much is held although nothing has been in flight for a while: somebody keeps it.
+    fn is_kept(&mut self, idle: bool) -> bool {
+        if !idle {
+            self.kept = None;
+            return false;
+        }
+        // Who has waited once need not find it out again.
+        let wait = if self.told { KEPT / 10 } else { KEPT };
+        self.kept.get_or_insert_with(Instant::now).elapsed() >= wait
     }
 
     /// Why the run may not go on past this chunk, if so.

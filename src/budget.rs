@@ -63,6 +63,7 @@ impl Budget {
                 }
             };
             state.waiting -= 1;
+            state.granted = state.granted.min(state.waiting);
             if !granted {
                 return Err(Error::Stopped);
             }

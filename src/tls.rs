@@ -80,15 +80,26 @@ fn fits(chain: &[CertificateDer<'static>], key: &Path) -> Result<(), String> {
     both.map(drop).map_err(|error| error.to_string())
 }
 
-/// Certificates that can be trusted as authorities. Those that cannot be read would be left out without a word.
+/// Certificates that can be trusted as authorities. Among many of a system one may be odd; that is told, since it may
+/// be the one that is meant.
 fn authorities(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'static>>, Fault> {
-    let found = certificates(path, setting)?;
     let mut roots = RootCertStore::empty();
-    for (index, der) in found.iter().enumerate() {
-        let wrong = |error| format!("{setting} {}: certificate {}: {error}", path.display(), index + 1);
-        roots.add(der.clone()).map_err(wrong)?;
+    let (mut found, mut odd) = (Vec::new(), Vec::new());
+    for (index, der) in certificates(path, setting)?.into_iter().enumerate() {
+        match roots.add(der.clone()) {
+            Ok(()) => found.push(der),
+            Err(error) => {
+                odd.push(format!("{setting} {}: certificate {}: {error}", path.display(), index + 1))
+            }
+        }
     }
-    Ok(found)
+    match odd.first() {
+        Some(why) if found.is_empty() => Err(why.clone()),
+        _ => {
+            odd.iter().for_each(|why| log::warn!("{why}; it is left out"));
+            Ok(found)
+        }
+    }
 }
 
 fn certificates(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'static>>, Fault> {

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::{self, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -147,7 +148,7 @@ impl Remember {
     /// # Errors
     /// If this run could not go on with what is there.
     pub(super) fn look(&self) -> Result<bool> {
-        let Some(home) = &self.state else { return Ok(false) };
+        let Some(home) = self.state.as_ref().filter(|_| !self.fresh) else { return Ok(false) };
         // Who asks what the output is called makes its directory.
         Ok(home.read()?.is_some() && State::look(&self.options(home.clone(), Paths(HashMap::new()))?)?)
     }
@@ -197,7 +198,15 @@ pub(super) fn output_of(home: &dyn Home, leftovers: Option<&Leftovers>, place: &
         Some(Leftovers::Dir(dir)) => dir,
     };
     let Some(dir) = home.dir() else { return Ok(leftovers.stored.display().to_string()) };
-    let real = |path: &Path| fs::canonicalize(path).map_err(|error| Error::io("find", path, error));
+    // Who only looks has not made it.
+    let missing = |error: io::Error, path: &Path| match error.kind() {
+        io::ErrorKind::NotFound => path::absolute(path),
+        _ => Err(error),
+    };
+    let real = |path: &Path| {
+        let found = fs::canonicalize(path).or_else(|error| missing(error, path));
+        found.map_err(|error| Error::io("find", path, error))
+    };
     fs::create_dir_all(dir).map_err(|error| Error::io("create the directory", dir, error))?;
     let stored = real(&leftovers.stored)?;
     Ok(match real(dir)?.starts_with(&stored) {

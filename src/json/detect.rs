@@ -34,7 +34,7 @@ pub fn detect(format: Format, head: &[u8], tail: Tail) -> Syntax {
         Format::Auto | Format::Json if array => Syntax::Array,
         Format::Json => Syntax::Values,
         // Before lines are looked at: among values over several lines there may be one on a line of its own.
-        Format::Auto if goes_over_lines(head) => Syntax::Values,
+        Format::Auto if first_value(head) == First::OverLines => Syntax::Values,
         Format::Auto if any_line_is_a_value(head, tail) => Syntax::Lines,
         // Nothing but white space says nothing: lines are the cheapest way to go on looking.
         Format::Auto if skip_white(head, 0) == head.len() => Syntax::Lines,
@@ -44,17 +44,40 @@ pub fn detect(format: Format, head: &[u8], tail: Tail) -> Syntax {
 
 /// Whether nothing that follows `head` can make it another syntax.
 pub(crate) fn is_decided(format: Format, head: &[u8]) -> bool {
-    let any = head.iter().any(|byte| !is_white(*byte));
     let head = head.strip_prefix(MARK).unwrap_or(head);
-    any && (format == Format::Json
-        || goes_over_lines(head)
-        || detect(format, head, Tail::Open) != Syntax::Values)
+    match head.get(skip_white(head, 0)) {
+        None => false,
+        Some(first) if format != Format::Auto || *first == b'[' => true,
+        Some(_) => match first_value(head) {
+            First::OverLines => true,
+            // What follows may make it whole.
+            First::Open => false,
+            First::Within | First::Broken => detect(format, head, Tail::Open) != Syntax::Values,
+        },
+    }
 }
 
-/// Whether the first value is whole, and has a line feed in it.
-fn goes_over_lines(head: &[u8]) -> bool {
-    let mut values = serde_json::Deserializer::from_slice(head).into_iter::<&RawValue>();
-    matches!(values.next(), Some(Ok(value)) if value.get().contains('\n'))
+/// What stands first.
+#[derive(PartialEq, Eq)]
+enum First {
+    /// A value on one line.
+    Within,
+    /// A value with a line feed in it.
+    OverLines,
+    /// The beginning of a value.
+    Open,
+    /// No value.
+    Broken,
+}
+
+fn first_value(head: &[u8]) -> First {
+    match serde_json::Deserializer::from_slice(head).into_iter::<&RawValue>().next() {
+        Some(Ok(value)) if value.get().contains('\n') => First::OverLines,
+        Some(Ok(_)) => First::Within,
+        Some(Err(error)) if error.is_eof() => First::Open,
+        Some(Err(_)) => First::Broken,
+        None => First::Open,
+    }
 }
 
 fn any_line_is_a_value(head: &[u8], tail: Tail) -> bool {

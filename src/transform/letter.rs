@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::Sample;
 use super::envelope::{Origin, Parts, integer, string, text_or_base64};
 use crate::outgoing::{self, Headers, Outgoing, Pair};
-use crate::record::{BEGINNING, Entry, RejectKind, Rejection, Section};
+use crate::record::{BEGINNING, Entry, Payload, RejectKind, Rejection, Section};
 
 /// How many rejected records of a chunk the summary may show.
 const SAMPLES: usize = 3;
@@ -201,8 +201,8 @@ pub(super) struct Letter<'a> {
     pub(super) line: Option<u64>,
     /// The record.
     pub(super) payload: Vec<u8>,
-    /// The length of the record, if only its beginning was kept.
-    pub(super) cut_from: Option<u64>,
+    /// The length of the record, if that is more than the payload has.
+    cut_from: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -252,19 +252,19 @@ impl<'a> Letter<'a> {
             source: shape.source,
             metadata: shape.metadata,
             line: shape.error.line,
-            // Whoever mends it leaves the length there.
-            cut_from: shape
-                .error
-                .length
-                .filter(|length| *length > payload.len() as u64 && is_beginning(&payload)),
+            cut_from: shape.error.length.filter(|length| *length > payload.len() as u64),
             payload,
         })
     }
-}
 
-/// Whether only the beginning of a record was kept, by its length: all of what is kept, or a few bytes less.
-fn is_beginning(payload: &[u8]) -> bool {
-    (BEGINNING - 3..=BEGINNING).contains(&payload.len())
+    /// The length of the record, if its payload is only the beginning that was kept. Whoever mends a payload leaves the
+    /// length there: so JSON of another length is taken as mended, it is validated anyway. Text and bytes are all
+    /// valid, and are not.
+    pub(super) fn cut_from(&self, of: Payload) -> Option<u64> {
+        // All that is kept, or a few bytes less where a character was cut.
+        let as_kept = (BEGINNING - 3..=BEGINNING).contains(&self.payload.len());
+        self.cut_from.filter(|_| as_kept || of != Payload::Json)
+    }
 }
 
 /// The original bytes that a dead letter keeps.

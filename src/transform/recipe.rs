@@ -307,10 +307,13 @@ impl<'a> Run<'a> {
         let letter = Letter::parse(line)?;
         let origin = Origin::Replayed(&letter);
         let payload = Record { bytes: &letter.payload, extra: None, ..record };
-        let made = match letter.cut_from {
+        let made = match letter.cut_from(record.payload) {
             Some(length) => Err(Rejection {
                 length: Some(length),
-                ..Rejection::new(RejectKind::TooLarge, "only its beginning was kept")
+                ..Rejection::new(
+                    RejectKind::TooLarge,
+                    "only its beginning was kept; whoever mends it takes error.length away",
+                )
             }),
             None if record.payload != Payload::Json => self.text(&origin, payload),
             None => value(payload.bytes).and_then(|value| {

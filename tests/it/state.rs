@@ -473,6 +473,12 @@ fn a_check_tells_whether_a_run_would_go_on() {
     let ran =
         bench.run(&["-b", "2", "in.json", "-o", "/dev/null", "--state", "kept", "--check"]).expect(2, &[]);
     assert!(ran.stdout.contains("belongs to the output stdout, not /dev/null"), "{}", ran.stdout);
+    // An output that is not there yet.
+    let new = ["-b", "2", "in.json", "-o", "new", "--state", "kept", "--check"];
+    let ran = bench.run(&new).expect(2, &[]);
+    assert!(ran.stdout.contains("belongs to the output stdout, not "), "{}", ran.stdout);
+    bench.run(&[&new[..], &["--fresh"]].concat()).expect(0, &[]);
+    assert!(!bench.path("new").exists());
 }
 
 /// The state that a run leaves that is killed before its first mark: everything is published, nothing known.

@@ -241,11 +241,11 @@ impl Pass {
                     "{partition}: there is more behind {most} pages (http.pagination.max_pages); the pass ends"
                 );
             }
-            Next::Alone { missing, full: true } => log::warn!(
+            Next::Alone { missing, full: true } if !self.polls => log::warn!(
                 "{partition}: the first page is full and has {missing}, so the pass ends behind it; if there are more \
                  pages, http.pagination is wrong"
             ),
-            Next::Alone { missing, full: false } => {
+            Next::Alone { missing, .. } if !self.polls => {
                 log::info!("{partition}: the first page has {missing}, so the pass ends behind it")
             }
             // Feeds that are polled have a cursor to come back with.
@@ -254,7 +254,7 @@ impl Pass {
                     "{partition}: page {page} has no records, so the pass ends, although something leads on from it"
                 );
             }
-            Next::End | Next::Empty | Next::Page(_) => {
+            Next::End | Next::Empty | Next::Alone { .. } | Next::Page(_) => {
                 log::debug!("{partition}: page {page} is the last; {} records", said.records)
             }
         }

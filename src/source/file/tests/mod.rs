@@ -383,10 +383,12 @@ fn a_file_that_grows_is_read_up_to_the_last_line_that_was_whole() {
 #[test]
 fn the_form_of_a_pipe_is_decided_by_what_nothing_can_change() {
     let auto = |head: &str| is_decided(Format::Auto, head.as_bytes());
-    for head in ["", "\n\n \n", "{\"x\":{\"cut\n", "{\n", "1", "{}", "x\ny\n"] {
+    for head in
+        ["", "\n\n \n", "{\"x\":{\"cut\n", "{\n", "1", "{}", "x\ny\n", "{\"x\":\n{}\n", "{\n\"a\":[\n2\n"]
+    {
         assert!(!auto(head), "{head:?}");
     }
-    for head in ["[", " \n[1", "{}\n", "{\"x\":\n{}\n", "\n\n1\n{", "{\n\"a\":1\n}"] {
+    for head in ["[", " \n[1", "{}\n", "{\"x\":1\"\n{}\n", "\n\n1\n{", "{\n\"a\":1\n}"] {
         assert!(auto(head), "{head:?}");
     }
     let json = |head: &str| is_decided(Format::Json, head.as_bytes());

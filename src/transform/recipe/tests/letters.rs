@@ -115,6 +115,10 @@ fn a_letter_that_kept_only_a_beginning_is_not_fed_back() {
         mended["payload"] = "{\"mended\":true}".into();
         let out = run(replay(), &ndjson(mended.to_string().as_bytes()));
         assert_eq!((out.counts.stored, out.counts.rejected), (1, 0));
+        // Nothing tells whether text is whole.
+        let mut text = ndjson(mended.to_string().as_bytes());
+        text.set_payload(Payload::Text);
+        assert_eq!(run(replay(), &text).rejects, [(RejectKind::TooLarge, 1)]);
     }
 }
 
