@@ -1,4 +1,5 @@
-//! What blocking HTTP clients have in common: the settings of their agents, and how a host is found ([`Known`]).
+//! What blocking HTTP clients have in common: the settings of their agents, how a host is found ([`Known`]), and what is
+//! told of a URL.
 //! Shared by the object store's client and the source's.
 
 use std::fmt;
@@ -11,10 +12,22 @@ use ureq::http::Uri;
 use ureq::typestate::AgentScope;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use url::Url;
 
 /// So long it is taken for true where a host is: a name that moves is followed soon, and a client that asks a thousand
 /// times a second does not look it up each time.
 const KNOWN: Duration = Duration::from_secs(5);
+
+/// A URL without what may be secret: scheme, host, port and path.
+pub fn shown(url: &Url) -> String {
+    format!("{}{}", place(url), url.path())
+}
+
+/// Scheme, host and port of a URL.
+pub(crate) fn place(url: &Url) -> String {
+    let port = url.port().map_or(String::new(), |port| format!(":{port}"));
+    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
+}
 
 /// Settings of an agent that sends one request at a time and judges the answer itself. `limit` is that of
 /// connecting, of waiting for an answer, and of each read and write.
@@ -120,5 +133,11 @@ mod tests {
         known.hosts.lock()[0].until = Instant::now();
         assert_eq!(ask(&known, "http://127.0.0.1:81/c"), ["127.0.0.1:81"]);
         assert_eq!(known.hosts.lock().len(), 3);
+    }
+
+    #[test]
+    fn what_may_be_secret_is_not_shown() {
+        let url = Url::parse("https://u:p@h:8443/a/b?token=t#f").unwrap();
+        assert_eq!(shown(&url), "https://h:8443/a/b");
     }
 }

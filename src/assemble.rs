@@ -164,6 +164,7 @@ impl<'a> Assembler<'a> {
             self.event(message.lane, event)?;
         }
         self.at.metrics.flow.open_batches.store(self.lots.len() as u64, Ordering::Relaxed);
+        self.kept = None;
         // This was the last that might have freed something.
         if self.is_idle() && self.at.budget.waiting() > 0 { self.relieve() } else { Ok(()) }
     }

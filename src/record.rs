@@ -186,7 +186,8 @@ impl Chunk {
         self.side.push(record);
         // How much that would be is known only now.
         if self.bytes.len() + self.side.bytes.len() > MOST {
-            return self.refuse(TOO_MUCH.to_owned());
+            self.refuse(TOO_MUCH.to_owned());
+            return Room::Full;
         }
         let (len, extra) = (self.bytes.len() as u32 - at, self.side.extras.len() as u32);
         let weight = len + (self.side.bytes.len() - before) as u32;
@@ -197,27 +198,31 @@ impl Chunk {
     /// lost.
     #[inline]
     fn takes(&mut self, position: u64, span: u32, bytes: usize) -> bool {
-        let fits =
-            position.checked_add(u64::from(span)).is_some() && bytes <= MOST - self.bytes.len().min(MOST);
-        if position >= self.end && span > 0 && fits {
-            return true;
+        let is_last = position.checked_add(u64::from(span)).is_none();
+        let is_much = self.bytes.len().saturating_add(bytes) > MOST;
+        if position < self.end || span == 0 || is_last || is_much {
+            self.refuse_record(position, span, is_much);
+            return false;
         }
+        true
+    }
+
+    #[cold]
+    fn refuse_record(&mut self, position: u64, span: u32, is_much: bool) {
         let why = match span {
             _ if position < self.end => {
                 format!("pushed position {position} behind {}; they only grow", self.end)
             }
             0 => format!("pushed a record at position {position} that takes none"),
-            _ if bytes > MOST - self.bytes.len().min(MOST) => TOO_MUCH.to_owned(),
+            _ if is_much => TOO_MUCH.to_owned(),
             _ => format!("pushed position {position}, behind which there is none"),
         };
-        let _ = self.refuse(why);
-        false
+        self.refuse(why);
     }
 
     #[cold]
-    fn refuse(&mut self, why: String) -> Room {
+    fn refuse(&mut self, why: String) {
         self.broken.get_or_insert(why);
-        Room::Full
     }
 
     /// Adds the boundaries of a record whose bytes already stand in the buffer, and cuts where it is time to.
@@ -323,8 +328,7 @@ impl Chunk {
     /// control records, compacted offsets).
     pub fn set_end(&mut self, end: u64) {
         if end < self.end {
-            let why = format!("set the end {end} before {}; positions only grow", self.end);
-            let _ = self.refuse(why);
+            self.refuse(format!("set the end {end} before {}; positions only grow", self.end));
             return;
         }
         self.cut_planned(end);

@@ -133,5 +133,11 @@ mod tests {
         let files = Files { settings: "s3.", ca: Some(path.clone()), ..Files::default() };
         let fault = config(&files).err().unwrap();
         assert!(fault.starts_with(&format!("s3.ca {}: certificate 1: ", path.display())), "{fault}");
+        // Among many of a system one may be odd.
+        let good = include_str!("../testdata/kafka/tls/ca.pem");
+        let odd = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{odd}{good}")).unwrap();
+        assert_eq!(authorities(&path, "s3.ca").map(|found| found.len()), Ok(1));
+        assert!(config(&files).is_ok());
     }
 }

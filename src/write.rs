@@ -419,6 +419,34 @@ impl Patience<'_> {
 mod tests {
     use super::*;
 
+    /// Two panics at once end the process.
+    #[test]
+    fn an_upload_that_panics_when_it_is_given_up_meets_no_other_panic() {
+        struct Panics(AtomicUsize);
+        impl Upload for Panics {
+            fn part(&self, _: &Part) -> Result<()> {
+                Ok(())
+            }
+            fn publish(&self, _: &Batch, _: &Totals) -> Result<Receipt> {
+                Err(Error::Stopped)
+            }
+            fn abort(&self) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+                panic!("an upload");
+            }
+        }
+        let upload = Arc::new(Panics(AtomicUsize::new(0)));
+        let partition = crate::Partition::named("test", "a");
+        let open = OpenUpload::new(BatchId { partition, start: 0, first_time: 0, opened_at: 0 });
+        *open.handle.lock() = Some(upload.clone());
+        let panic = catch_unwind(AssertUnwindSafe(|| {
+            let _open = open;
+            panic!("another");
+        }));
+        assert_eq!(panic.unwrap_err().downcast_ref(), Some(&"another"));
+        assert_eq!(upload.0.load(Ordering::Relaxed), 1);
+    }
+
     #[test]
     fn an_abort_is_what_ends_tries_and_a_permanent_error_is_itself() {
         let (stop, metrics) = (Stop::new(), Metrics::default());

@@ -307,9 +307,7 @@ impl Http {
         };
         self.since_param.clone().or_else(|| self.since.as_ref().map(last))
     }
-}
 
-impl Http {
     /// Headers that would be sent twice, or not at all.
     fn header_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();

@@ -14,7 +14,7 @@ use url::form_urlencoded::{Serializer, byte_serialize};
 
 use super::Line;
 use super::error::{Error, Result};
-use super::origin::shown;
+use super::shown;
 use crate::config::secret::Secret;
 use crate::error::Retry;
 

@@ -25,12 +25,14 @@ use ureq::http::{Method, Request, Response, StatusCode};
 use ureq::{Agent, AsSendBody};
 use url::Url;
 
+pub use crate::agent::shown;
 pub use auth::Login;
 pub use body::{Body, Bounds, Got};
 pub use error::{Error, Fault, Result};
-pub use origin::{Hosts, Trust, shown};
+pub use origin::{Hosts, Trust};
 pub use pace::Pace;
 
+use crate::agent::place;
 use crate::config::http::is_ours;
 use crate::error::Retry;
 use crate::metrics::Services;
@@ -38,7 +40,6 @@ use crate::proxy::Proxies;
 use crate::retry::{Delays, Policy};
 use crate::stop::Stop;
 use auth::Auth;
-use origin::place;
 use pace::Rate;
 
 /// How often an answer may lead on before it leads nowhere.

@@ -41,17 +41,6 @@ impl Hosts {
     }
 }
 
-/// A URL without what may be secret: scheme, host, port and path.
-pub fn shown(url: &Url) -> String {
-    format!("{}{}", place(url), url.path())
-}
-
-/// Scheme, host and port of a URL.
-pub(super) fn place(url: &Url) -> String {
-    let port = url.port().map_or(String::new(), |port| format!(":{port}"));
-    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,11 +64,5 @@ mod tests {
         check("http://h/a", "http://other/", None);
         check("http://h/a", "http://cdn.example.com.evil/", None);
         check("http://h/a", "file:///etc/passwd", None);
-    }
-
-    #[test]
-    fn what_may_be_secret_is_not_shown() {
-        let url = Url::parse("https://u:p@h:8443/a/b?token=t#f").unwrap();
-        assert_eq!(shown(&url), "https://h:8443/a/b");
     }
 }

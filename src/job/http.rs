@@ -232,9 +232,7 @@ impl Job<'_> {
     /// # Errors
     /// If it could not go on with what is there.
     pub(super) fn look_at_endpoints(&self) -> Result<bool> {
-        let Some(home) = self.state_home()?.filter(|_| !self.config.processing.fresh) else {
-            return Ok(false);
-        };
+        let Some(home) = self.state_home()? else { return Ok(false) };
         // Who asks what the output is called makes its directory.
         if home.read()?.is_none() {
             return Ok(false);

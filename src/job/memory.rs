@@ -148,7 +148,7 @@ impl Remember {
     /// # Errors
     /// If this run could not go on with what is there.
     pub(super) fn look(&self) -> Result<bool> {
-        let Some(home) = self.state.as_ref().filter(|_| !self.fresh) else { return Ok(false) };
+        let Some(home) = &self.state else { return Ok(false) };
         // Who asks what the output is called makes its directory.
         Ok(home.read()?.is_some() && State::look(&self.options(home.clone(), Paths(HashMap::new()))?)?)
     }

@@ -135,6 +135,9 @@ pub fn run_observed(
 /// [`Error::Changed`] where a run would be refused since its output, source or settings are others; what keeps that
 /// from being known.
 pub fn find_state(config: &Config) -> Result<bool> {
+    if config.processing.fresh {
+        return Ok(false);
+    }
     let mut config = config.clone();
     config.processing.retry.max_retries = 0;
     let stop = Stop::new();
@@ -293,7 +296,7 @@ impl<'a> Job<'a> {
         }
         let Place::File(path) = &self.config.output.to else { return false };
         let device = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
-        !device && self.mode == Mode::Store
+        !device
     }
 
     /// What is made of records, in the form that the sink takes.

@@ -104,12 +104,8 @@ impl State {
     /// nothing: another run may be at work.
     ///
     /// # Errors
-    /// [`Error::Changed`] if output, source or settings are others, [`Error::Usage`] if the file is damaged. With
-    /// [`Fresh::Yes`] neither.
+    /// [`Error::Changed`] if output, source or settings are others, [`Error::Usage`] if the file is damaged.
     pub fn look(options: &StateOptions) -> Result<bool> {
-        if options.fresh == Fresh::Yes {
-            return Ok(false);
-        }
         let record = Record::read(&*options.home)?;
         record.map_or(Ok(false), |record| check(&record, options).map(|()| true))
     }

@@ -10,6 +10,12 @@ fn set(pairs: &[&str]) -> Result<Resolved, Vec<String>> {
     resolve(pairs.iter().map(|pair| parse_set(pair).unwrap()).collect())
 }
 
+/// A setting of one layer.
+fn layer(path: &str, text: &str, origin: Origin) -> Setting {
+    let key = crate::config::key::find(path).unwrap();
+    Setting { key, value: key.read(text), origin }
+}
+
 #[track_caller]
 fn wrong(pair: &str, expected: &str) {
     assert_eq!(set(&[pair]).unwrap_err(), [format!("--set {expected}")]);
@@ -147,10 +153,6 @@ fn every_key_refuses_nonsense() {
 
 #[test]
 fn a_bucket_that_is_named_is_the_output() {
-    let layer = |path: &str, text: &str, origin: Origin| {
-        let key = crate::config::key::find(path).unwrap();
-        Setting { key, value: key.read(text), origin }
-    };
     let (flag, env) = (|| Origin::Flag("-x".into()), || Origin::Env("X".into()));
     let to = |settings: Vec<Setting>| resolve(settings).map(|it| it.config.output.to);
     let s3 = |bucket: &str, prefix: &str| Ok(Place::S3 { bucket: bucket.into(), prefix: prefix.into() });
@@ -197,10 +199,6 @@ fn a_bucket_that_is_named_is_the_output() {
 
 #[test]
 fn a_prefix_is_used_or_refused() {
-    let layer = |path: &str, text: &str, origin: Origin| {
-        let key = crate::config::key::find(path).unwrap();
-        Setting { key, value: key.read(text), origin }
-    };
     let (flag, env) = (|| Origin::Flag("-o".into()), || Origin::Env("X".into()));
     let to = |settings: Vec<Setting>| resolve(settings).map(|it| it.config.output.to);
     let s3 = |prefix: &str| Ok(Place::S3 { bucket: "abc".into(), prefix: prefix.into() });
@@ -250,10 +248,8 @@ fn kafka_is_configured() {
 
 #[test]
 fn the_source_is_what_is_named() {
-    let layer = |path: &str, origin: Origin| {
-        let key = crate::config::key::find(path).unwrap();
-        Setting { key, value: key.read(if path.ends_with("source") { "file" } else { "x" }), origin }
-    };
+    let layer =
+        |path: &str, origin: Origin| layer(path, if path.ends_with("source") { "file" } else { "x" }, origin);
     let file = || Origin::File { path: "p.toml".into(), line: 1, column: 1 };
     let flag = || Origin::Flag("-x".into());
     let (files, topics) = ("input.files", "kafka.source.topics");
@@ -305,10 +301,6 @@ fn what_may_be_secret_is_not_told_where_it_is_wrong() {
 
 #[test]
 fn flags_that_nothing_uses_are_refused() {
-    let layer = |path: &str, text: &str, origin: Origin| {
-        let key = crate::config::key::find(path).unwrap();
-        Setting { key, value: key.read(text), origin }
-    };
     let (flag, env) = (|| Origin::Flag("-x".into()), || Origin::Env("X".into()));
     let said = |settings: Vec<Setting>| resolve(settings).map(drop);
     let brokers = || layer("kafka.brokers", "a", flag());

@@ -120,11 +120,7 @@ impl Service {
 
 /// An address as it may be told: what follows a question mark may be secret, and so is who asks.
 pub(super) fn shown(url: &str) -> String {
-    let Ok(mut url) = Url::parse(url) else { return "an address that is none".into() };
-    url.set_query(None);
-    url.set_fragment(None);
-    let _ = url.set_username("").and_then(|()| url.set_password(None));
-    url.into()
+    Url::parse(url).map_or_else(|_| "an address that is none".into(), |url| crate::agent::shown(&url))
 }
 
 /// Whether no connection was made at all.

@@ -30,9 +30,6 @@ use super::bytes::{Bytes, End, Got};
 use super::entries::Entries;
 use super::growth::{Growth, Permission};
 
-/// How much of a record that is too large is kept.
-pub(super) const PREFIX: usize = BEGINNING;
-
 /// So much white space between two records ends a chunk: it is not held in memory.
 const GAP: usize = 64 << 10;
 
@@ -390,7 +387,7 @@ impl Filler {
         let position = chunk.start + self.work.shift + span.begin as u64;
         let spanned = (span.next - span.begin) as u64 + self.work.dropped;
         let too_large = length > self.longest as u64;
-        let len = if too_large { PREFIX.min(span.stop - span.begin) } else { span.end - span.begin };
+        let len = if too_large { BEGINNING.min(span.stop - span.begin) } else { span.end - span.begin };
         let cuts = chunk.cuts.len();
         // Whether the chunk has room does not matter: it ends here.
         let _ = chunk.mark(Entry {
@@ -511,8 +508,8 @@ impl Filler {
     /// Drops the inside of a record that is too large. Two more bytes may be its line ending.
     fn drop_record(&mut self, chunk: &mut Chunk) {
         let begin = self.scanner.begin();
-        let keep = begin + PREFIX;
-        let most = begin + PREFIX.max(self.longest + 2);
+        let keep = begin + BEGINNING;
+        let most = begin + BEGINNING.max(self.longest + 2);
         // What was not looked at stays: a comma that ends the record may wait for the byte behind it.
         let all_seen = self.pending.is_none() && self.scanner.looked_at() == chunk.bytes.len();
         if chunk.bytes.len() <= most || !self.scanner.in_record() || !all_seen {

@@ -23,8 +23,6 @@ use crate::record::{BEGINNING, Chunk, Entry, Incoming, Partition, Payload, Rejec
 
 /// How much is read at a time.
 const PIECE: usize = 64 << 10;
-/// How much of a record that is too large is kept.
-const PREFIX: usize = BEGINNING;
 /// The first bytes, by which the format is found out.
 const HEAD: usize = 64 << 10;
 /// Records with more than so many bytes between them are not copied together.
@@ -319,7 +317,7 @@ impl Page {
         self.dropped = 0;
         let place = span.begin..span.end;
         if length > taking.options.max_record_bytes {
-            let kept = place.start..place.end.min(place.start + PREFIX);
+            let kept = place.start..place.end.min(place.start + BEGINNING);
             return self.reject(chunk, copy, kept, (length, None), taking);
         }
         taking.since.look(&copy.window[place.clone()]);
@@ -404,11 +402,11 @@ impl Page {
         let begin = scanner.begin();
         window.forget(begin);
         scanner.rebase(begin);
-        let (most, held) = (PREFIX.max(longest.saturating_add(2)), window.bytes().len());
+        let (most, held) = (BEGINNING.max(longest.saturating_add(2)), window.bytes().len());
         if held > most && scanner.in_record() && scanner.looked_at() == held {
-            self.dropped += (held - PREFIX) as u64;
-            window.truncate(PREFIX);
-            scanner.forget_from(PREFIX);
+            self.dropped += (held - BEGINNING) as u64;
+            window.truncate(BEGINNING);
+            scanner.forget_from(BEGINNING);
         }
     }
 

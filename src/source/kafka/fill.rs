@@ -12,9 +12,6 @@ use crate::kafka::wire::record::BadHeaders;
 use crate::kafka::wire::{Aborted, Batch, Batches, Crc, Damage, Fault, Place, Record, Unpacker, Verdict};
 use crate::record::{BEGINNING, Chunk, Incoming, Payload, RejectKind, Rejection, Room};
 
-/// Of a record that is too large so many bytes are kept.
-const KEPT: usize = BEGINNING;
-
 /// What was fetched of one partition and is not yet in chunks.
 pub(super) struct Fetch {
     bytes: Bytes,
@@ -158,7 +155,7 @@ impl Reading {
         self.next = record.offset as u64 + 1;
         self.left -= 1;
         let length = record.value.map_or(0, <[u8]>::len);
-        let kept = if length > self.max_record_bytes { KEPT } else { length };
+        let kept = if length > self.max_record_bytes { BEGINNING } else { length };
         let mut headers = Ok(());
         let room = chunk.push_incoming(
             record.offset as u64,

@@ -249,7 +249,7 @@ fn a_record_that_is_too_large_is_a_rejection_in_every_format() {
         assert_eq!((one.text.as_str(), two.text.as_str(), two.line), ("1", "2", 3), "{}", &text[..10]);
         assert_eq!(large.fault, Some(RejectKind::TooLarge));
         assert_eq!(large.length, Some(long.len() as u64));
-        assert_eq!(large.text.len(), fill::PREFIX);
+        assert_eq!(large.text.len(), crate::record::BEGINNING);
         assert_eq!(two.position, text.rfind('2').unwrap() as u64);
         assert_eq!(heard.chunks.last().unwrap().0, text.len() as u64);
     }
