@@ -159,6 +159,25 @@ impl Files {
     ) -> Result<Option<(Box<dyn Provider>, String)>> {
         let settings = self.settings(profile, lookup)?;
         let place = format!("profile {profile}");
+        let unsupported = |name: &str| {
+            failed(
+                Retry::Permanent,
+                format!(
+                    "{place} has {name}, which is not supported; use a profile with credential_process = aws configure \
+                     export-credentials --profile {profile} --format process"
+                ),
+            )
+        };
+        let (token_name, role_name) = ("web_identity_token_file", "role_arn");
+        let role = settings.get(role_name);
+        let has = |name: &&str| settings.get(name).is_some();
+        let sources = ["source_profile", "credential_source"];
+        // Amazon's own tools sign as the role then, whatever keys the profile has itself.
+        if role.is_some()
+            && let Some(name) = sources.iter().find(|name| has(name))
+        {
+            return Err(unsupported(name));
+        }
         if let Some(keys) = settings.keys()? {
             let it = OfFile { files: self.clone(), profile: profile.into(), first: Some(keys).into() };
             return Ok(Some((Box::new(it), place)));
@@ -167,8 +186,6 @@ impl Files {
             let it = Process::new(command);
             return Ok(Some((Box::new(it), format!("credential_process of {place}"))));
         }
-        let (token_name, role_name) = ("web_identity_token_file", "role_arn");
-        let role = settings.get(role_name);
         match (settings.get(token_name), role.clone()) {
             (Some(token), Some(role)) => {
                 let session = settings.get("role_session_name");
@@ -180,17 +197,11 @@ impl Files {
             (Some(_), None) => return Err(settings.half(token_name, role_name, settings.path(token_name))),
             (None, _) => {}
         }
-        let other = ["source_profile", "credential_source", "sso_session", "sso_start_url", "login_session"];
-        match other.into_iter().find(|name| settings.get(name).is_some()) {
+        let others = ["sso_session", "sso_start_url", "login_session"];
+        match sources.iter().chain(&others).find(|name| has(name)) {
             None if role.is_some() => Err(settings.half(role_name, token_name, settings.path(role_name))),
             None => Ok(None),
-            Some(name) => Err(failed(
-                Retry::Permanent,
-                format!(
-                    "{place} has {name}, which is not supported; use a profile with credential_process = aws configure \
-                     export-credentials --profile {profile} --format process"
-                ),
-            )),
+            Some(name) => Err(unsupported(name)),
         }
     }
 }
@@ -323,6 +334,29 @@ mod tests {
         assert!(error.to_string().contains("no aws_secret_access_key in /u/.aws/credentials"), "{error}");
         // What is no key at all is no half.
         assert_eq!(found("default", "[default]\nregion = r\n", "[default]\noutput = json\n").unwrap(), None);
+    }
+
+    #[test]
+    fn keys_of_a_profile_with_a_role_never_sign_instead_of_it() {
+        let keys = "aws_access_key_id = A\naws_secret_access_key = S\n";
+        for source in ["source_profile = base", "credential_source = Environment"] {
+            let name = source.split(' ').next().unwrap_or_default();
+            for own in ["", keys] {
+                refused(
+                    &format!("[default]\n{own}role_arn = r\n{source}\n"),
+                    &format!(
+                        "profile default has {name}, which is not supported; use a profile with credential_process = \
+                         aws configure export-credentials --profile default --format process"
+                    ),
+                );
+            }
+            // Without a role it names nothing that signs.
+            let found = found("default", "", &format!("[default]\n{keys}{source}\n"));
+            assert_eq!(found.unwrap().as_deref(), Some("A"));
+        }
+        // Keys that a login left behind are what was asked for.
+        let left = found("default", &format!("[default]\n{keys}"), "[default]\nsso_session = s\n");
+        assert_eq!(left.unwrap().as_deref(), Some("A"));
     }
 
     #[test]
