@@ -116,8 +116,24 @@ fn what_is_missing_or_unknown_is_said_with_what_is_expected() {
         wrong(&["-s", source], "no endpoints: expected --url URL (http.urls)");
     }
     let problems = ask(&["-o", "gs://bucket/x", "a"], &[]).err().unwrap();
-    let start = "-o: this build cannot write to gs yet; it writes to a directory, a file";
+    let start = "-o: nothing is written to gs; expected a directory, a file";
     assert!(problems[0].starts_with(start), "{problems:?}");
+}
+
+#[test]
+fn inputs_that_are_no_files_are_told_how_they_are_read() {
+    for (input, instead) in [
+        ("https://api.example.com/v1", "--url URL (http.urls)"),
+        ("kafka:orders", "-t TOPIC (        section: SECTION,.topics)"),
+        ("s3://logs/a.json", "- (stdin), into which other programs may write"),
+        ("file:///var/log/a.json", "expected its path, without file://"),
+    ] {
+        let problems = ask(&[input], &[]).err().unwrap();
+        let kind = input.split(':').next().unwrap_or_default();
+        let start = format!("inputs: what begins with {kind}: is no file; ");
+        assert!(problems[0].starts_with(&start), "{problems:?}");
+        assert!(problems[0].contains(instead), "{problems:?}");
+    }
 }
 
 #[test]

@@ -18,11 +18,20 @@ pub(super) const KEYS: &[Key] = &[
                 Value::List(files) => files.clone(),
                 one => vec![text(one)?.to_owned()],
             };
-            if let Some((file, kind)) = files.iter().find_map(|file| Some((file, place::foreign(file)?)))
-                && !std::path::Path::new(file).exists()
+            if let Some(kind) = files
+                .iter()
+                .filter(|file| !std::path::Path::new(file).exists())
+                .find_map(|file| place::foreign(file))
             {
-                let can = "it reads files, directories and - (stdin)";
-                return Err(Wrong::Because(format!("this build cannot read {file} ({kind}) yet; {can}")));
+                let instead = match kind {
+                    "http" | "https" => "endpoints are read by --url URL (http.urls)",
+                    "kafka" => {
+                        "topics are read by -t TOPIC (        section: SECTION,.topics), their brokers are --brokers"
+                    }
+                    "file" => "expected its path, without file://",
+                    _ => "expected files, directories and - (stdin), into which other programs may write",
+                };
+                return Err(Wrong::Because(format!("what begins with {kind}: is no file; {instead}")));
             }
             check(files.iter().all(|file| !file.is_empty()))?;
             put(&mut draft.config.input.files, files)

@@ -31,7 +31,7 @@ pub(super) fn local(value: &Value) -> Result<&str, Wrong> {
     match place::foreign(path) {
         None => Ok(path),
         Some(kind) => {
-            Err(Wrong::Because(format!("this build cannot write to {kind} yet; expected a local directory")))
+            Err(Wrong::Because(format!("what begins with {kind}: is no path; expected a local directory")))
         }
     }
 }
