@@ -1,8 +1,9 @@
-//! What blocking HTTP clients have in common: the settings of their agents, how a host is found ([`Known`]), and what is
-//! told of a URL.
+//! What blocking HTTP clients have in common: the settings of their agents, how a host is found ([`Known`]), what is
+//! told of a URL, and whether what went wrong on the way may pass.
 //! Shared by the object store's client and the source's.
 
 use std::fmt;
+use std::io;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,6 +14,9 @@ use ureq::typestate::AgentScope;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use url::Url;
+
+use crate::error::Retry;
+use crate::proxy;
 
 /// So long it is taken for true where a host is: a name that moves is followed soon, and a client that asks a thousand
 /// times a second does not look it up each time.
@@ -51,6 +55,34 @@ pub(crate) fn settings(limit: Duration) -> ConfigBuilder<AgentScope> {
 /// An agent with these settings.
 pub(crate) fn agent(settings: ConfigBuilder<AgentScope>) -> Agent {
     Agent::with_parts(settings.build(), DefaultConnector::default(), Known::default())
+}
+
+/// Whether another try can help where no answer came.
+pub(crate) fn retry(error: &ureq::Error) -> Retry {
+    match error {
+        error if is_tls(error) => Retry::Permanent,
+        ureq::Error::ConnectProxyFailed(why) => proxy::Refusal::read(why).retry(),
+        ureq::Error::Io(_)
+        | ureq::Error::Timeout(_)
+        | ureq::Error::HostNotFound
+        | ureq::Error::ConnectionFailed
+        | ureq::Error::BodyStalled
+        | ureq::Error::LargeResponseHeader(..)
+        | ureq::Error::Protocol(_) => Retry::Transient,
+        _ => Retry::Permanent,
+    }
+}
+
+/// Whether the two could not agree on encryption, or one does not trust the other.
+pub(crate) fn is_tls(error: &ureq::Error) -> bool {
+    match error {
+        // A certificate that is not trusted comes as invalid data, and so does an alert of the server's.
+        ureq::Error::Io(error) => {
+            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+        }
+        ureq::Error::Tls(_) | ureq::Error::Pem(_) | ureq::Error::Rustls(_) | ureq::Error::TlsRequired => true,
+        _ => false,
+    }
 }
 
 /// Looks hosts up, and remembers for a moment where they are. A lookup with a timeout takes a thread of its own, and it

@@ -2,8 +2,12 @@
 //! small letters too, and `NO_PROXY` for hosts that are reached without. ureq would take one of them for everything.
 //! Shared by the object store's client and the source's.
 
+use std::fmt;
+
 use ureq::{Proxy, ProxyProtocol};
 use url::Url;
+
+use crate::error::Retry;
 
 /// Which proxy stands before a server.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +75,42 @@ impl Proxies {
     }
 }
 
+/// What a proxy does instead of connecting to the server: the status of its answer, if it gave one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal(Option<u16>);
+
+impl Refusal {
+    /// Reads it from what ureq says of `ConnectProxyFailed`: it has the status in no other place.
+    pub fn read(why: &str) -> Self {
+        Refusal(why.split(|byte: char| !byte.is_ascii_digit()).find_map(|word| word.parse().ok()))
+    }
+
+    /// Whether another try can help. What a proxy forbids it will forbid again.
+    pub fn retry(self) -> Retry {
+        match self.0 {
+            Some(408 | 425 | 429) | Some(500..) | None => Retry::Transient,
+            Some(_) => Retry::Permanent,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(407) => f.write_str(
+                "the proxy wants to know who asks (407); http://USER:PASSWORD@HOST:PORT in HTTPS_PROXY or HTTP_PROXY",
+            ),
+            Some(status @ 500..) => write!(f, "the proxy cannot connect to it ({status})"),
+            Some(status) => write!(
+                f,
+                "the proxy does not connect to it ({status}); it must allow CONNECT to this port, for plain http, too \
+                 (NO_PROXY names hosts that are reached without)"
+            ),
+            None => f.write_str("the proxy does not answer; see HTTPS_PROXY and HTTP_PROXY"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +148,23 @@ mod tests {
         );
         assert!(!without("example.com", "http://badexample.com/") && !without("h:81", "http://h/"));
         assert!(!without("", "http://h/"));
+    }
+
+    #[test]
+    fn what_a_proxy_forbids_is_final_and_what_it_cannot_do_may_pass() {
+        for (status, retry, said) in [
+            (403, Retry::Permanent, "it must allow CONNECT to this port"),
+            (405, Retry::Permanent, "does not connect to it (405)"),
+            (407, Retry::Permanent, "http://USER:PASSWORD@HOST:PORT"),
+            (429, Retry::Transient, "(429)"),
+            (502, Retry::Transient, "cannot connect to it (502)"),
+        ] {
+            let refusal = Refusal::read(&format!("proxy server responded {status}/{status}"));
+            assert_eq!((refusal, refusal.retry()), (Refusal(Some(status)), retry));
+            assert!(refusal.to_string().contains(said), "{refusal}");
+        }
+        let silent = Refusal::read("proxy server did not respond");
+        assert_eq!((silent, silent.retry()), (Refusal(None), Retry::Transient));
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //! a header or anything of a body: any of them may hold a token.
 
 use std::fmt;
-use std::io;
 use std::time::Duration;
 
+use crate::agent::{self, is_tls};
 use crate::error::Retry;
+use crate::proxy::Refusal;
 
 /// Result with the client's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -84,7 +85,7 @@ impl Error {
     pub fn retry(&self) -> Retry {
         match self {
             Error::Config(_) | Error::Elsewhere { .. } => Retry::Permanent,
-            Error::Transport { source, .. } => transport(source),
+            Error::Transport { source, .. } => agent::retry(source),
             Error::Refused { status: 408 | 425 | 429 | 500 | 502..=504 | 506..=599, .. } => Retry::Transient,
             Error::Refused { .. } => Retry::Permanent,
             Error::Body { fault: Fault::TooLong(_) | Fault::Packing(_), .. } => Retry::Permanent,
@@ -160,34 +161,6 @@ impl Error {
     }
 }
 
-/// Whether another try can help.
-pub(crate) fn transport(error: &ureq::Error) -> Retry {
-    match error {
-        error if is_tls(error) => Retry::Permanent,
-        ureq::Error::Io(_)
-        | ureq::Error::Timeout(_)
-        | ureq::Error::HostNotFound
-        | ureq::Error::ConnectionFailed
-        | ureq::Error::BodyStalled
-        | ureq::Error::ConnectProxyFailed(_)
-        | ureq::Error::LargeResponseHeader(..)
-        | ureq::Error::Protocol(_) => Retry::Transient,
-        _ => Retry::Permanent,
-    }
-}
-
-/// Whether the two could not agree on encryption, or one does not trust the other.
-fn is_tls(error: &ureq::Error) -> bool {
-    match error {
-        // A certificate that is not trusted comes as invalid data, and so does an alert of the server's.
-        ureq::Error::Io(error) => {
-            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
-        }
-        ureq::Error::Tls(_) | ureq::Error::Pem(_) | ureq::Error::Rustls(_) | ureq::Error::TlsRequired => true,
-        _ => false,
-    }
-}
-
 /// What happened on the way, in words.
 struct Plain<'a>(&'a ureq::Error);
 
@@ -198,6 +171,7 @@ impl fmt::Display for Plain<'_> {
             ureq::Error::HostNotFound => f.write_str("no host of this name is known"),
             ureq::Error::ConnectionFailed => f.write_str("nobody answers"),
             ureq::Error::Timeout(what) => write!(f, "no answer in time ({what}); see --timeout"),
+            ureq::Error::ConnectProxyFailed(why) => write!(f, "{}", Refusal::read(why)),
             // These may hold what was sent.
             ureq::Error::BadUri(_) | ureq::Error::RequireHttpsOnly(_) => {
                 f.write_str("the URL cannot be asked")
@@ -265,8 +239,8 @@ mod tests {
         let lost =
             |source| Error::Transport { what: "GET http://h/".into(), source: Box::new(source) }.retry();
         assert_eq!(lost(ureq::Error::HostNotFound), Retry::Transient);
-        assert_eq!(lost(ureq::Error::Io(io::ErrorKind::ConnectionReset.into())), Retry::Transient);
-        assert_eq!(lost(ureq::Error::Io(io::ErrorKind::InvalidData.into())), Retry::Permanent);
+        assert_eq!(lost(ureq::Error::Io(std::io::ErrorKind::ConnectionReset.into())), Retry::Transient);
+        assert_eq!(lost(ureq::Error::Io(std::io::ErrorKind::InvalidData.into())), Retry::Permanent);
     }
 
     #[test]

@@ -384,3 +384,20 @@ fn requests_go_through_the_proxy_of_the_environment() {
     let asked: Vec<String> = proxy.asked().into_iter().map(|it| it.target).collect();
     assert_eq!(asked, ["api.invalid:80", "/a?b=1"]);
 }
+
+#[test]
+fn a_proxy_that_forbids_is_believed_and_one_that_cannot_is_asked_again() {
+    for (status, retry, said) in [
+        (403, Retry::Permanent, "it must allow CONNECT to this port, for plain http, too"),
+        (407, Retry::Permanent, "the proxy wants to know who asks (407)"),
+        (503, Retry::Transient, "the proxy cannot connect to it (503)"),
+    ] {
+        let proxy = Server::new(move |_| Answer::status(status));
+        let variable = |name: &str| (name == "HTTP_PROXY").then(|| proxy.url(""));
+        let at = url("http://api.invalid/a");
+        let line = Line { agent: ureq::agent(), proxies: Proxies::of(&variable) };
+        let error = line.send("GET", &at, Request::get(at.as_str()).body(()).unwrap()).unwrap_err();
+        assert_eq!(error.retry(), retry, "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+}

@@ -9,7 +9,9 @@ use serde::Deserialize;
 use ureq::http::{HeaderMap, StatusCode, header};
 
 use super::credentials::Keys;
+use crate::agent;
 use crate::error::Retry;
+use crate::proxy::Refusal;
 
 /// Result with this module's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -218,7 +220,7 @@ impl Error {
             Error::Credentials { retry, .. } => *retry,
             Error::Refused { answer, .. } => answer.retry(),
             Error::Odd { .. } => Retry::Transient,
-            Error::Transport { source, .. } => transport(source),
+            Error::Transport { source, .. } => agent::retry(source),
         }
     }
 
@@ -246,20 +248,6 @@ impl Error {
     /// Whether the service's error has this code.
     pub fn has_code(&self, code: &str) -> bool {
         self.answer().is_some_and(|answer| answer.code == code)
-    }
-}
-
-pub(super) fn transport(error: &ureq::Error) -> Retry {
-    use std::io::ErrorKind::{InvalidData, InvalidInput};
-    match error {
-        // A certificate that is not trusted comes as invalid data.
-        ureq::Error::Io(error) if matches!(error.kind(), InvalidData | InvalidInput) => Retry::Permanent,
-        ureq::Error::Io(_)
-        | ureq::Error::Timeout(_)
-        | ureq::Error::HostNotFound
-        | ureq::Error::ConnectionFailed
-        | ureq::Error::Protocol(_) => Retry::Transient,
-        _ => Retry::Permanent,
     }
 }
 
@@ -322,6 +310,7 @@ impl fmt::Display for Plain<'_> {
             ureq::Error::HostNotFound => f.write_str("no host of this name is known; check s3.endpoint"),
             ureq::Error::ConnectionFailed => f.write_str("nobody answers; check s3.endpoint"),
             ureq::Error::Timeout(what) => write!(f, "no answer in time ({what}); see --timeout"),
+            ureq::Error::ConnectProxyFailed(why) => write!(f, "{}", Refusal::read(why)),
             other => write!(f, "{other}"),
         }
     }
@@ -395,6 +384,19 @@ mod tests {
         );
         assert!(told("https://h", disconnected).ends_with("Peer disconnected"));
         assert!(told("http://h", std::io::ErrorKind::HostUnreachable).ends_with("Peer disconnected"));
+    }
+
+    #[test]
+    fn a_proxy_in_trouble_is_asked_again() {
+        let answered = |status: u16| {
+            let why = format!("proxy server responded {status}/{status}");
+            let source = Box::new(ureq::Error::ConnectProxyFailed(why));
+            Error::Transport { what: what(), source }
+        };
+        assert_eq!(answered(503).retry(), Retry::Transient);
+        assert_eq!(answered(403).retry(), Retry::Permanent);
+        let said = "cannot PUT s3://b/k at http://h: the proxy cannot connect to it (503)";
+        assert_eq!(answered(503).to_string(), said);
     }
 
     #[test]

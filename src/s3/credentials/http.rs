@@ -14,6 +14,7 @@ use url::{Host, Url};
 use super::super::error::{Error, Result};
 use super::super::tls;
 use super::{Keys, Lent, failed};
+use crate::agent;
 use crate::error::Retry;
 use crate::proxy::Proxies;
 
@@ -97,7 +98,7 @@ impl Service {
         let lost = |error: ureq::Error| {
             let retry = match is_nobody && is_guess {
                 true => Retry::Permanent,
-                false => super::super::error::transport(&error),
+                false => agent::retry(&error),
             };
             failed(retry, format!("{whom} at {}: {}", shown(url), super::super::error::Plain(&error)))
         };
