@@ -85,6 +85,13 @@ pub(crate) fn is_tls(error: &ureq::Error) -> bool {
     }
 }
 
+/// Whether the server answered without encryption where some was asked for.
+pub(crate) fn is_plain(error: &ureq::Error) -> bool {
+    let ureq::Error::Io(error) = error else { return false };
+    let source = error.get_ref().and_then(|source| source.downcast_ref::<rustls::Error>());
+    matches!(source, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
+}
+
 /// Looks hosts up, and remembers for a moment where they are. A lookup with a timeout takes a thread of its own, and it
 /// would be done for each request, whether or not a connection is there already.
 #[derive(Default)]

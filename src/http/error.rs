@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::agent::{self, is_tls};
+use crate::agent::{self, is_plain, is_tls};
 use crate::error::Retry;
 use crate::proxy::Refusal;
 
@@ -150,6 +150,9 @@ impl Error {
             }
             Error::Body { fault: Fault::TooLong(_), .. } => "http.max_body_bytes is the limit",
             Error::Token { .. } => "check http.auth.token_url, client_id, client_secret and scope",
+            Error::Transport { source, .. } if is_plain(source) => {
+                "check the URL: is it http://, or another port?"
+            }
             Error::Transport { source, .. } if is_tls(source) => {
                 "check http.tls.ca (who is trusted), and http.tls.cert where the server asks for a certificate"
             }
@@ -167,6 +170,7 @@ struct Plain<'a>(&'a ureq::Error);
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
+            error if is_plain(error) => f.write_str("the server does not speak TLS here"),
             ureq::Error::Io(error) => write!(f, "{error}"),
             ureq::Error::HostNotFound => f.write_str("no host of this name is known"),
             ureq::Error::ConnectionFailed => f.write_str("nobody answers"),

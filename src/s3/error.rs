@@ -306,6 +306,9 @@ pub(super) struct Plain<'a>(pub(super) &'a ureq::Error);
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
+            error if agent::is_plain(error) => {
+                f.write_str("the service does not speak TLS here; check s3.endpoint: is it http://?")
+            }
             ureq::Error::Io(error) => write!(f, "{error}"),
             ureq::Error::HostNotFound => f.write_str("no host of this name is known; check s3.endpoint"),
             ureq::Error::ConnectionFailed => f.write_str("nobody answers; check s3.endpoint"),

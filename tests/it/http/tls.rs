@@ -1,5 +1,7 @@
 //! HTTPS with authorities and certificates of our own, and what is told where they do not fit.
 
+use std::io::{Write, copy, sink};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -134,12 +136,19 @@ fn files_that_are_no_certificates_are_a_wrong_configuration() {
 /// TLS where the server speaks plain HTTP, and the other way round.
 #[test]
 fn a_wrong_scheme_is_an_error() {
-    let plain = Server::start(|_| Reply::ok(array(0..5)));
-    let bench = Bench::new();
-    let url = plain.url("/items").replace("http:", "https:");
-    let args = ["--url", &url, "--timeout", "2s", "--set", "processing.max_retries=1"];
-    let ran = Running::start(command(&bench, &args)).ended();
-    assert!(matches!(ran.code, Some(1 | 4)), "{:?} {}", ran.code, ran.stderr);
+    let plain = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let url = format!("https://{}/items", plain.local_addr().expect("it is bound"));
+    let ran = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut client, _) = plain.accept()?;
+            client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")?;
+            copy(&mut client, &mut sink())
+        });
+        let bench = Bench::new();
+        let args = ["--url", &url, "--timeout", "20s", "--set", "processing.max_retries=1"];
+        Running::start(command(&bench, &args)).ended()
+    });
+    ran.expect(4, &["the server does not speak TLS here", "check the URL: is it http://"]);
     let (bench, tls) = (Bench::new(), server("server.pem", Clients::Any));
     let url = tls.named("/items").replace("https:", "http:");
     let args = ["--url", &url, "--timeout", "2s", "--set", "processing.max_retries=1"];

@@ -46,6 +46,15 @@ fn a_store_proves_who_it_is() {
     assert!(plain.objects().keys().all(|key| key.starts_with("a/")));
 }
 
+#[test]
+fn a_service_without_tls_is_told() {
+    let Some(server) = Server::shared() else { return };
+    let store = server.bucket("plain").by(format!("https://localhost:{}", server.port));
+    store.bench.write("a.json", lines(0..3));
+    let ran = store.run(&["a.json", "-o", &store.url("a")]);
+    ran.expect(4, &["https://localhost:", "does not speak TLS here; check s3.endpoint: is it http://?"]);
+}
+
 /// Connects whoever asks to one server, whatever name they ask for: no name below `localhost` is known everywhere.
 struct Proxy {
     address: SocketAddr,
