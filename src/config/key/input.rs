@@ -18,13 +18,11 @@ pub(super) const KEYS: &[Key] = &[
                 Value::List(files) => files.clone(),
                 one => vec![text(one)?.to_owned()],
             };
-            if let Some((file, kind)) = files.iter().find_map(|file| Some((file, place::foreign(file)?)))
-                && !std::path::Path::new(file).exists()
-            {
-                let can = "it reads files, directories and - (stdin)";
-                return Err(Wrong::Because(format!("this build cannot read {file} ({kind}) yet; {can}")));
-            }
             check(files.iter().all(|file| !file.is_empty()))?;
+            for file in files.iter().filter(|file| !std::path::Path::new(file).exists()) {
+                place::is_expanded(file).map_err(Wrong::Because)?;
+                place::foreign(file).map_or(Ok(()), |kind| Err(elsewhere(kind)))?;
+            }
             put(&mut draft.config.input.files, files)
         },
     },
@@ -61,3 +59,12 @@ pub(super) const KEYS: &[Key] = &[
         },
     },
 ];
+
+/// Where a kind of place that is no file is named. The place is not told: URLs may hold tokens.
+fn elsewhere(kind: &str) -> Wrong {
+    Wrong::Because(match kind {
+        "http" | "https" => "a URL is no file; expected endpoints in --url (http.urls)".into(),
+        "kafka" => "a topic is no file; expected it in -t (kafka.source.topics), without kafka:".into(),
+        _ => format!("this build cannot read from {kind} yet; it reads files, directories and - (stdin)"),
+    })
+}
