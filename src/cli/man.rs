@@ -22,8 +22,8 @@ pub fn page() -> String {
     ));
     out.push_str(".PP\n");
     out.push_str(&escape(
-        "Without -s, named inputs are files, and where only topics are named they are read. Jobs that read Kafka with \
-         the same group share the partitions, and a job that is started again goes on where its group stopped. A run \
+        "Without -s, named inputs are files, and where only topics or URLs are named they are read. Jobs that read \
+         Kafka with the same group share the partitions, and a job that is started again goes on where its group stopped. A run \
          to stdout joins no group unless -g names one; --dry-run and --check never do.\n",
     ));
     options(&mut out);
