@@ -128,12 +128,12 @@ pub fn run_observed(
     })
 }
 
-/// Whether there is anything of earlier runs that one with this configuration goes on with. Only looks: takes no lock,
-/// changes nothing. Blocks while a bucket is asked, once.
+/// Whether there is anything of earlier runs that one with this configuration goes on with. Only looks, at the state and
+/// at each input: takes no lock, changes nothing. Blocks while a bucket is asked, once.
 ///
 /// # Errors
-/// [`Error::Changed`] where a run would be refused since its output, source or settings are others; what keeps that
-/// from being known.
+/// [`Error::Changed`] where a run would be refused since its output, source, settings or inputs are others; what keeps
+/// that from being known.
 pub fn find_state(config: &Config) -> Result<bool> {
     if config.processing.fresh {
         return Ok(false);
