@@ -140,7 +140,7 @@ pub static OPTIONS: &[Opt] = &[
     .short('f')
     .key("input.format")
     .complete(Words(&["auto", "ndjson", "json", "text", "binary"])),
-    option("limit", "N", Group::Input, "stop after N records").short('n'),
+    option("limit", "N", Group::Input, "stop after N records; such a run remembers nothing").short('n'),
     option(
         "shard",
         "I/N",
