@@ -31,7 +31,7 @@ pub const EXIT_CODES: [(&str, &str); 6] = [
     ("2", "wrong usage or configuration, or input or settings changed since the last run"),
     ("3", "done, but some records were rejected (--rejects-ok makes it 0)"),
     ("4", "failed, and running it again cannot help"),
-    ("130, 143", "stopped by SIGINT or SIGTERM before its end; the same command goes on"),
+    ("130, 143", "stopped by SIGINT or SIGTERM before its end"),
 ];
 
 /// The text of `--help`.
