@@ -20,19 +20,22 @@ services:         ## For the tests, once: Apache Kafka, from Maven (Java 17 or n
 test: services    ## All tests; those with a real Kafka, S3 or JSON server are skipped aloud where Java, Maven, Go or Node.js is missing, unless CI=true
 	$(CARGO) test --locked
 
-kafka-up: services ## A Kafka to play with on localhost:9092, in the background
+kafka-up:         ## A Kafka to play with on localhost:9092, in the background
+	tests/services/kafka.sh fetch
 	tests/services/kafka.sh up
 
 kafka-down:       ## Stops it
 	tests/services/kafka.sh down
 
-s3-up: services   ## An S3 server to play with on localhost:9000, in the background
+s3-up:            ## An S3 server to play with on localhost:9000, in the background
+	tests/services/s3.sh fetch
 	tests/services/s3.sh up
 
 s3-down:          ## Stops it
 	tests/services/s3.sh down
 
-json-up: services ## A JSON API to play with on localhost:3000, in the background
+json-up:          ## A JSON API to play with on localhost:3000, in the background
+	tests/services/json.sh fetch
 	tests/services/json.sh up
 
 json-down:        ## Stops it

@@ -262,11 +262,20 @@ fn output(to: &Place) -> Option<Finding> {
         Place::File(path) => {
             let what = format!("output {}", path.display());
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            let target = match fs::metadata(path) {
-                Ok(found) if !found.is_file() => path.as_path(),
-                _ => parent.unwrap_or(Path::new(".")),
+            let parent = parent.unwrap_or(Path::new("."));
+            let verdict = match fs::metadata(path) {
+                Ok(found) if !found.is_file() => {
+                    verdict(access(path, Access::WRITE_OK).map_err(io::Error::from), || {
+                        "it is not there".into()
+                    })
+                }
+                // Nobody makes it.
+                _ if is_missing_path(parent) => {
+                    Verdict::Wrong(format!("{} is no directory", parent.display()))
+                }
+                _ => writable(parent),
             };
-            Finding { what, verdict: writable(target) }
+            Finding { what, verdict }
         }
     })
 }
@@ -275,7 +284,7 @@ fn directory(name: &str, dir: &Path) -> Finding {
     Finding { what: format!("{name} {}", dir.display()), verdict: writable(dir) }
 }
 
-/// Whether something can be written at `path`, or created in the nearest directory above it that exists.
+/// Whether `path` is a directory that can be written, or one that can be made in the nearest one above it that exists.
 fn writable(path: &Path) -> Verdict {
     let mut at: PathBuf = path.to_path_buf();
     while is_missing_path(&at) {
@@ -284,11 +293,11 @@ fn writable(path: &Path) -> Verdict {
             _ => at = PathBuf::from("."),
         }
     }
-    if at != path && !at.is_dir() {
+    if fs::metadata(&at).is_ok_and(|found| !found.is_dir()) {
         return Verdict::Wrong(format!("{} is no directory", at.display()));
     }
-    let rights = if at.is_dir() { Access::WRITE_OK | Access::EXEC_OK } else { Access::WRITE_OK };
-    verdict(access(&at, rights).map_err(io::Error::from), || "it is not there".into())
+    let writable = access(&at, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from);
+    verdict(writable, || "it is not there".into())
 }
 
 fn is_missing_path(path: &Path) -> bool {
@@ -428,6 +437,28 @@ mod tests {
         fs::write(dir.path("f"), "1").unwrap();
         let findings = run(&Config::new(vec!["-".into()], Place::Dir(dir.path("f/out").into())));
         assert_eq!(exit_code(&findings), 2, "{findings:?}");
+    }
+
+    #[test]
+    fn what_should_be_a_directory_is_wrong_if_it_is_none() {
+        let dir = Dir::new();
+        fs::write(dir.path("f"), "1").unwrap();
+        let input = || vec!["-".into()];
+        let mut config = Config::new(input(), Place::Stdout);
+        config.processing.state = StateAt::Dir(dir.path("f").into());
+        for config in [
+            config,
+            Config::new(input(), Place::File(dir.path("none/a.ndjson").into())),
+            Config::new(input(), Place::File(dir.path("f/a.ndjson").into())),
+        ] {
+            let findings = run(&config);
+            assert_eq!(exit_code(&findings), 2, "{findings:?}");
+            assert!(findings.iter().any(|it| it.line().ends_with(" is no directory\n")), "{findings:?}");
+        }
+        for fine in [dir.path("a.ndjson"), "/dev/null".into()] {
+            let findings = run(&Config::new(input(), Place::File(fine.into())));
+            assert_eq!(exit_code(&findings), 0, "{findings:?}");
+        }
     }
 
     #[test]

@@ -41,7 +41,9 @@ pub struct Summary {
     pub peak_memory_bytes: Option<u64>,
     /// Why batches were closed: the name of [`crate::cut::Close`] and how often.
     pub close_reasons: BTreeMap<String, u64>,
-    /// What was read of each partition by this run, in order.
+    /// How many partitions this run began.
+    pub partition_count: u64,
+    /// What was read of each partition by this run, in order; of more than a thousand, of a thousand.
     pub partitions: Vec<PartitionRange>,
     /// The first rejected records, at most three.
     pub samples: Vec<RejectedRecord>,
@@ -100,7 +102,7 @@ pub struct RejectedRecord {
     pub reason: String,
 }
 
-/// How many partitions the text of a summary has a line for; the JSON has them all.
+/// How many partitions the text of a summary has a line for; the JSON has more.
 const RANGES: usize = 3;
 
 impl Summary {
@@ -171,9 +173,11 @@ impl Summary {
             let title = if index == 0 { "ranges" } else { "" };
             line(title, format!("{} {span}, {}", printable(&range.name), records(range.records)));
         }
-        let more = self.partitions.len().saturating_sub(RANGES);
+        // Not all of them need be listed.
+        let all = self.partition_count.max(self.partitions.len() as u64);
+        let more = all - self.partitions.len().min(RANGES) as u64;
         if more > 0 {
-            line("", format!("… and {} more", count(more as u64)));
+            line("", format!("… and {} more", count(more)));
         }
     }
 
@@ -366,6 +370,14 @@ rejected  4 records (invalid_json 3, too_large 1), kept in out/failed
         assert!(both.text().contains(&format!("{told}rejected  4 records (")), "{}", both.text());
         let earlier = Summary { records_rejected: 0, samples: Vec::new(), ..both };
         assert!(earlier.any_rejected() && earlier.text().ends_with(told), "{}", earlier.text());
+    }
+
+    #[test]
+    fn partitions_that_are_not_listed_are_counted() {
+        let partitions = vec![PartitionRange::default(); 1000];
+        let summary = Summary { partition_count: 20_000, partitions, ..Summary::default() };
+        assert!(summary.text().ends_with("          … and 19,997 more\n"), "{}", summary.text());
+        assert!(!example().text().contains("more\nrejected"));
     }
 
     #[test]

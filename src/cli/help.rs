@@ -26,12 +26,12 @@ pub const EXAMPLES: [(&str, &str); 6] = [
 
 /// What the exit codes mean.
 pub const EXIT_CODES: [(&str, &str); 6] = [
-    ("0", "all is stored"),
+    ("0", "all is stored, or a run without an end (Kafka, polling) was told to stop"),
     ("1", "failed; the same command goes on where it stopped (one file begins again)"),
     ("2", "wrong usage or configuration, or input or settings changed since the last run"),
     ("3", "done, but some records were rejected (--rejects-ok makes it 0)"),
     ("4", "failed, and running it again cannot help"),
-    ("130, 143", "stopped by SIGINT or SIGTERM"),
+    ("130, 143", "stopped by SIGINT or SIGTERM before its end"),
 ];
 
 /// The text of `--help`.

@@ -22,8 +22,8 @@ pub fn page() -> String {
     ));
     out.push_str(".PP\n");
     out.push_str(&escape(
-        "Without -s, named inputs are files, and where only topics are named they are read. Jobs that read Kafka with \
-         the same group share the partitions, and a job that is started again goes on where its group stopped. A run \
+        "Without -s, named inputs are files, and where only topics or URLs are named they are read. Jobs that read \
+         Kafka with the same group share the partitions, and a job that is started again goes on where its group stopped. A run \
          to stdout joins no group unless -g names one; --dry-run and --check never do.\n",
     ));
     options(&mut out);
@@ -80,6 +80,22 @@ fn environment(out: &mut String) {
     for (name, key) in COMMON {
         item(out, &bold(name), &format!("{key}, where no flag, no --set and no PIPELINE_ variable says it"));
     }
+    let others = [
+        (
+            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN",
+            "the keys of buckets, where neither the configuration nor a profile that is named has some; those of web \
+             identities and containers are looked for behind them",
+        ),
+        ("AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE", "where profiles stand, instead of ~/.aws"),
+        (
+            "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY",
+            "plain HTTP proxies for endpoints and buckets, and hosts that are reached without",
+        ),
+        ("SSL_CERT_FILE, SSL_CERT_DIR", "authorities instead of the system's, where no key ca names some"),
+    ];
+    for (names, what) in others {
+        item(out, &bold(names), what);
+    }
     item(
         out,
         &bold("RUST_LOG"),
@@ -115,6 +131,13 @@ mod tests {
         }
         for key in KEYS {
             assert!(page.contains(&bold(&key.path())), "{}", key.path());
+        }
+    }
+
+    #[test]
+    fn the_page_has_the_variables_that_are_no_settings() {
+        for name in ["AWS_SECRET_ACCESS_KEY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "RUST_LOG"] {
+            assert!(page().contains(name), "{name}");
         }
     }
 

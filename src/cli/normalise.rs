@@ -261,9 +261,18 @@ mod tests {
             "-b",
             "-b needs a value: expected -b N (records in a batch (0, the default: no limit by count))",
         );
-        wrong("-n --fresh", "-n needs a value: expected -n N (stop after N records)");
-        wrong("-n -q a", "-n needs a value: expected -n N (stop after N records)");
-        wrong("-n -- a", "-n needs a value: expected -n N (stop after N records)");
+        wrong(
+            "-n --fresh",
+            "-n needs a value: expected -n N (stop after N records; such a run remembers nothing)",
+        );
+        wrong(
+            "-n -q a",
+            "-n needs a value: expected -n N (stop after N records; such a run remembers nothing)",
+        );
+        wrong(
+            "-n -- a",
+            "-n needs a value: expected -n N (stop after N records; such a run remembers nothing)",
+        );
     }
 
     proptest! {

@@ -140,7 +140,7 @@ pub static OPTIONS: &[Opt] = &[
     .short('f')
     .key("input.format")
     .complete(Words(&["auto", "ndjson", "json", "text", "binary"])),
-    option("limit", "N", Group::Input, "stop after N records").short('n'),
+    option("limit", "N", Group::Input, "stop after N records; such a run remembers nothing").short('n'),
     option(
         "shard",
         "I/N",
@@ -211,7 +211,7 @@ pub static OPTIONS: &[Opt] = &[
         "dead-letter",
         "WHERE",
         Group::Output,
-        "DIR or kafka:TOPIC for rejected records; default: failed/ in the output directory",
+        "DIR or kafka:TOPIC for rejected records; default: failed/ in the output directory or bucket",
     )
     .key("output.dead_letter")
     .complete(Paths),
@@ -252,7 +252,7 @@ pub static OPTIONS: &[Opt] = &[
         "progress",
         "WHEN",
         Group::Reporting,
-        "auto, always or never; without a terminal: one line a minute",
+        "auto, always or never; without a terminal: one line a minute, with always one every 10 s",
     )
     .complete(Words(&["auto", "always", "never"])),
     option(

@@ -121,22 +121,6 @@ fn what_is_missing_or_unknown_is_said_with_what_is_expected() {
 }
 
 #[test]
-fn inputs_that_are_no_files_are_told_how_they_are_read() {
-    for (input, instead) in [
-        ("https://api.example.com/v1", "--url URL (http.urls)"),
-        ("kafka:orders", "-t TOPIC (        section: SECTION,.topics)"),
-        ("s3://logs/a.json", "- (stdin), into which other programs may write"),
-        ("file:///var/log/a.json", "expected its path, without file://"),
-    ] {
-        let problems = ask(&[input], &[]).err().unwrap();
-        let kind = input.split(':').next().unwrap_or_default();
-        let start = format!("inputs: what begins with {kind}: is no file; ");
-        assert!(problems[0].starts_with(&start), "{problems:?}");
-        assert!(problems[0].contains(instead), "{problems:?}");
-    }
-}
-
-#[test]
 fn topics_are_read() {
     let args = ["-t", "orders", "-t", "events,payments", "--brokers", "a:1,b", "-g", "nightly"];
     let args = [&args[..], &["--from=latest", "--until", "2026-11-23T12:00:00Z", "-f", "binary"]].concat();

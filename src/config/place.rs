@@ -38,6 +38,7 @@ pub fn parse(text: &str) -> Result<Place, String> {
     if let Some(kind) = foreign(text) {
         return Err(format!("nothing is written to {kind}; expected {EXPECTED}"));
     }
+    is_expanded(text)?;
     let path = PathBuf::from(text);
     match fs::metadata(&path).map(|found| found.file_type()) {
         Ok(kind) if kind.is_dir() => Ok(Place::Dir(path)),
@@ -63,7 +64,19 @@ pub fn parse_letters(text: &str) -> Result<LettersTo, String> {
         (Some(topic), _) if topic.is_empty() => Err(format!("{EXPECTED}, not {text:?}")),
         (Some(topic), _) => Ok(LettersTo::Kafka(topic)),
         (None, Some(kind)) => Err(format!("dead letters are not written to {kind}; {EXPECTED}")),
-        (None, None) => Ok(LettersTo::Dir(text.into())),
+        (None, None) => is_expanded(text).map(|()| LettersTo::Dir(text.into())),
+    }
+}
+
+/// Refuses a path that begins with `~`: shells put somebody's home there, but not behind `--output=`, nor in quotes, and
+/// here nobody does. A directory of that name is what no one wants to remove.
+pub fn is_expanded(text: &str) -> Result<(), String> {
+    match text.split('/').next() {
+        Some("~") => Err(format!(
+            "~ in {text} means nothing here, and the shell has not replaced it; expected the whole path, or ./{text} \
+             if that is its name"
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -209,6 +222,19 @@ mod tests {
             assert_eq!(parse(text), Ok(Place::Dir(PathBuf::from(text))), "{text}");
         }
         assert_eq!(parse("-"), Ok(Place::Stdout));
+    }
+
+    #[test]
+    fn nobody_gets_a_directory_called_tilde() {
+        for text in ["~", "~/out", "~/all.ndjson"] {
+            let errors = [parse(text).unwrap_err(), parse_letters(text).unwrap_err()];
+            for error in errors {
+                assert!(error.starts_with(&format!("~ in {text} means nothing here")), "{error}");
+            }
+        }
+        for text in ["./~", "~user/out", "a~", "a/~"] {
+            assert_eq!(parse(text), Ok(Place::Dir(PathBuf::from(text))), "{text}");
+        }
     }
 
     #[test]

@@ -84,7 +84,8 @@ impl Job<'_> {
     /// If it could not go on with what is there.
     pub(super) fn look_at_files(&self) -> Result<bool> {
         let is_known = |input: &FileInput| input.size.is_some();
-        Ok(self.source()?.inputs().iter().any(is_known) && self.remember(&self.config.namer())?.look()?)
+        let inputs = self.source()?.inputs();
+        Ok(inputs.iter().any(is_known) && self.remember(&self.config.namer())?.look(&inputs)?)
     }
 
     /// Names must be possible before anything is stored under the first of them.

@@ -59,13 +59,11 @@ impl Memory {
         let name = |input: &FileInput| input.partition.name().to_owned();
         let (known, passing): (Vec<_>, Vec<_>) =
             inputs.iter().partition(|input| input.size.is_some() && remember.state.is_some());
-        let paths = known.iter().filter_map(|input| Some((name(input), Seen::new(input)?))).collect();
+        let paths = Paths::of(known.iter().copied());
         let (known, passing): (Vec<_>, Vec<_>) =
             (known.into_iter().map(name).collect(), passing.into_iter().map(name).collect());
         let state = match &remember.state {
-            Some(home) if !known.is_empty() => {
-                Some(open_state(&remember, home.clone(), Paths(paths), &known)?)
-            }
+            Some(home) if !known.is_empty() => Some(open_state(&remember, home.clone(), paths, &known)?),
             _ => None,
         };
         let names: Vec<&str> = passing.iter().map(String::as_str).collect();
@@ -147,10 +145,10 @@ impl Remember {
     ///
     /// # Errors
     /// If this run could not go on with what is there.
-    pub(super) fn look(&self) -> Result<bool> {
+    pub(super) fn look(&self, inputs: &[FileInput]) -> Result<bool> {
         let Some(home) = &self.state else { return Ok(false) };
         // Who asks what the output is called makes its directory.
-        Ok(home.read()?.is_some() && State::look(&self.options(home.clone(), Paths(HashMap::new()))?)?)
+        Ok(home.read()?.is_some() && State::look(&self.options(home.clone(), Paths::of(inputs))?)?)
     }
 
     fn options(&self, home: Arc<dyn Home>, paths: Paths) -> Result<StateOptions> {
@@ -218,6 +216,14 @@ pub(super) fn output_of(home: &dyn Home, leftovers: Option<&Leftovers>, place: &
 
 /// Where the inputs are, by name, and what they were when the run began.
 struct Paths(HashMap<String, Seen>);
+
+impl Paths {
+    /// Pipes and stdin are not among them.
+    fn of<'a>(inputs: impl IntoIterator<Item = &'a FileInput>) -> Self {
+        let named = |input: &FileInput| Some((input.partition.name().to_owned(), Seen::new(input)?));
+        Paths(inputs.into_iter().filter_map(named).collect())
+    }
+}
 
 /// What an input was when the run began. A mark must not be stored with the fingerprint of what another file, or
 /// other bytes, have made of it meanwhile: the next run would take those for the ones that were read.

@@ -128,12 +128,12 @@ pub fn run_observed(
     })
 }
 
-/// Whether there is anything of earlier runs that one with this configuration goes on with. Only looks: takes no lock,
-/// changes nothing. Blocks while a bucket is asked, once.
+/// Whether there is anything of earlier runs that one with this configuration goes on with. Only looks, at the state and
+/// at each input: takes no lock, changes nothing. Blocks while a bucket is asked, once.
 ///
 /// # Errors
-/// [`Error::Changed`] where a run would be refused since its output, source or settings are others; what keeps that
-/// from being known.
+/// [`Error::Changed`] where a run would be refused since its output, source, settings or inputs are others; what keeps
+/// that from being known.
 pub fn find_state(config: &Config) -> Result<bool> {
     if config.processing.fresh {
         return Ok(false);
@@ -364,9 +364,11 @@ impl<'a> Job<'a> {
 
     /// Where dead letters are, if there can be any.
     fn dead_letters(&self, rejected: u64) -> Option<String> {
+        let topic = self.config.output.dead_letter_topic();
         let root = match (self.config.output.dead_letter_dir(), &self.config.output.to) {
             _ if rejected == 0 || self.mode == Mode::Rehearse => return None,
             _ if self.config.processing.on_reject != OnReject::DeadLetter => return None,
+            _ if topic.is_some() => return topic.map(|topic| format!("kafka:{topic}")),
             (Some(root), _) | (None, Place::Dir(root)) => root,
             (None, Place::S3 { .. }) => return Some(format!("{}{FAILED}", self.place())),
             (None, _) => return None,

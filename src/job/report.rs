@@ -97,6 +97,7 @@ impl<'a> Reporter<'a> {
             lag: metrics.reach().map(crate::metrics::Reach::lag),
             peak_memory_bytes: peak_memory(),
             close_reasons: totals.closes.iter().map(|(close, count)| (close.name().into(), *count)).collect(),
+            partition_count: totals.partition_count,
             partitions: totals.partitions.into_iter().map(partition).collect(),
             samples: totals.samples.into_iter().map(sample).collect(),
             ..Summary::default()

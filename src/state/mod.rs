@@ -100,14 +100,20 @@ impl State {
         Ok(State { options, record: Mutex::new(record), lock })
     }
 
-    /// Whether anything is remembered that a run with these options could go on with. Takes no lock and changes
-    /// nothing: another run may be at work.
+    /// Whether anything is remembered that a run with these options could go on with. Looks at each input that is known,
+    /// takes no lock and changes nothing: another run may be at work.
     ///
     /// # Errors
-    /// [`Error::Changed`] if output, source or settings are others, [`Error::Usage`] if the file is damaged.
+    /// [`Error::Changed`] if output, source, settings or an input are others, [`Error::Usage`] if the file is damaged.
     pub fn look(options: &StateOptions) -> Result<bool> {
-        let record = Record::read(&*options.home)?;
-        record.map_or(Ok(false), |record| check(&record, options).map(|()| true))
+        let Some(record) = Record::read(&*options.home)? else { return Ok(false) };
+        check(&record, options)?;
+        if !begins_another_pass(&record, options) {
+            for (name, entry) in &record.partitions {
+                check_input(options, name, entry)?;
+            }
+        }
+        Ok(true)
     }
 
     /// What there is to do for these inputs. Looks at each of them.
@@ -128,7 +134,7 @@ impl State {
                 resume.new += 1;
                 continue;
             };
-            let same = self.check_input(name, entry)?;
+            let same = check_input(&self.options, name, entry)?;
             rejected += entry.rejected;
             match same {
                 _ if entry.is_untouched() => resume.new += 1,
@@ -333,16 +339,6 @@ impl State {
         Ok(())
     }
 
-    /// Whether the input goes on behind what was known of it.
-    fn check_input(&self, name: &str, entry: &Entry) -> Result<Same> {
-        let Some(known) = &entry.identity else { return Ok(Same::Unchanged) };
-        let known: Value = serde_json::from_str(known.get()).unwrap_or(Value::Null);
-        match self.options.identify.compare(name, entry.watermark, &known)? {
-            Same::Changed { what } => Err(Error::Changed { what }),
-            same => Ok(same),
-        }
-    }
-
     /// Every input that ever began is in the state, so objects of another one are of unknown origin: this run
     /// might cut elsewhere and leave some of them beside its own.
     fn check_leftovers(&self, name: &str) -> Result<()> {
@@ -374,6 +370,16 @@ impl State {
             resume: mark.resume.as_ref().map(|bytes| STANDARD.encode(bytes)),
             plan: mark.plan.iter().map(Plan::from).collect(),
         })
+    }
+}
+
+/// Whether the input goes on behind what was known of it.
+fn check_input(options: &StateOptions, name: &str, entry: &Entry) -> Result<Same> {
+    let Some(known) = &entry.identity else { return Ok(Same::Unchanged) };
+    let known: Value = serde_json::from_str(known.get()).unwrap_or(Value::Null);
+    match options.identify.compare(name, entry.watermark, &known)? {
+        Same::Changed { what } => Err(Error::Changed { what }),
+        same => Ok(same),
     }
 }
 

@@ -42,7 +42,9 @@ fn inputs_that_are_not_there_or_there_twice() {
     run(dir.path(), &["data1.json", "data1.json"]).exits(2).says("given by data1.json, twice; name it once");
     run(dir.path(), &[".", "data1.json"]).exits(2).says("name it once");
     fs::create_dir(dir.path().join("empty")).expect("it can be made");
-    run(dir.path(), &["empty"]).exits(2).says("directory empty has no file in it");
+    fs::write(dir.path().join("empty/.new.json"), "{}").expect("it can be written");
+    let hidden = "directory empty has no file in it, or only hidden ones; name one with files";
+    run(dir.path(), &["empty"]).exits(2).says(hidden);
     assert_eq!(tree(dir.path()).len(), 1);
     assert!(!dir.path().join("out").exists());
 }
@@ -228,9 +230,17 @@ fn a_hundred_thousand_levels_pass_unchanged() {
 #[test]
 fn an_output_that_cannot_be_written_is_said() {
     let dir = with("a.json", "{}\n");
-    for (output, code) in [("a.json/x", 4), ("/proc/nothing", 4), ("/proc/nothing/x.ndjson", 4)] {
-        let ended = run(dir.path(), &["a.json", "-o", output]).exits(code);
+    for output in ["a.json/x", "/proc/nothing"] {
+        let ended = run(dir.path(), &["a.json", "-o", output]).exits(4);
         assert!(ended.says("pipeline: cannot create ").stdout.is_empty(), "{output}");
+    }
+    // The directory of a file is never made, so a wrong name is wrong use.
+    for (output, missing) in [("/proc/nothing/x.ndjson", "/proc/nothing"), ("a.json/x.ndjson", "a.json")] {
+        let said = format!("pipeline: the output {output}: {missing} is no directory; make it first");
+        assert!(
+            run(dir.path(), &["a.json", "-o", output]).exits(2).says(&said).stdout.is_empty(),
+            "{output}"
+        );
     }
     assert_eq!(tree(dir.path()).len(), 1);
 }

@@ -469,6 +469,13 @@ fn a_check_tells_whether_a_run_would_go_on() {
     for other in [["--fresh", "-b3"], ["-b3", "--state=none"], ["-b3", "-n1"]] {
         check(&other, 0, "ok       output out\n");
     }
+    bench.write("in.json", lines(5..10));
+    let input = "wrong    what earlier runs left: input in.json has another beginning than at the last run; --fresh begins \
+                 again and replaces what the earlier run left\n";
+    check(&["-b", "2"], 2, input);
+    check(&["-b", "2", "--fresh"], 0, "ok       output out\n");
+    bench.write("in.json", lines(0..7));
+    check(&["-b", "2"], 0, "ok       what earlier runs left\n");
     bench.run(&["-b", "2", "in.json", "-o", "-", "--state", "kept"]).expect(0, &[]);
     let ran =
         bench.run(&["-b", "2", "in.json", "-o", "/dev/null", "--state", "kept", "--check"]).expect(2, &[]);

@@ -223,7 +223,8 @@ fn dead_letters_go_to_a_topic_with_all_they_had() {
     let bad = Row { value: Some(b"{not json".to_vec()), headers, ..Row::numbered(5) };
     kafka.write(&flow.topic, 0, Compression::Lz4, &[Row::numbered(0), bad, Row::numbered(1)]);
     let to = format!("kafka:{letters}");
-    flow.until_end(&["-o", &place, "--dead-letter", &to]).expect(3, &[]);
+    let kept = format!("kept in {to}\n");
+    flow.until_end(&["-o", &place, "--dead-letter", &to]).expect(3, &[&kept]);
     assert_eq!(kafka.consume(&output, 2).len(), 2);
     let read = kafka.consume(&letters, 1);
     assert_eq!(read.len(), 1);

@@ -11,6 +11,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 SERVICES=${CARGO_TARGET_DIR:-$ROOT/target}/services
+PROGRAM=${CARGO_TARGET_DIR:-target}/release/pipeline # As whoever stands in ROOT calls it.
 BIN=$SERVICES/json
 LIST=$HERE/json/package-lock.json
 
@@ -76,7 +77,7 @@ up() {
   cat << END
 A JSON API is on http://localhost:3000/items. Try:
 
-  target/release/pipeline -s http --url 'http://localhost:3000/items?_page=1&_limit=50' --set http.pagination.style=link -o api
+  $PROGRAM -s http --url 'http://localhost:3000/items?_page=1&_limit=50' --set http.pagination.style=link -o api
   find api -type f
   make json-down
 END

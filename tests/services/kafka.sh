@@ -16,6 +16,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 SERVICES=${CARGO_TARGET_DIR:-$ROOT/target}/services
+PROGRAM=${CARGO_TARGET_DIR:-target}/release/pipeline # As whoever stands in ROOT calls it.
 LIB=$SERVICES/kafka
 TLS=$ROOT/testdata/kafka/tls
 NAMES=(PLAINTEXT SASL_PLAINTEXT SSL SASL_SSL MUTUAL EXPIRED ELSEWHERE)
@@ -272,8 +273,8 @@ try() {
 Kafka is on localhost:$PORT. Its topics are data-input (3 partitions, a few records), processing-results and
 data-input-failed. Try:
 
-  target/release/pipeline process --source kafka --brokers localhost:$PORT --topic data-input --until end     # into ./out
-  target/release/pipeline process --source kafka --brokers localhost:$PORT --topic data-input --until end -o -
+  $PROGRAM process --source kafka --brokers localhost:$PORT --topic data-input --until end     # into ./out
+  $PROGRAM process --source kafka --brokers localhost:$PORT --topic data-input --until end -o -
   tests/services/kafka.sh tool ConsoleProducer --bootstrap-server localhost:$PORT --topic data-input
   make kafka-down
 END

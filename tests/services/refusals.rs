@@ -81,7 +81,9 @@ fn wrong_passwords_and_certificates_end_the_run_for_good() {
 #[test]
 fn a_missing_topic_is_named() {
     let Some(kafka) = Kafka::shared() else { return };
-    read(kafka, Listener::Plaintext, "no-such-topic", &[], None).expect(4, &["no-such-topic"]);
+    let missing = read(kafka, Listener::Plaintext, "no-such-topic", &[], None);
+    missing
+        .expect(4, &["cannot read: topic no-such-topic", "hint: create the topic first, or check its name"]);
     read(kafka, Listener::Plaintext, "no/such", &[], None).expect(2, &["no/such"]);
 }
 
@@ -94,7 +96,10 @@ fn a_missing_acl_is_named() {
     kafka.tool("AclCommand", &allow, "");
     let user = ["kafka.sasl.username=alice", "kafka.sasl.mechanism=SCRAM-SHA-256"];
     let refused = read(kafka, Listener::SaslPlaintext, &topic, &user, Some("alice-secret"));
-    refused.expect(4, &[&topic, "TOPIC_AUTHORIZATION_FAILED"]);
+    refused.expect(
+        4,
+        &[&topic, "TOPIC_AUTHORIZATION_FAILED", "hint: the user needs Read and Describe on topics"],
+    );
 }
 
 #[test]

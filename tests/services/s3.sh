@@ -12,6 +12,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 SERVICES=${CARGO_TARGET_DIR:-$ROOT/target}/services
+PROGRAM=${CARGO_TARGET_DIR:-target}/release/pipeline # As whoever stands in ROOT calls it.
 BIN=$SERVICES/s3
 VERSION=v1.8.0
 KEY=test-key SECRET=test-secret
@@ -65,8 +66,8 @@ up() {
 An S3 server is on http://localhost:9000, with the bucket my-bucket. Try:
 
   export AWS_ENDPOINT_URL=http://localhost:9000 AWS_ACCESS_KEY_ID=$KEY AWS_SECRET_ACCESS_KEY=$SECRET
-  target/release/pipeline process --source file testdata/data1.json --s3-bucket my-bucket
-  target/release/pipeline -s file testdata/data1.json -o s3://my-bucket/prefix -z gzip
+  $PROGRAM process --source file testdata/data1.json --s3-bucket my-bucket
+  $PROGRAM -s file testdata/data1.json -o s3://my-bucket/prefix -z gzip
   find ${DIR#"$PWD"/}/data/my-bucket -type f
   make s3-down
 END

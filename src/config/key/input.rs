@@ -18,22 +18,11 @@ pub(super) const KEYS: &[Key] = &[
                 Value::List(files) => files.clone(),
                 one => vec![text(one)?.to_owned()],
             };
-            if let Some(kind) = files
-                .iter()
-                .filter(|file| !std::path::Path::new(file).exists())
-                .find_map(|file| place::foreign(file))
-            {
-                let instead = match kind {
-                    "http" | "https" => "endpoints are read by --url URL (http.urls)",
-                    "kafka" => {
-                        "topics are read by -t TOPIC (        section: SECTION,.topics), their brokers are --brokers"
-                    }
-                    "file" => "expected its path, without file://",
-                    _ => "expected files, directories and - (stdin), into which other programs may write",
-                };
-                return Err(Wrong::Because(format!("what begins with {kind}: is no file; {instead}")));
-            }
             check(files.iter().all(|file| !file.is_empty()))?;
+            for file in files.iter().filter(|file| !std::path::Path::new(file).exists()) {
+                place::is_expanded(file).map_err(Wrong::Because)?;
+                place::foreign(file).map_or(Ok(()), |kind| Err(elsewhere(kind)))?;
+            }
             put(&mut draft.config.input.files, files)
         },
     },
@@ -70,3 +59,15 @@ pub(super) const KEYS: &[Key] = &[
         },
     },
 ];
+
+/// Where a kind of place that is no file is named. The place is not told: URLs may hold tokens.
+fn elsewhere(kind: &str) -> Wrong {
+    Wrong::Because(match kind {
+        "http" | "https" => "a URL is no file; expected endpoints in --url (http.urls)".into(),
+        "kafka" => "a topic is no file; expected it in -t (kafka.source.topics), without kafka:".into(),
+        "file" => "a URL is no file; expected its path, without file://".into(),
+        _ => format!(
+            "nothing is read from {kind}; expected files, directories and - (stdin), into which other programs may write"
+        ),
+    })
+}

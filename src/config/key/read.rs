@@ -29,7 +29,7 @@ pub(super) fn name(value: &Value) -> Result<&str, Wrong> {
 pub(super) fn local(value: &Value) -> Result<&str, Wrong> {
     let path = name(value)?;
     match place::foreign(path) {
-        None => Ok(path),
+        None => place::is_expanded(path).map(|()| path).map_err(Wrong::Because),
         Some(kind) => {
             Err(Wrong::Because(format!("what begins with {kind}: is no path; expected a local directory")))
         }
@@ -69,9 +69,11 @@ pub(super) fn switch(value: &Value) -> Result<bool, Wrong> {
     one_of(value, &[("true", true), ("false", false)])
 }
 
-/// The name of a local file that is read.
+/// The name of a local file.
 pub(super) fn file(value: &Value) -> Result<Option<PathBuf>, Wrong> {
-    Ok(Some(PathBuf::from(name(value)?)))
+    let path = name(value)?;
+    place::is_expanded(path).map_err(Wrong::Because)?;
+    Ok(Some(PathBuf::from(path)))
 }
 
 /// Names, one an item or several with commas between, each once.

@@ -102,6 +102,35 @@ fn wrong_values_say_what_was_expected() {
     wrong("kafka.sink.acks=1", "kafka.sink.acks: 1 may lose records that count as stored; expected all");
 }
 
+/// URLs may hold tokens, so they are not told.
+#[test]
+fn inputs_that_are_no_files_are_told_where_they_belong() {
+    for (input, expected) in [
+        (
+            "https://api.example.com/items?token=s3cret",
+            "a URL is no file; expected endpoints in --url (http.urls)",
+        ),
+        ("kafka:orders", "a topic is no file; expected it in -t (kafka.source.topics), without kafka:"),
+        ("file:///var/log/a.json", "a URL is no file; expected its path, without file://"),
+        (
+            "s3://logs/a",
+            "nothing is read from s3; expected files, directories and - (stdin), into which other programs may write",
+        ),
+    ] {
+        wrong(&format!("input.files={input}"), &format!("input.files: {expected}"));
+    }
+}
+
+#[test]
+fn a_home_that_nobody_has_put_in_is_told() {
+    for key in
+        ["processing.output", "processing.state", "output.dead_letter", "status.metrics_file", "kafka.tls.ca"]
+    {
+        let wrong = set(&[&format!("{key}=~/x")]).unwrap_err();
+        assert!(wrong[0].starts_with(&format!("--set {key}: ~ in ~/x means nothing here")), "{wrong:?}");
+    }
+}
+
 #[test]
 fn every_key_refuses_nonsense() {
     let takes_anything = [

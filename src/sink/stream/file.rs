@@ -16,7 +16,7 @@ use super::{Out, pipe, shape};
 use crate::batch::{Batch, Receipt};
 use crate::codec::Codec;
 use crate::error::{Error, Result};
-use crate::sink::dir::place::{Fsync, sync_dir};
+use crate::sink::dir::place::{Fsync, is_absent, sync_dir};
 use crate::sink::dir::temporary::hold;
 use crate::sink::{Shape, Sink};
 use crate::stop::Stop;
@@ -112,6 +112,11 @@ impl Unfinished {
             .ok_or_else(|| Error::Usage(format!("the output {} has no file name", target.display())))?;
         let name = format!(".{}.", name.to_string_lossy());
         let dir = directory(&target);
+        // The name of the temporary file would tell nobody what is missing.
+        if fs::metadata(dir).map_or_else(|error| is_absent(&error), |found| !found.is_dir()) {
+            let (target, dir) = (target.display(), dir.display());
+            return Err(Error::Usage(format!("the output {target}: {dir} is no directory; make it first")));
+        }
         sweep(dir, &name)?;
         let path = dir.join(format!("{name}{}.tmp", std::process::id()));
         let file = OpenOptions::new().write(true).create_new(true).open(&path);

@@ -259,8 +259,12 @@ fn a_compressed_file_without_records_is_a_container_too() {
 fn a_directory_or_a_missing_directory_is_a_clear_error() {
     let dir = Scratch::new();
     assert!(matches!(file(&dir.0), Err(Error::Io { op: "write", .. })));
-    let error = file(&dir.0.join("missing/r.ndjson")).err().unwrap();
-    assert!(error.to_string().contains("missing"), "{error}");
+    fs::write(dir.0.join("file"), "").unwrap();
+    for missing in ["missing", "file", "file/below"] {
+        let error = file(&dir.0.join(missing).join("r.ndjson")).err().unwrap();
+        assert!(error.to_string().ends_with(&format!("{missing} is no directory; make it first")), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
 }
 
 #[test]

@@ -75,7 +75,8 @@ pub(super) fn expand(options: &FileOptions) -> Result<Vec<Input>> {
         if metadata.is_dir() {
             found.walk(path, given)?;
             if found.inputs.len() == before {
-                let but = if found.passed_over { " but what this run writes" } else { "" };
+                let but =
+                    if found.passed_over { " but what this run writes" } else { ", or only hidden ones" };
                 return Err(Error::Usage(format!(
                     "directory {given} has no file in it{but}; name one with files"
                 )));

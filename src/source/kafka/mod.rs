@@ -176,7 +176,9 @@ impl Shared {
         for name in topics {
             let topic = self.cluster.topic(name);
             let topic = topic.ok_or_else(|| refused(name, "the brokers did not answer for it"))?;
-            topic.error.check().map_err(|code| refused(name, code))?;
+            let unreadable = |code| crate::kafka::Error::Topic { topic: name.clone(), code };
+            let check = topic.error.check().map_err(unreadable);
+            check.map_err(|error| Error::other("cannot read", Retry::Permanent, error))?;
             let index = topic.partitions.iter().map(|partition| partition.index);
             all.extend(index.map(|partition| TopicPartition { topic: name.clone(), partition }));
         }

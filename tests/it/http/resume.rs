@@ -378,6 +378,8 @@ fn what_would_change_the_cuts_is_refused_in_the_middle_of_a_cycle() {
     api.run(&[PAGE, &["-b", "31"]].concat()).expect(2, &["--fresh"]);
     let checked = api.run(&[PAGE, &["-b", "31", "--check"]].concat()).expect(2, &[]);
     assert!(checked.stdout.contains("wrong    what earlier runs left: batch_size was"), "{}", checked.stdout);
+    let checked = api.run(&[PAGE, &["--set", "http.query=a=1", "--check"]].concat()).expect(2, &[]);
+    assert!(checked.stdout.contains("is asked with another query or body than"), "{}", checked.stdout);
     api.run(&[PAGE, &["--set", "http.pagination.page_size=50"]].concat()).expect(2, &["--fresh"]);
     assert!(runs::numbers(&api.bench.objects("out")).len() < 700, "nothing was added");
 }
