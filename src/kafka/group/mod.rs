@@ -147,6 +147,11 @@ impl Group {
         self.state.lock().is_owned(of, epoch, Instant::now())
     }
 
+    /// The id of the topic that this tenancy is of, while it holds.
+    pub fn topic_id(&self, of: &TopicPartition, epoch: u64) -> Option<Uuid> {
+        self.state.lock().topic_id(of, epoch, Instant::now())
+    }
+
     /// Who commits; `None` while the member is in no generation.
     pub fn identity(&self) -> Option<Identity> {
         let state = self.state.lock();
