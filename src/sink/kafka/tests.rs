@@ -367,6 +367,35 @@ fn what_was_fenced_while_it_was_committed_is_doubted() {
     assert_eq!((world.values(0), receipts.len()), (vec!["a".into(), "b".into()], 0));
 }
 
+/// The first EndTxn is done, but the coordinator says that it could not; then the id is fenced.
+#[test]
+fn what_a_coordinator_could_not_finish_is_doubted() {
+    for code in [15, 16] {
+        let mut tries = 0;
+        let world = World::start(1, &[1], move |state, node, asked| {
+            if asked.key != ApiKey::EndTxn {
+                return None;
+            }
+            tries += 1;
+            if tries == 1 {
+                state.serve(node, asked);
+            }
+            let code = if tries == 1 { code } else { 90 };
+            let answer = kafka_protocol::messages::EndTxnResponse::default().with_error_code(code);
+            Some(asked.answer::<kafka_protocol::messages::EndTxnRequest>(&answer))
+        });
+        let (member, settings) = (Member::new(), transactional(long()));
+        let group: Arc<dyn Membership> = member.clone();
+        let sink =
+            KafkaSink::with(cluster(&world, long()), TOPIC, settings, Some(group), Whose::Mine).unwrap();
+        let (batches, mut receipts) = ([batch(0, 1, 2, &["a", "b"])], Vec::new());
+        assert!(sink.store(&batches, &mut receipts).unwrap_err().is_transient());
+        assert_eq!(*member.told.lock(), [("sending", 2), ("doubt", 0)]);
+        sink.store(&batches, &mut receipts).unwrap();
+        assert_eq!((world.values(0), receipts.len()), (vec!["a".into(), "b".into()], 0));
+    }
+}
+
 /// Its offset would count for the topic that has its name now, whose first records nobody would read.
 #[test]
 fn offsets_name_the_topic_that_was_assigned() {
