@@ -39,7 +39,7 @@ use uuid::Uuid;
 pub use assign::Assignor;
 pub use change::{Change, Committed, Tenancy};
 pub use commit::{Commit, CutShort};
-pub use leftover::transactional_id;
+pub use leftover::{static_transactional_id, transactional_id};
 pub use metadata::{Metadata, Remembered};
 pub use settings::GroupSettings;
 
