@@ -25,9 +25,9 @@ pub(crate) struct Tools {
     /// Of output and dead letters.
     pub codecs: [Codec; 2],
     pub framing: Framing,
-    /// Size of a part, and whether it has no more.
+    /// Size of a part, and whether it has no more, of output and dead letters: what is records is never cut inside one.
     pub part: Option<usize>,
-    pub even_parts: bool,
+    pub even_parts: [bool; 2],
     pub budget: Arc<Budget>,
     pub checksums: bool,
     pub buffers: Arc<Recycler>,
@@ -283,7 +283,12 @@ impl Strand {
     }
 
     fn part(&mut self, stream: Stream, tools: &Tools) -> Part {
-        let body = match tools.part.filter(|_| tools.even_parts) {
+        let [of_stored, of_failed] = tools.even_parts;
+        let even = match stream {
+            Stream::Stored => of_stored,
+            Stream::Failed => of_failed,
+        };
+        let body = match tools.part.filter(|_| even) {
             Some(size) => self.body.take_front(size as u64),
             None => std::mem::take(&mut self.body),
         };

@@ -389,7 +389,7 @@ impl<'a> Run<'a> {
             codecs,
             framing: shape.framing,
             part: shape.part,
-            even_parts: shape.even_parts,
+            even_parts: [shape.records, shape.letter_records].map(|records| shape.even_parts && !records),
             budget: self.budget.clone(),
             checksums: shape.checksums,
             buffers: self.buffers.clone(),

@@ -103,8 +103,9 @@ impl Config {
 
     fn check_files(&self, problems: &mut Problems) {
         problems.when(
-            self.input.format == Format::Binary,
-            "-f binary is for the values of Kafka; expected auto, ndjson, json or text for files",
+            self.input.format == Format::Binary && !self.input.replay,
+            "-f binary is for the values of Kafka, and for dead letters of them; expected auto, ndjson, json or text for \
+             files",
         );
     }
 

@@ -11,7 +11,7 @@ use crate::config::{Format, Place};
 use crate::error::{Error, Result};
 use crate::kafka::cluster::{Cluster, Isolation};
 use crate::kafka::consumer::FetchSettings;
-use crate::kafka::group::{Assignor, Group, GroupSettings, transactional_id};
+use crate::kafka::group::{Assignor, Group, GroupSettings, static_transactional_id, transactional_id};
 use crate::kafka::producer::{ProducerSettings, Transactional};
 use crate::kafka::wire::Compression;
 use crate::record::Payload;
@@ -123,7 +123,7 @@ impl Job<'_> {
         let kafka = &self.config.kafka;
         let own = matches!(self.config.output.to, Place::Kafka(_)) && kafka.sink.transactional_id.is_none();
         own.then(|| match &kafka.source.instance_id {
-            Some(member) => format!("{group}-{member}"),
+            Some(member) => static_transactional_id(group, member),
             None => transactional_id(group),
         })
     }

@@ -165,7 +165,7 @@ impl Base {
             codecs: [Codec::None; 2],
             framing: Framing::Batch,
             part: None,
-            even_parts: false,
+            even_parts: [false; 2],
             budget: self.budget.clone(),
             checksums: true,
             buffers: self.buffers.clone(),

@@ -156,7 +156,7 @@ pub struct Shape {
     /// Size in bytes from which a batch is stored in parts; `None`: whole batches only.
     pub part: Option<usize>,
     /// Whether all parts of a stream but its last have that very size, and the last no more; else they end where pieces
-    /// do.
+    /// do, as those of a stream of records always do.
     pub even_parts: bool,
     /// Who writes container headers and trailers.
     pub framing: Framing,

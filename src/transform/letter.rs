@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::Sample;
 use super::envelope::{Origin, Parts, integer, string, text_or_base64};
 use crate::outgoing::{self, Headers, Outgoing, Pair};
-use crate::record::{BEGINNING, Entry, Payload, RejectKind, Rejection, Section};
+use crate::record::{BEGINNING, Entry, Payload, Record, RejectKind, Rejection, Section};
 
 /// How many rejected records of a chunk the summary may show.
 const SAMPLES: usize = 3;
@@ -116,6 +116,8 @@ pub(super) fn write(
     out.extend_from_slice(b"}\n");
 }
 
+/// The header that tells the length of a record of which only the beginning was kept.
+const LENGTH: &str = "pipeline.error.length";
 /// What the headers of dead letters that are records are called. A dead letter that is rejected again has them once.
 const HEADERS: [&str; 7] = [
     "pipeline.message_id",
@@ -123,9 +125,25 @@ const HEADERS: [&str; 7] = [
     "pipeline.error.message",
     "pipeline.error.line",
     "pipeline.error.pointer",
-    "pipeline.error.length",
+    LENGTH,
     "pipeline.failed_at",
 ];
+
+/// The length of a record whose headers tell that it is a dead letter and only its beginning: a dead-letter topic may be
+/// read like any other.
+pub(super) fn cut_record(record: &Record<'_>) -> Option<u64> {
+    let (_, value) = record.headers().find(|(name, _)| *name == LENGTH.as_bytes())?;
+    let length = std::str::from_utf8(value?).ok()?.parse().ok()?;
+    is_cut(record.bytes.len(), length, record.payload).then_some(length)
+}
+
+/// Whether `kept` bytes are only the beginning of so many. Whoever mends a record may leave the length there: so JSON
+/// of another length is taken as mended, it is validated anyway. Text and bytes are all valid, and are not.
+fn is_cut(kept: usize, length: u64, of: Payload) -> bool {
+    // All that is kept, or a few bytes less where a character was cut.
+    let as_kept = (BEGINNING - 3..=BEGINNING).contains(&kept);
+    length > kept as u64 && (as_kept || of != Payload::Json)
+}
 
 /// Appends the dead letter of a rejected record, as a frame: its key, value, time and headers as they were, and
 /// headers that tell why.
@@ -201,8 +219,8 @@ pub(super) struct Letter<'a> {
     pub(super) line: Option<u64>,
     /// The record.
     pub(super) payload: Vec<u8>,
-    /// The length of the record, if that is more than the payload has.
-    cut_from: Option<u64>,
+    /// The length of the record, if it was too long.
+    length: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -252,18 +270,14 @@ impl<'a> Letter<'a> {
             source: shape.source,
             metadata: shape.metadata,
             line: shape.error.line,
-            cut_from: shape.error.length.filter(|length| *length > payload.len() as u64),
+            length: shape.error.length,
             payload,
         })
     }
 
-    /// The length of the record, if its payload is only the beginning that was kept. Whoever mends a payload leaves the
-    /// length there: so JSON of another length is taken as mended, it is validated anyway. Text and bytes are all
-    /// valid, and are not.
+    /// The length of the record, if its payload is only the beginning that was kept.
     pub(super) fn cut_from(&self, of: Payload) -> Option<u64> {
-        // All that is kept, or a few bytes less where a character was cut.
-        let as_kept = (BEGINNING - 3..=BEGINNING).contains(&self.payload.len());
-        self.cut_from.filter(|_| as_kept || of != Payload::Json)
+        self.length.filter(|length| is_cut(self.payload.len(), *length, of))
     }
 }
 

@@ -273,6 +273,9 @@ impl<'a> Run<'a> {
             self.counts.stored += 1;
             return Ok(());
         }
+        if let Some(length) = letter::cut_record(&record) {
+            return Err(cut(length, "the header pipeline.error.length"));
+        }
         if record.payload != Payload::Json {
             return self.text(&origin, record);
         }
@@ -308,13 +311,7 @@ impl<'a> Run<'a> {
         let origin = Origin::Replayed(&letter);
         let payload = Record { bytes: &letter.payload, extra: None, ..record };
         let made = match letter.cut_from(record.payload) {
-            Some(length) => Err(Rejection {
-                length: Some(length),
-                ..Rejection::new(
-                    RejectKind::TooLarge,
-                    "only its beginning was kept; whoever mends it takes error.length away",
-                )
-            }),
+            Some(length) => Err(cut(length, "error.length")),
             None if record.payload != Payload::Json => self.text(&origin, payload),
             None => value(payload.bytes).and_then(|value| {
                 let data = Data::value(value.as_bytes(), Breaks::Perhaps);
@@ -437,6 +434,13 @@ fn put(
         (record.and_then(Record::time), record.map_or_else(Default::default, Record::headers));
     outgoing::put(stored, &Outgoing { key: found.as_deref(), value, time, headers });
     parts.value = envelope;
+}
+
+/// Why a dead letter of a record of this length is not done again; `told` is where the length stands.
+#[cold]
+fn cut(length: u64, told: &str) -> Rejection {
+    let message = format!("only its beginning was kept; whoever mends it takes {told} away");
+    Rejection { length: Some(length), ..Rejection::new(RejectKind::TooLarge, message) }
 }
 
 /// What the transforms, one behind the other, make of a record.

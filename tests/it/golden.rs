@@ -144,6 +144,12 @@ fn dead_letters_are_fed_back() {
     check("replay");
 }
 
+/// Those of a topic whose values are bytes.
+#[test]
+fn dead_letters_of_bytes_are_fed_back() {
+    check("binary");
+}
+
 #[test]
 fn names_of_a_template() {
     check("key");

@@ -64,11 +64,14 @@ fn what_is_for_files_is_not_for_kafka() {
     wrong(|it| it.processing.state = StateAt::Dir("s".into()), "--state is for files");
     right(|it| it.processing.state = StateAt::None);
     right(|it| it.input.format = Format::Binary);
-    let files = Config {
+    let mut files = Config {
         input: super::super::Input { format: Format::Binary, ..Default::default() },
         ..Config::default()
     };
     assert!(files.check(Intent::Store).unwrap_err()[0].starts_with("-f binary is for the values of Kafka"));
+    // Those that were rejected stand in files.
+    files.input.replay = true;
+    assert_eq!(files.check(Intent::Store), Ok(()));
 }
 
 #[test]

@@ -24,9 +24,9 @@ pub(super) const KEYS: &[Key] = &[
         section: SECTION,
         name: "key",
         shape: Shape::Text,
-        default: Default::Absent("/data/id", "the key of the record that was read"),
-        help: "JSON pointer into the output: what it finds is the message's key",
-        expected: "a JSON pointer like /data/id",
+        default: Default::Absent("/id", "the key of the record that was read"),
+        help: "JSON pointer into the output without its envelope: what it finds is the message's key",
+        expected: "a JSON pointer like /id",
         set: |draft, value| {
             let pointer = text(value)?;
             check(is_pointer(pointer))?;

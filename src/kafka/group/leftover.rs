@@ -40,6 +40,12 @@ pub fn transactional_id(group: &str) -> String {
     format!("{group}-{:0DIGITS$x}", RandomState::new().hash_one(std::process::id()))
 }
 
+/// The transactional id of a static member of this group. The length of the group's name tells where that ends: `b-c` in
+/// `a` and `c` in `a-b` would fence each other without end.
+pub fn static_transactional_id(group: &str, instance_id: &str) -> String {
+    format!("{group}-{instance_id}-{}", group.len())
+}
+
 /// Whether [`transactional_id`] made it for this group.
 fn is_of(group: &str, id: &str) -> bool {
     let chance = id.strip_prefix(group).and_then(|rest| rest.strip_prefix('-'));
@@ -167,6 +173,16 @@ mod tests {
         for other in ["etl", "etl-", "etl-instance", "etl-0123456789ABCDEF", "etl-0123456789abcdef0"] {
             assert!(!is_of("etl", other), "{other}");
         }
+    }
+
+    #[test]
+    fn static_members_of_two_groups_never_share_an_id() {
+        let ids = [("a", "b-c"), ("a-b", "c"), ("a-b-c", "1"), ("a", "b-c-1"), ("a-b", "c-3")]
+            .map(|(group, member)| static_transactional_id(group, member));
+        assert_eq!(BTreeSet::from(ids.clone()).len(), ids.len(), "{ids:?}");
+        assert_eq!(ids[0], static_transactional_id("a", "b-c"));
+        // Nor are they taken for those of chance, which the leader ends.
+        assert!(!is_of("a", &static_transactional_id("a", "0123456789abcdef")));
     }
 
     #[test]

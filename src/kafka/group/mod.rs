@@ -39,7 +39,7 @@ use uuid::Uuid;
 pub use assign::Assignor;
 pub use change::{Change, Committed, Tenancy};
 pub use commit::{Commit, CutShort};
-pub use leftover::transactional_id;
+pub use leftover::{static_transactional_id, transactional_id};
 pub use metadata::{Metadata, Remembered};
 pub use settings::GroupSettings;
 
@@ -145,6 +145,11 @@ impl Group {
     /// Whether this tenancy still holds: not lost, and the session cannot have expired.
     pub fn is_owned(&self, of: &TopicPartition, epoch: u64) -> bool {
         self.state.lock().is_owned(of, epoch, Instant::now())
+    }
+
+    /// The id of the topic that this tenancy is of, while it holds.
+    pub fn topic_id(&self, of: &TopicPartition, epoch: u64) -> Option<Uuid> {
+        self.state.lock().topic_id(of, epoch, Instant::now())
     }
 
     /// Who commits; `None` while the member is in no generation.

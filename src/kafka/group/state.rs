@@ -155,8 +155,13 @@ impl State {
     }
 
     pub fn is_owned(&self, of: &TopicPartition, epoch: u64, now: Instant) -> bool {
-        self.held.get(of).is_some_and(|held| held.epoch == epoch)
-            && self.lease.is_none_or(|lease| now < lease)
+        self.topic_id(of, epoch, now).is_some()
+    }
+
+    /// The topic of this tenancy, as long as it is owned.
+    pub fn topic_id(&self, of: &TopicPartition, epoch: u64, now: Instant) -> Option<Uuid> {
+        let held = self.held.get(of).filter(|held| held.epoch == epoch)?;
+        self.lease.is_none_or(|lease| now < lease).then_some(held.topic_id)
     }
 
     /// The member will not join again. If it has joined a generation that it did not settle, whatever is in flight is

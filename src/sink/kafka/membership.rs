@@ -15,8 +15,9 @@ pub(crate) trait Membership: Send + Sync {
     /// Whether this tenancy still holds.
     fn is_owned(&self, of: &TopicPartition, epoch: u64) -> bool;
 
-    /// What stands beside an offset.
-    fn metadata(&self, topic_id: uuid::Uuid, offset: i64) -> String;
+    /// What stands beside an offset of this tenancy; `None` once it is over. It names the topic that was assigned: one
+    /// that took its name since begins anew, and must not go on behind this offset.
+    fn metadata(&self, of: &TopicPartition, epoch: u64, offset: i64) -> Option<String>;
 
     /// This goes into a transaction now.
     fn sending(&self, commit: &Sent);
@@ -46,9 +47,10 @@ impl Membership for Group {
         Group::is_owned(self, of, epoch)
     }
 
-    fn metadata(&self, topic_id: uuid::Uuid, offset: i64) -> String {
+    fn metadata(&self, of: &TopicPartition, epoch: u64, offset: i64) -> Option<String> {
         // Nothing is planned: records and offsets are published together.
-        Group::metadata(self, topic_id, Vec::new()).write(offset, 0, 0).text
+        let topic_id = self.topic_id(of, epoch)?;
+        Some(Group::metadata(self, topic_id, Vec::new()).write(offset, 0, 0).text)
     }
 
     fn sending(&self, Sent { epoch, offset }: &Sent) {

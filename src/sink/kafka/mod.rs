@@ -26,11 +26,11 @@ pub use notify::Notifying;
 
 use crate::batch::{Batch, Receipt};
 use crate::error::{Error, Result, Retry};
+use crate::kafka::Cluster;
 use crate::kafka::cluster::SERVICE;
 use crate::kafka::error as kafka;
 use crate::kafka::group::{Group, Identity};
 use crate::kafka::producer::{Ended, GroupOffset, ProducerSettings, Revived, Whose};
-use crate::kafka::{Cluster, TopicPartition};
 use crate::sink::{Commits, DeadLetters, Shape, Sink};
 use mailbox::{Delivery, Mailbox, append_all};
 use membership::{Membership, Sent, leader_epoch, place};
@@ -112,7 +112,9 @@ impl KafkaSink {
         let (mut refused, mut attempt) = (None, 0);
         loop {
             let Some((owned, member)) = self.owned(batches, refused.as_ref())? else { return Ok(()) };
-            state.sent = self.offsets(&owned)?;
+            // What was lost right now is left out.
+            let Some(sent) = self.offsets(&owned)? else { continue };
+            state.sent = sent;
             let offsets: Vec<GroupOffset> = state.sent.iter().map(|sent| sent.offset.clone()).collect();
             let (producer, output) = state.mailbox.producer();
             let ended = producer.begin().and_then(|()| {
@@ -231,15 +233,15 @@ impl KafkaSink {
         kafka::Error::Abortable { transactional_id, api: "the transaction", code: *code }
     }
 
-    /// Where each partition goes on behind its last batch.
-    fn offsets(&self, owned: &[&Batch]) -> Result<Vec<Sent>> {
-        let Some(group) = &self.group else { return Ok(Vec::new()) };
+    /// Where each partition goes on behind its last batch; `None` if one is not owned any more.
+    fn offsets(&self, owned: &[&Batch]) -> Result<Option<Vec<Sent>>> {
+        let Some(group) = &self.group else { return Ok(Some(Vec::new())) };
         let mut offsets: Vec<Sent> = Vec::new();
         for batch in owned {
             let of = place(&batch.id.partition)?;
             let offset = batch.end as i64;
-            let metadata = group.metadata(self.topic_id(&of)?, offset);
             let epoch = batch.id.partition.identity().epoch;
+            let Some(metadata) = group.metadata(&of, epoch, offset) else { return Ok(None) };
             let next = GroupOffset { of, offset, leader_epoch: leader_epoch(batch), metadata };
             let next = Sent { epoch, offset: next };
             match offsets.iter_mut().find(|known| known.offset.of == next.offset.of) {
@@ -247,14 +249,7 @@ impl KafkaSink {
                 None => offsets.push(next),
             }
         }
-        Ok(offsets)
-    }
-
-    fn topic_id(&self, of: &TopicPartition) -> Result<uuid::Uuid> {
-        if self.cluster.topic(&of.topic).is_none() {
-            self.cluster.refresh(std::slice::from_ref(&of.topic), Instant::now() + self.patience)?;
-        }
-        Ok(self.cluster.topic(&of.topic).map(|topic| topic.id).unwrap_or_default())
+        Ok(Some(offsets))
     }
 }
 

@@ -9,7 +9,10 @@ use kafka_protocol::messages::{
 use super::*;
 use crate::batch::{BatchId, Body, Counts, Piece};
 use crate::cut::Close;
+use crate::kafka::TopicPartition;
 use crate::kafka::fake::Reply;
+use crate::kafka::group::state::Fetched;
+use crate::kafka::group::{GroupSettings, Remembered};
 use crate::kafka::producer::Transactional;
 use crate::kafka::producer::tests::world::{TOPIC, World, refuse};
 use crate::kafka::producer::tests::{cluster, settings, wait};
@@ -77,8 +80,8 @@ impl Membership for Member {
         epoch >= self.lost_below.load(Ordering::SeqCst) as u64
     }
 
-    fn metadata(&self, _: uuid::Uuid, offset: i64) -> String {
-        format!("at {offset}")
+    fn metadata(&self, of: &TopicPartition, epoch: u64, offset: i64) -> Option<String> {
+        self.is_owned(of, epoch).then(|| format!("at {offset}"))
     }
 
     fn sending(&self, commit: &Sent) {
@@ -362,6 +365,62 @@ fn what_was_fenced_while_it_was_committed_is_doubted() {
     // It is lost now, and not stored again: the group tells where to go on.
     sink.store(&batches, &mut receipts).unwrap();
     assert_eq!((world.values(0), receipts.len()), (vec!["a".into(), "b".into()], 0));
+}
+
+/// The first EndTxn is done, but the coordinator says that it could not; then the id is fenced.
+#[test]
+fn what_a_coordinator_could_not_finish_is_doubted() {
+    for code in [15, 16] {
+        let mut tries = 0;
+        let world = World::start(1, &[1], move |state, node, asked| {
+            if asked.key != ApiKey::EndTxn {
+                return None;
+            }
+            tries += 1;
+            if tries == 1 {
+                state.serve(node, asked);
+            }
+            let code = if tries == 1 { code } else { 90 };
+            let answer = kafka_protocol::messages::EndTxnResponse::default().with_error_code(code);
+            Some(asked.answer::<kafka_protocol::messages::EndTxnRequest>(&answer))
+        });
+        let (member, settings) = (Member::new(), transactional(long()));
+        let group: Arc<dyn Membership> = member.clone();
+        let sink =
+            KafkaSink::with(cluster(&world, long()), TOPIC, settings, Some(group), Whose::Mine).unwrap();
+        let (batches, mut receipts) = ([batch(0, 1, 2, &["a", "b"])], Vec::new());
+        assert!(sink.store(&batches, &mut receipts).unwrap_err().is_transient());
+        assert_eq!(*member.told.lock(), [("sending", 2), ("doubt", 0)]);
+        sink.store(&batches, &mut receipts).unwrap();
+        assert_eq!((world.values(0), receipts.len()), (vec!["a".into(), "b".into()], 0));
+    }
+}
+
+/// Its offset would count for the topic that has its name now, whose first records nobody would read.
+#[test]
+fn offsets_name_the_topic_that_was_assigned() {
+    let world = World::start(1, &[1], |_, _, _| None);
+    let cluster = cluster(&world, long());
+    let group = Group::new(cluster.clone(), GroupSettings::new("g", vec![TOPIC.into()]));
+    let (of, topic_id) = (TopicPartition::new(TOPIC, 0), uuid::Uuid::from_u128(7));
+    let fetched = Fetched { topic_id, stored: None, committed: None };
+    {
+        let mut state = group.state();
+        state.set_member("me");
+        state.settle(1, std::slice::from_ref(&of), [(of.clone(), fetched)].into());
+    }
+    let sink = KafkaSink::prepare(cluster.clone(), TOPIC, transactional(long()), Some(group)).unwrap();
+    assert_ne!(cluster.topic(TOPIC).unwrap().id, topic_id, "it was created anew");
+    let mut batch = batch(0, 1, 2, &["a", "b"]);
+    let name = format!("{TOPIC}:0");
+    batch.id.partition =
+        Partition::new(PartitionIdentity { source: "kafka", name, epoch: 1, ..PartitionIdentity::default() });
+    sink.store(&[batch], &mut Vec::new()).unwrap();
+    let (offset, text) = world.with(|state| state.offsets[&(TOPIC.to_string(), 0)].clone());
+    match Remembered::read(Some(&text), offset) {
+        Remembered::Ours(metadata) => assert_eq!(metadata.topic_id, topic_id),
+        other => panic!("{other}"),
+    }
 }
 
 #[test]

@@ -199,7 +199,7 @@ impl Task {
     fn detect(&self, mut open: Open, mut head: Vec<u8>, shared: &Shared) -> Next {
         let format = shared.options.format;
         let (mut tail, began) = (Tail::Open, Instant::now());
-        let by_name = matches!(format, Format::Ndjson | Format::Text);
+        let by_name = matches!(format, Format::Ndjson | Format::Text | Format::Binary);
         // Looked at in steps of a size, however much a read returns.
         while !by_name && (!is_step(&head) || is_undecided(format, &head)) {
             head.reserve_exact(HEAD - head.len() % HEAD);
@@ -290,7 +290,12 @@ impl Task {
         *ahead.buffer() = rest;
         let filler = Filler::new(Begin {
             partition: self.input.partition.clone(),
-            payload: if syntax == Syntax::Text { Payload::Text } else { Payload::Json },
+            payload: match shared.options.format {
+                // Dead letters of such records, which stand in lines.
+                Format::Binary => Payload::Binary,
+                _ if syntax == Syntax::Text => Payload::Text,
+                _ => Payload::Json,
+            },
             scanner,
             ahead,
             position: self.watermark(),

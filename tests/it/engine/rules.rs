@@ -6,16 +6,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use pipeline::batch::{Batch, BatchId, Receipt};
 use pipeline::codec::Codec;
 use pipeline::cut::Limits;
 use pipeline::error::Retry;
 use pipeline::pipeline::{End, Pipeline, Settings};
 use pipeline::record::Section;
 use pipeline::retry::Policy;
-use pipeline::sink::{Order, Shape};
+use pipeline::sink::{Order, Part, Shape, Sink, Stream, Totals, Upload};
 use pipeline::source::{Cuts, Flow, Marks};
 use pipeline::transform::{Out, Program};
-use pipeline::{Error, Result};
+use pipeline::{Error, Result, outgoing};
 use proptest::prelude::*;
 
 use super::fake::{After, Book, Lines, Memory, Numbers, ids};
@@ -371,6 +372,64 @@ fn a_run_inside_its_own_pool_is_an_error_and_the_pool_of_the_caller_works() {
         assert!(matches!(inside, Err(Error::OwnPool)));
         Pipeline::new(&source, &Lines, &sink).pool(&pool).settings(small(1)).run().unwrap();
         sink.check(&source);
+    });
+}
+
+/// A program and a sink of dead letters that are records: every record is one.
+#[derive(Default)]
+struct Letters(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Program for Letters {
+    fn run(&self, section: &Section<'_>, out: &mut Out) {
+        for entry in section.entries() {
+            let value = Some(section.record(entry).bytes);
+            outgoing::put(&mut out.failed, &outgoing::Outgoing { value, ..Default::default() });
+            out.counts.read += 1;
+            out.counts.rejected += 1;
+        }
+    }
+}
+
+impl Sink for Letters {
+    fn shape(&self) -> Shape {
+        Shape { even_parts: true, letter_records: true, ..any(4 << 10) }
+    }
+
+    fn store(&self, _: &[Batch], _: &mut Vec<Receipt>) -> Result<()> {
+        panic!("all of it is larger than a part")
+    }
+
+    fn open(&self, _: &BatchId) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(Letters(self.0.clone())))
+    }
+}
+
+impl Upload for Letters {
+    fn part(&self, part: &Part) -> Result<()> {
+        assert_eq!(part.stream, Stream::Failed);
+        let values = outgoing::read(&part.body).map(|letter| letter.value.unwrap_or_default().to_vec());
+        self.0.lock().extend(values);
+        Ok(())
+    }
+
+    fn publish(&self, batch: &Batch, totals: &Totals) -> Result<Receipt> {
+        Ok(totals.receipt(batch, None, None))
+    }
+
+    fn abort(&self) {}
+}
+
+/// Whoever wants parts of a size, as object stores do, gets no half of a record.
+#[test]
+fn parts_of_dead_letters_that_are_records_end_where_one_does() {
+    watchdog(LIMIT, || {
+        let (source, letters) = (Numbers { size: 300, ..Numbers::new(1, 1000) }, Letters::default());
+        Pipeline::new(&source, &letters, &letters).settings(small(2)).run().unwrap();
+        let mut found = ids(&letters.0.lock().join(&b'\n'));
+        found.sort();
+        let mut expected: Vec<String> = (0..1000).map(|record| format!("p0-{record}")).collect();
+        expected.sort();
+        assert_eq!(found, expected);
     });
 }
 

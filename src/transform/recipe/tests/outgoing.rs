@@ -116,3 +116,26 @@ fn dead_letters_may_be_records_with_what_went_wrong_in_headers() {
     assert!(headers.contains(&("pipeline.error.line", Some("2"))), "{headers:?}");
     assert!(headers.contains(&("pipeline.error.length", Some("70"))), "{headers:?}");
 }
+
+/// A dead-letter topic may be read like any other: text and bytes are valid at any length.
+#[test]
+fn a_dead_letter_that_is_only_a_beginning_is_none_of_the_records_of_a_topic() {
+    let bytes = [b'1'; 4096];
+    for (payload, kept, rejected) in [
+        (Payload::Text, &bytes[..], 1),
+        (Payload::Binary, &bytes[..7], 1),
+        (Payload::Json, &bytes[..], 1),
+        // It was mended.
+        (Payload::Json, &bytes[..7], 0),
+    ] {
+        let headers: &[Pair<'_>] = &[(b"h", None), (b"pipeline.error.length", Some(b"5000"))];
+        let mut chunk = incoming(&[Incoming { value: Some(kept), headers, ..VALUE }, VALUE]);
+        chunk.set_payload(payload);
+        let out = run(RecipeOptions { dead_letters: Letters::Records, ..options() }, &chunk);
+        assert_eq!((out.counts.rejected, out.counts.stored), (rejected, 2 - rejected), "{payload:?}");
+        for letter in frames(&out.failed) {
+            assert_eq!((letter.value, letter.headers.len()), (Some(kept), 6));
+            assert!(letter.headers.into_iter().any(|pair| pair == headers[1]));
+        }
+    }
+}
