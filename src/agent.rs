@@ -1,5 +1,5 @@
 //! What blocking HTTP clients have in common: the settings of their agents, how a host is found ([`Known`]), what is
-//! told of a URL, and whether what went wrong on the way may pass.
+//! told of a URL, and of what went wrong on the way: whether it may pass, and its words.
 //! Shared by the object store's client and the source's.
 
 use std::fmt;
@@ -90,6 +90,27 @@ pub(crate) fn is_plain(error: &ureq::Error) -> bool {
     let ureq::Error::Io(error) = error else { return false };
     let source = error.get_ref().and_then(|source| source.downcast_ref::<rustls::Error>());
     matches!(source, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
+}
+
+/// What happened on the way, in words.
+pub(crate) struct Plain<'a>(pub(crate) &'a ureq::Error);
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            error if is_plain(error) => f.write_str("the server does not speak TLS here"),
+            ureq::Error::Io(error) => write!(f, "{error}"),
+            ureq::Error::HostNotFound => f.write_str("no host of this name is known"),
+            ureq::Error::ConnectionFailed => f.write_str("nobody answers"),
+            ureq::Error::Timeout(what) => write!(f, "no answer in time ({what}); see --timeout"),
+            ureq::Error::ConnectProxyFailed(why) => write!(f, "{}", proxy::Refusal::read(why)),
+            // These may hold what was sent.
+            ureq::Error::BadUri(_) | ureq::Error::RequireHttpsOnly(_) => {
+                f.write_str("the URL cannot be asked")
+            }
+            other => write!(f, "{other}"),
+        }
+    }
 }
 
 /// Looks hosts up, and remembers for a moment where they are. A lookup with a timeout takes a thread of its own, and it

@@ -296,8 +296,8 @@ fn writable(path: &Path) -> Verdict {
     if fs::metadata(&at).is_ok_and(|found| !found.is_dir()) {
         return Verdict::Wrong(format!("{} is no directory", at.display()));
     }
-    let writable = access(&at, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from);
-    verdict(writable, || "it is not there".into())
+    let rights = access(&at, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from);
+    verdict(rights, || "it is not there".into())
 }
 
 fn is_missing_path(path: &Path) -> bool {

@@ -98,15 +98,18 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(407) => f.write_str(
-                "the proxy wants to know who asks (407); http://USER:PASSWORD@HOST:PORT in HTTPS_PROXY or HTTP_PROXY",
+                "the proxy wants another name and password (407); http://USER:PASSWORD@HOST:PORT in HTTPS_PROXY, \
+                 HTTP_PROXY or ALL_PROXY",
             ),
-            Some(status @ 500..) => write!(f, "the proxy cannot connect to it ({status})"),
+            Some(status) if self.retry() == Retry::Transient => {
+                write!(f, "the proxy cannot connect to it ({status})")
+            }
             Some(status) => write!(
                 f,
                 "the proxy does not connect to it ({status}); it must allow CONNECT to this port, for plain http, too \
                  (NO_PROXY names hosts that are reached without)"
             ),
-            None => f.write_str("the proxy does not answer; see HTTPS_PROXY and HTTP_PROXY"),
+            None => f.write_str("the proxy does not answer; see HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"),
         }
     }
 }
@@ -156,7 +159,7 @@ mod tests {
             (403, Retry::Permanent, "it must allow CONNECT to this port"),
             (405, Retry::Permanent, "does not connect to it (405)"),
             (407, Retry::Permanent, "http://USER:PASSWORD@HOST:PORT"),
-            (429, Retry::Transient, "(429)"),
+            (429, Retry::Transient, "cannot connect to it (429)"),
             (502, Retry::Transient, "cannot connect to it (502)"),
         ] {
             let refusal = Refusal::read(&format!("proxy server responded {status}/{status}"));

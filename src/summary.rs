@@ -41,7 +41,7 @@ pub struct Summary {
     pub peak_memory_bytes: Option<u64>,
     /// Why batches were closed: the name of [`crate::cut::Close`] and how often.
     pub close_reasons: BTreeMap<String, u64>,
-    /// How many partitions this run began.
+    /// How many partitions this run began. One that went elsewhere and came back counts again once it is not listed.
     pub partition_count: u64,
     /// What was read of each partition by this run, in order; of more than a thousand, of a thousand.
     pub partitions: Vec<PartitionRange>,

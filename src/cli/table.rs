@@ -135,7 +135,7 @@ pub static OPTIONS: &[Opt] = &[
         "format",
         "NAME",
         Group::Input,
-        "auto, ndjson, json (an array, or values one after another), text, or binary (Kafka only)",
+        "auto, ndjson, json (an array, or values one after another), text, or binary (Kafka, and its dead letters)",
     )
     .short('f')
     .key("input.format")

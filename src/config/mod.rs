@@ -376,7 +376,7 @@ pub enum Format {
     Json,
     /// Lines of text; of Kafka: each value is a text.
     Text,
-    /// Bytes. Of Kafka only: each value is a record, whatever is in it.
+    /// Bytes. Of Kafka, and of its dead letters, only: each value is a record, whatever is in it.
     Binary,
 }
 

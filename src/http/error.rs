@@ -4,9 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::agent::{self, is_plain, is_tls};
+use crate::agent::{self, Plain, is_plain, is_tls};
 use crate::error::Retry;
-use crate::proxy::Refusal;
 
 /// Result with the client's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -161,27 +160,6 @@ impl Error {
             }
             _ => return None,
         })
-    }
-}
-
-/// What happened on the way, in words.
-struct Plain<'a>(&'a ureq::Error);
-
-impl fmt::Display for Plain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            error if is_plain(error) => f.write_str("the server does not speak TLS here"),
-            ureq::Error::Io(error) => write!(f, "{error}"),
-            ureq::Error::HostNotFound => f.write_str("no host of this name is known"),
-            ureq::Error::ConnectionFailed => f.write_str("nobody answers"),
-            ureq::Error::Timeout(what) => write!(f, "no answer in time ({what}); see --timeout"),
-            ureq::Error::ConnectProxyFailed(why) => write!(f, "{}", Refusal::read(why)),
-            // These may hold what was sent.
-            ureq::Error::BadUri(_) | ureq::Error::RequireHttpsOnly(_) => {
-                f.write_str("the URL cannot be asked")
-            }
-            other => write!(f, "{other}"),
-        }
     }
 }
 

@@ -389,7 +389,7 @@ fn requests_go_through_the_proxy_of_the_environment() {
 fn a_proxy_that_forbids_is_believed_and_one_that_cannot_is_asked_again() {
     for (status, retry, said) in [
         (403, Retry::Permanent, "it must allow CONNECT to this port, for plain http, too"),
-        (407, Retry::Permanent, "the proxy wants to know who asks (407)"),
+        (407, Retry::Permanent, "the proxy wants another name and password (407)"),
         (503, Retry::Transient, "the proxy cannot connect to it (503)"),
     ] {
         let proxy = Server::new(move |_| Answer::status(status));

@@ -29,7 +29,7 @@ pub fn detect(format: Format, head: &[u8], tail: Tail) -> Syntax {
     let array = head.get(skip_white(head, 0)) == Some(&b'[');
     match format {
         Format::Ndjson => Syntax::Lines,
-        // Binary is Kafka's, whose values are not scanned.
+        // Binary is Kafka's, whose values are not scanned, and whose dead letters stand in lines.
         Format::Text | Format::Binary => Syntax::Text,
         Format::Auto | Format::Json if array => Syntax::Array,
         Format::Json => Syntax::Values,

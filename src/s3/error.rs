@@ -9,9 +9,8 @@ use serde::Deserialize;
 use ureq::http::{HeaderMap, StatusCode, header};
 
 use super::credentials::Keys;
-use crate::agent;
+use crate::agent::{self, Plain};
 use crate::error::Retry;
-use crate::proxy::Refusal;
 
 /// Result with this module's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -264,8 +263,12 @@ impl fmt::Display for Error {
             Error::Credentials { why, .. } => write!(f, "no credentials: {why}"),
             Error::Transport { what, source } => {
                 write!(f, "{what}: {}", Plain(source))?;
-                let advice = unencrypted(what, source).then_some("; does it want https? See s3.endpoint");
-                f.write_str(advice.unwrap_or_default())
+                f.write_str(match **source {
+                    ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => "; check s3.endpoint",
+                    _ if agent::is_plain(source) => "; check s3.endpoint: is it http://?",
+                    _ if unencrypted(what, source) => "; does it want https? See s3.endpoint",
+                    _ => "",
+                })
             }
             Error::Occupied { what, how } => write!(
                 f,
@@ -298,25 +301,6 @@ fn unencrypted(what: &Subject, source: &ureq::Error) -> bool {
         _ => false,
     };
     silent && what.service.starts_with("http://")
-}
-
-/// What happened on the way, in words.
-pub(super) struct Plain<'a>(pub(super) &'a ureq::Error);
-
-impl fmt::Display for Plain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            error if agent::is_plain(error) => {
-                f.write_str("the service does not speak TLS here; check s3.endpoint: is it http://?")
-            }
-            ureq::Error::Io(error) => write!(f, "{error}"),
-            ureq::Error::HostNotFound => f.write_str("no host of this name is known; check s3.endpoint"),
-            ureq::Error::ConnectionFailed => f.write_str("nobody answers; check s3.endpoint"),
-            ureq::Error::Timeout(what) => write!(f, "no answer in time ({what}); see --timeout"),
-            ureq::Error::ConnectProxyFailed(why) => write!(f, "{}", Refusal::read(why)),
-            other => write!(f, "{other}"),
-        }
-    }
 }
 
 impl std::error::Error for Error {

@@ -116,8 +116,9 @@ pub(super) fn write(
     out.extend_from_slice(b"}\n");
 }
 
-/// The header that tells the length of a record of which only the beginning was kept.
-const LENGTH: &str = "pipeline.error.length";
+/// The header that tells the length of a record of which only the beginning was kept. No record that is stored has it:
+/// whoever reads that would take it for a beginning.
+pub(super) const LENGTH: &str = "pipeline.error.length";
 /// What the headers of dead letters that are records are called. A dead letter that is rejected again has them once.
 const HEADERS: [&str; 7] = [
     "pipeline.message_id",

@@ -19,7 +19,7 @@ use super::pointer::Pointer;
 use super::value::{Values, utf8, value};
 use super::{Form, Forms, Out, Outputs, Program, Transform};
 use crate::batch::Counts;
-use crate::outgoing::{self, Outgoing};
+use crate::outgoing::{self, Headers, Outgoing, Pair};
 use crate::record::{Entry, Payload, Record, RejectKind, Rejection, Section};
 
 /// What the transforms make of all records of a section may have so many bytes, envelopes included: a section
@@ -431,7 +431,15 @@ fn put(
         }
     };
     let (time, headers) =
-        (record.and_then(Record::time), record.map_or_else(Default::default, Record::headers));
+        (record.and_then(Record::time), record.map_or_else(Headers::default, Record::headers));
+    let is_length = |(name, _): &Pair<'_>| *name == letter::LENGTH.as_bytes();
+    let mended: Vec<Pair<'_>>;
+    let headers = if { headers }.any(|pair| is_length(&pair)) {
+        mended = headers.filter(|pair| !is_length(pair)).collect();
+        Headers::of(&mended)
+    } else {
+        headers
+    };
     outgoing::put(stored, &Outgoing { key: found.as_deref(), value, time, headers });
     parts.value = envelope;
 }

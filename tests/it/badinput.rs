@@ -235,8 +235,11 @@ fn an_output_that_cannot_be_written_is_said() {
         assert!(ended.says("pipeline: cannot create ").stdout.is_empty(), "{output}");
     }
     // The directory of a file is never made, so a wrong name is wrong use.
-    for (output, missing) in [("/proc/nothing/x.ndjson", "/proc/nothing"), ("a.json/x.ndjson", "a.json")] {
-        let said = format!("pipeline: the output {output}: {missing} is no directory; make it first");
+    for (output, missing) in [
+        ("/proc/nothing/x.ndjson", "/proc/nothing is not there; make it first"),
+        ("a.json/x.ndjson", "a.json is no directory"),
+    ] {
+        let said = format!("pipeline: the output {output}: {missing}");
         assert!(
             run(dir.path(), &["a.json", "-o", output]).exits(2).says(&said).stdout.is_empty(),
             "{output}"

@@ -31,7 +31,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "format",
         shape: Shape::Text,
         default: Default::Is("auto"),
-        help: "auto, ndjson, json (an array, or values one after another), text (lines) or binary (Kafka only)",
+        help: "auto, ndjson, json (an array, or values one after another), text (lines) or binary (Kafka, and its dead letters)",
         expected: "auto, ndjson, json, text or binary",
         set: |draft, value| {
             let kinds = [

@@ -105,7 +105,8 @@ impl Desk {
                     Answer::Failed(error) => return Err(error),
                     Answer::Again(code) => Error::Refused { call, code },
                     Answer::Moved(code) => {
-                        // What it wrote down before it could not go on, the next coordinator finishes.
+                        // What it wrote down before it could not go on, the next coordinator finishes: nothing is sure any more,
+                        // and what ends a try for good ends the run.
                         before = Before::Perhaps;
                         self.connection = None;
                         Error::Refused { call, code }

@@ -14,7 +14,7 @@ use url::{Host, Url};
 use super::super::error::{Error, Result};
 use super::super::tls;
 use super::{Keys, Lent, failed};
-use crate::agent;
+use crate::agent::{self, Plain};
 use crate::error::Retry;
 use crate::proxy::Proxies;
 
@@ -100,7 +100,7 @@ impl Service {
                 true => Retry::Permanent,
                 false => agent::retry(&error),
             };
-            failed(retry, format!("{whom} at {}: {}", shown(url), super::super::error::Plain(&error)))
+            failed(retry, format!("{whom} at {}: {}", shown(url), Plain(&error)))
         };
         let mut response = sent.map_err(lost)?;
         let text = response

@@ -159,26 +159,19 @@ impl Files {
     ) -> Result<Option<(Box<dyn Provider>, String)>> {
         let settings = self.settings(profile, lookup)?;
         let place = format!("profile {profile}");
-        let unsupported = |name: &str| {
-            failed(
-                Retry::Permanent,
-                format!(
-                    "{place} has {name}, which is not supported; use a profile with credential_process = aws configure \
-                     export-credentials --profile {profile} --format process"
-                ),
-            )
-        };
         let (token_name, role_name) = ("web_identity_token_file", "role_arn");
-        let role = settings.get(role_name);
-        let has = |name: &&str| settings.get(name).is_some();
-        let sources = ["source_profile", "credential_source"];
-        // Amazon's own tools sign as the role then, whatever keys the profile has itself.
-        if role.is_some()
-            && let Some(name) = sources.iter().find(|name| has(name))
-        {
-            return Err(unsupported(name));
+        let (token, role) = (settings.get(token_name), settings.get(role_name));
+        // As Amazon's own tools have it: where a role is named, its keys sign and never those of the profile.
+        if let (Some(token), Some(role)) = (&token, &role) {
+            let session = settings.get("role_session_name");
+            let told = format!("web identity of {place} (role {role})");
+            let variable = |name: &str| lookup.text(name).ok().flatten();
+            let it = WebIdentity::new(token_name, token.into(), role.clone(), session, &variable, asks)?;
+            return Ok(Some((Box::new(it), told)));
         }
-        if let Some(keys) = settings.keys()? {
+        if role.is_none()
+            && let Some(keys) = settings.keys()?
+        {
             let it = OfFile { files: self.clone(), profile: profile.into(), first: Some(keys).into() };
             return Ok(Some((Box::new(it), place)));
         }
@@ -186,22 +179,20 @@ impl Files {
             let it = Process::new(command);
             return Ok(Some((Box::new(it), format!("credential_process of {place}"))));
         }
-        match (settings.get(token_name), role.clone()) {
-            (Some(token), Some(role)) => {
-                let session = settings.get("role_session_name");
-                let told = format!("web identity of {place} (role {role})");
-                let variable = |name: &str| lookup.text(name).ok().flatten();
-                let it = WebIdentity::new(token_name, token.into(), role, session, &variable, asks)?;
-                return Ok(Some((Box::new(it), told)));
-            }
-            (Some(_), None) => return Err(settings.half(token_name, role_name, settings.path(token_name))),
-            (None, _) => {}
+        if token.is_some() {
+            return Err(settings.half(token_name, role_name, settings.path(token_name)));
         }
-        let others = ["sso_session", "sso_start_url", "login_session"];
-        match sources.iter().chain(&others).find(|name| has(name)) {
+        let others = ["source_profile", "credential_source", "sso_session", "sso_start_url", "login_session"];
+        match others.into_iter().find(|name| settings.get(name).is_some()) {
             None if role.is_some() => Err(settings.half(role_name, token_name, settings.path(role_name))),
             None => Ok(None),
-            Some(name) => Err(unsupported(name)),
+            Some(name) => Err(failed(
+                Retry::Permanent,
+                format!(
+                    "{place} has {name}, which is not supported; use a profile with credential_process = aws configure \
+                     export-credentials --profile {profile} --format process"
+                ),
+            )),
         }
     }
 }
@@ -297,7 +288,8 @@ mod tests {
         let asks = Asks { region: "us-east-1", ca: None, timeout: Duration::from_secs(5) };
         with(credentials, config, |files, lookup| {
             let keys = files.settings(profile, lookup)?.keys()?.map(|keys| keys.access_key_id);
-            Ok(files.provider(profile, lookup, &asks)?.map(|(_, place)| keys.unwrap_or(place)))
+            let place = files.provider(profile, lookup, &asks)?.map(|(_, place)| place);
+            Ok(place.map(|place| keys.filter(|_| place == format!("profile {profile}")).unwrap_or(place)))
         })
     }
 
@@ -354,6 +346,14 @@ mod tests {
             let found = found("default", "", &format!("[default]\n{keys}{source}\n"));
             assert_eq!(found.unwrap().as_deref(), Some("A"));
         }
+        refused(
+            &format!("[default]\n{keys}role_arn = r\n"),
+            "profile default has role_arn and no web_identity_token_file in /u/.aws/config; expected both there",
+        );
+        // Whoever names who lends the role's keys is asked.
+        let role = format!("[default]\n{keys}role_arn = r\nsource_profile = base\n");
+        let lent = found("default", "", &format!("{role}credential_process = c\n")).unwrap();
+        assert_eq!(lent.as_deref(), Some("credential_process of profile default"));
         // Keys that a login left behind are what was asked for.
         let left = found("default", &format!("[default]\n{keys}"), "[default]\nsso_session = s\n");
         assert_eq!(left.unwrap().as_deref(), Some("A"));

@@ -113,9 +113,14 @@ impl Unfinished {
         let name = format!(".{}.", name.to_string_lossy());
         let dir = directory(&target);
         // The name of the temporary file would tell nobody what is missing.
-        if fs::metadata(dir).map_or_else(|error| is_absent(&error), |found| !found.is_dir()) {
+        let wrong = |what: &str| {
             let (target, dir) = (target.display(), dir.display());
-            return Err(Error::Usage(format!("the output {target}: {dir} is no directory; make it first")));
+            Error::Usage(format!("the output {target}: {dir} is {what}"))
+        };
+        match fs::metadata(dir) {
+            Ok(found) if !found.is_dir() => return Err(wrong("no directory")),
+            Err(error) if is_absent(&error) => return Err(wrong("not there; make it first")),
+            _ => {}
         }
         sweep(dir, &name)?;
         let path = dir.join(format!("{name}{}.tmp", std::process::id()));

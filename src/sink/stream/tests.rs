@@ -260,9 +260,10 @@ fn a_directory_or_a_missing_directory_is_a_clear_error() {
     let dir = Scratch::new();
     assert!(matches!(file(&dir.0), Err(Error::Io { op: "write", .. })));
     fs::write(dir.0.join("file"), "").unwrap();
-    for missing in ["missing", "file", "file/below"] {
+    let first = "not there; make it first";
+    for (missing, what) in [("missing", first), ("file", "no directory"), ("file/below", first)] {
         let error = file(&dir.0.join(missing).join("r.ndjson")).err().unwrap();
-        assert!(error.to_string().ends_with(&format!("{missing} is no directory; make it first")), "{error}");
+        assert!(error.to_string().ends_with(&format!("{missing} is {what}")), "{error}");
         assert_eq!(error.exit_code(), 2);
     }
 }

@@ -155,7 +155,8 @@ impl Reading {
         self.next = record.offset as u64 + 1;
         self.left -= 1;
         let length = record.value.map_or(0, <[u8]>::len);
-        let kept = if length > self.max_record_bytes { BEGINNING } else { length };
+        let is_too_large = length > self.max_record_bytes;
+        let kept = if is_too_large { BEGINNING.min(length) } else { length };
         let mut headers = Ok(());
         let room = chunk.push_incoming(
             record.offset as u64,
@@ -173,7 +174,7 @@ impl Reading {
                 }),
             },
         );
-        if kept < length {
+        if is_too_large {
             let message = format!("{length} bytes; max_record_bytes is {}", self.max_record_bytes);
             let rejection = Rejection::new(RejectKind::TooLarge, message);
             chunk.reject_last(Rejection { length: Some(length as u64), ..rejection });

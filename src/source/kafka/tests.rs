@@ -200,19 +200,21 @@ fn damage_is_told_with_the_place_and_what_stood_before_it_is_there() {
 
 #[test]
 fn a_record_that_is_too_large_is_rejected_with_its_beginning() {
-    let mut writer = BatchWriter::new(Compression::None, None);
-    writer.push(0, None, Some(&[b'x'; 10_000]), [].into_iter()).unwrap();
-    let mut bytes = Vec::new();
-    writer.finish(&PLAIN, &mut bytes).unwrap();
-    let mut bench = Bench::new(0, Limits::default());
-    bench.reading.max_record_bytes = 9_999;
-    bench.chunk.start(&Partition::named("kafka", "t:0"), 0);
-    let mut fetch = Fetch::new(Bytes::from(bytes), Vec::new());
-    fetch.fill(&mut bench.reading, &mut bench.unpacker, &mut bench.chunk).unwrap();
-    let section = bench.chunk.sections().next().unwrap();
-    let (at, why) = section.faults().next().unwrap();
-    assert_eq!((at, why.kind, why.length), (0, RejectKind::TooLarge, Some(10_000)));
-    assert_eq!(section.record(&section.entries()[0]).bytes.len(), 4096);
+    for (length, longest) in [(10_000, 9_999), (4096, 100), (200, 100)] {
+        let mut writer = BatchWriter::new(Compression::None, None);
+        writer.push(0, None, Some(&vec![b'x'; length]), [].into_iter()).unwrap();
+        let mut bytes = Vec::new();
+        writer.finish(&PLAIN, &mut bytes).unwrap();
+        let mut bench = Bench::new(0, Limits::default());
+        bench.reading.max_record_bytes = longest;
+        bench.chunk.start(&Partition::named("kafka", "t:0"), 0);
+        let mut fetch = Fetch::new(Bytes::from(bytes), Vec::new());
+        fetch.fill(&mut bench.reading, &mut bench.unpacker, &mut bench.chunk).unwrap();
+        let section = bench.chunk.sections().next().unwrap();
+        let (at, why) = section.faults().next().unwrap();
+        assert_eq!((at, why.kind, why.length), (0, RejectKind::TooLarge, Some(length as u64)));
+        assert_eq!(section.record(&section.entries()[0]).bytes.len(), length.min(4096));
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! HTTPS with authorities and certificates of our own, and what is told where they do not fit.
 
-use std::io::{Write, copy, sink};
+use std::io::{ErrorKind, Write, copy, sink};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -139,8 +139,16 @@ fn a_wrong_scheme_is_an_error() {
     let plain = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let url = format!("https://{}/items", plain.local_addr().expect("it is bound"));
     let ran = std::thread::scope(|scope| {
+        // A client that never comes is a failure, and no hang.
+        plain.set_nonblocking(true).expect("it can wait otherwise");
         scope.spawn(|| {
-            let (mut client, _) = plain.accept()?;
+            let mut came = Err(ErrorKind::WouldBlock.into());
+            runs::until("a client", || {
+                came = plain.accept();
+                came.is_ok()
+            });
+            let (mut client, _) = came?;
+            client.set_nonblocking(false)?;
             client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")?;
             copy(&mut client, &mut sink())
         });

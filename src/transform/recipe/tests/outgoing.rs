@@ -139,3 +139,14 @@ fn a_dead_letter_that_is_only_a_beginning_is_none_of_the_records_of_a_topic() {
         }
     }
 }
+
+/// Whoever reads the output as text or bytes would take it for a beginning.
+#[test]
+fn a_dead_letter_that_was_mended_is_stored_without_its_old_length() {
+    let headers: &[Pair<'_>] =
+        &[(b"h", None), (b"pipeline.error.length", Some(b"5000")), (b"pipeline.error.line", Some(b"3"))];
+    let chunk = incoming(&[Incoming { value: Some(b"{}"), headers, ..VALUE }]);
+    let out = records(options(), Key::Source, &chunk);
+    let kept: Vec<Pair<'_>> = frames(&out.stored)[0].headers.collect();
+    assert_eq!(kept, [headers[0], headers[2]]);
+}
