@@ -63,28 +63,33 @@ impl Inspector {
         Ok(partitions)
     }
 
-    /// Up to where every record of each partition is stored.
+    /// Up to where every record of each partition is stored. A batch has up to two objects, and a member may be killed
+    /// between them: one counts only with all its records.
     ///
     /// # Errors
     /// If an object is not what it should be.
     pub fn stored(&self, topic: &str, partitions: usize) -> Result<Vec<u64>, String> {
-        let mut ends = vec![BTreeMap::new(); partitions];
+        let mut batches = vec![BTreeMap::new(); partitions];
         for top in ["processed", "failed"] {
             for (partition, objects) in self.objects(top, topic)? {
                 for found in objects {
-                    let end = ends[partition].entry(found.start).or_insert(0u64);
+                    let (end, count) = batches[partition].entry(found.start).or_insert((0u64, 0u64));
                     *end = (*end).max(found.numbers.last().map_or(0, |last| last + 1));
+                    *count += found.numbers.len() as u64;
                 }
             }
         }
-        let until = |ends: BTreeMap<u64, u64>| {
+        let until = |batches: BTreeMap<u64, (u64, u64)>| {
             let mut at = 0;
-            while let Some(&end) = ends.get(&at).filter(|end| **end > at) {
+            while let Some(&(end, count)) = batches.get(&at)
+                && count > 0
+                && at + count == end
+            {
                 at = end;
             }
             at
         };
-        Ok(ends.into_iter().map(until).collect())
+        Ok(batches.into_iter().map(until).collect())
     }
 
     /// Compares with how many records each partition has: each record once, in order. Says what was found. What is
