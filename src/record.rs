@@ -512,7 +512,7 @@ impl<'a> Section<'a> {
     /// Number of the line in which the byte `at` of the buffer stands; `None` where lines are not counted.
     pub fn line(&self, at: usize) -> Option<u64> {
         let first = self.chunk.line;
-        (first > 0).then(|| first + memchr::memchr_iter(b'\n', &self.chunk.bytes[..at]).count() as u64)
+        (first > 0).then(|| first + bytecount::count(&self.chunk.bytes[..at], b'\n') as u64)
     }
 
     /// The timestamp of the first record, in milliseconds since the epoch, if the source knows it.

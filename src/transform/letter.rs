@@ -28,7 +28,7 @@ impl Lines {
     fn line(&mut self, section: &Section<'_>, at: usize) -> Option<u64> {
         let line = match self.0 {
             Some((from, line)) if from <= at => {
-                line + memchr::memchr_iter(b'\n', &section.buffer()[from..at]).count() as u64
+                line + bytecount::count(&section.buffer()[from..at], b'\n') as u64
             }
             _ => section.line(at)?,
         };

@@ -17,7 +17,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::{memchr, memrchr};
 
 use crate::cut::Limits;
 use crate::error::Error;
@@ -87,6 +87,9 @@ struct Work {
     dropped_lines: u64,
     /// Whether the chunk may become a block of lines that nobody has looked for.
     whole: bool,
+    /// How many line feeds of it have come so far, and how many bytes those were.
+    feeds: usize,
+    arrived: usize,
 }
 
 /// A chunk's contents while there is nothing to read.
@@ -259,6 +262,9 @@ impl Filler {
         loop {
             // A line that does not end here may be too large.
             let Some(feed) = bytes.get(end..).and_then(|rest| memchr(b'\n', rest)) else {
+                // While they are in the processor's cache.
+                self.work.feeds += bytecount::count(&bytes[self.work.arrived..], b'\n');
+                self.work.arrived = bytes.len();
                 return (bytes.len() < block + PIECE).then_some(Room::More);
             };
             end += feed + 1;
@@ -267,7 +273,7 @@ impl Filler {
                 break;
             }
         }
-        let lines = memchr_iter(b'\n', &bytes[..end]).count();
+        let lines = self.work.feeds + bytecount::count(&bytes[self.work.arrived..end], b'\n');
         if end > block + PIECE || lines as u64 >= block_records || may_have_gap(&bytes[..end]) {
             return None;
         }
@@ -436,7 +442,7 @@ impl Filler {
     }
 
     fn count_lines(&mut self, bytes: &[u8], upto: usize) {
-        self.work.line += memchr_iter(b'\n', &bytes[self.work.counted..upto]).count() as u64;
+        self.work.line += bytecount::count(&bytes[self.work.counted..upto], b'\n') as u64;
         self.work.counted = upto;
     }
 
@@ -498,7 +504,7 @@ impl Filler {
             chunk.close_block();
             return Room::Full;
         }
-        chunk.line += memchr_iter(b'\n', &chunk.bytes[..begin]).count() as u64;
+        chunk.line += bytecount::count(&chunk.bytes[..begin], b'\n') as u64;
         chunk.bytes.drain(..begin);
         self.scanner.rebase(begin);
         self.work = Work { shift: self.work.shift + begin as u64, line: chunk.line, ..Work::default() };
@@ -516,7 +522,7 @@ impl Filler {
             return;
         }
         self.work.dropped += (chunk.bytes.len() - keep) as u64;
-        self.work.dropped_lines += memchr_iter(b'\n', &chunk.bytes[keep..]).count() as u64;
+        self.work.dropped_lines += bytecount::count(&chunk.bytes[keep..], b'\n') as u64;
         chunk.bytes.truncate(keep);
         self.scanner.forget_from(keep);
     }
