@@ -159,6 +159,8 @@ const TABLE: &[(i16, &str, Retry, &str)] = &[
 ];
 
 impl Code {
+    /// The broker failed in a way it did not expect.
+    pub const UNKNOWN_SERVER_ERROR: Code = Code(-1);
     /// No error.
     pub const NONE: Code = Code(0);
     /// The log no longer has this offset, or not yet.
@@ -254,6 +256,12 @@ impl Code {
     /// Whether another try can help.
     pub fn retry(self) -> Retry {
         self.row().map_or(Retry::Permanent, |row| row.2)
+    }
+
+    /// The same for a question about a log, which changes nothing: there a failure that the broker did not expect may
+    /// pass, too, as when its remote storage does not answer. Java's consumer asks again.
+    pub(crate) fn retry_reading(self) -> Retry {
+        if self == Code::UNKNOWN_SERVER_ERROR { Retry::Transient } else { self.retry() }
     }
 }
 

@@ -196,10 +196,14 @@ impl Round<'_> {
             let Some(one) = answered.get(&(&of.topic[..], of.partition)) else { continue };
             if let Err(code) = Code(one.error_code).check() {
                 let error = Error::Partition { of: of.clone(), api: "ListOffsets", code };
-                if error.retry() == Retry::Permanent {
-                    return Err(error);
-                }
-                self.trouble = Some(error);
+                self.trouble = match code.retry_reading() {
+                    Retry::Permanent => return Err(error),
+                    // Told as what may pass, whatever the code is elsewhere.
+                    Retry::Transient if error.retry() == Retry::Permanent => {
+                        Some(Error::Unavailable(error.to_string()))
+                    }
+                    Retry::Transient => Some(error),
+                };
                 continue;
             }
             self.found[*place] =

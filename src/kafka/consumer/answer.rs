@@ -194,7 +194,7 @@ impl Fetcher {
 
     /// A broker refuses a partition: for now, or for good.
     fn refuse(&mut self, of: &TopicPartition, code: Code) {
-        match code.retry() {
+        match code.retry_reading() {
             Retry::Transient => self.suffer(of, &Error::Partition { of: of.clone(), api: "Fetch", code }),
             Retry::Permanent if self.partitions.contains_key(of) => self.end(of, refusal(code)),
             Retry::Permanent => {}

@@ -162,7 +162,7 @@ fn offsets_come_in_the_order_asked_for() {
 
 #[test]
 fn every_code_that_may_pass_is_asked_again_after_a_refresh() {
-    for code in [3, 5, 6, 9, 13, 56, 74, 75, 78, 100] {
+    for code in [-1, 3, 5, 6, 9, 13, 56, 74, 75, 78, 100] {
         let codes: &'static [i16] = Box::leak(vec![code, code].into());
         let (found, refreshes) = offsets(codes, late());
         assert_eq!((found.unwrap(), refreshes), (vec![101, 100], 3), "{code}");
@@ -171,7 +171,7 @@ fn every_code_that_may_pass_is_asked_again_after_a_refresh() {
 
 #[test]
 fn every_code_that_stays_is_an_error_that_names_the_partition() {
-    for code in [1, 29, 35, 43, -1] {
+    for code in [1, 29, 35, 43] {
         let codes: &'static [i16] = Box::leak(vec![code].into());
         let error = offsets(codes, late()).0.unwrap_err();
         assert!(error.to_string().starts_with("partition t-1: ListOffsets failed: "), "{error}");

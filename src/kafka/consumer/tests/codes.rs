@@ -13,14 +13,14 @@ fn passes(code: i16) -> usize {
 
 #[test]
 fn codes_that_pass_are_followed_by_a_refresh() {
-    for code in [2, 3, 5, 6, 7, 9, 13, 56, 72, 74, 75, 78, 89, 100, 103, 106] {
+    for code in [-1, 2, 3, 5, 6, 7, 9, 13, 56, 72, 74, 75, 78, 89, 100, 103, 106] {
         assert!(passes(code) >= 3, "{code}");
     }
 }
 
 #[test]
 fn codes_for_the_whole_answer_that_pass_do_too() {
-    for code in [13, 70, 71, 106] {
+    for code in [-1, 13, 70, 71, 106] {
         let twist: Twist = Box::new(move |_, count, asked, _| {
             (count < 3).then(|| asked.answer::<FetchRequest>(&FetchResponse::default().with_error_code(code)))
         });
@@ -34,7 +34,6 @@ fn codes_for_the_whole_answer_that_pass_do_too() {
 fn codes_that_stay_are_told_and_end_the_partition_alone() {
     for (code, expected) in [
         (29, FetchFault::Denied(Code(29))),
-        (-1, FetchFault::Other(Code(-1))),
         (4, FetchFault::Other(Code(4))),
         (35, FetchFault::Other(Code(35))),
         (76, FetchFault::Other(Code(76))),
@@ -55,6 +54,17 @@ fn codes_that_stay_are_told_and_end_the_partition_alone() {
         world.read_to(&[(1, 60)]);
         let asked = |seen: &Seen| seen.asks.iter().any(|ask| ask.partition == 0);
         assert!(world.scene.lock().seen.iter().filter(|seen| asked(seen)).count() <= 2);
+    }
+}
+
+#[test]
+fn codes_that_pass_do_so_where_a_position_is_validated_too() {
+    for code in [-1, 3, 6, 74, 75] {
+        let mut world = World::new(Setup { leaders: vec![1], ..Setup::default() });
+        world.scene.lock().refusals = vec![code; 2];
+        world.add(0, 30, 0);
+        world.read_to(&[(0, 60)]);
+        assert_eq!(world.scene.lock().validated, 3, "{code}");
     }
 }
 

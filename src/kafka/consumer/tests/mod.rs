@@ -82,6 +82,8 @@ struct Scene {
     /// Where epochs end; not listed: nowhere.
     ends: HashMap<i32, (i32, i64)>,
     validated: usize,
+    /// Codes of the next answers to whoever asks for ends.
+    refusals: Vec<i16>,
     most: i16,
     /// Batches in one answer.
     batches: usize,
@@ -124,6 +126,7 @@ impl World {
             seen: Vec::new(),
             ends: HashMap::new(),
             validated: 0,
+            refusals: Vec::new(),
             most: 17,
             batches: 1,
         }));
@@ -313,11 +316,13 @@ impl Scene {
         self.validated += 1;
         let request = asked.request::<OffsetForLeaderEpochRequest>();
         assert_eq!(request.replica_id.0, -1);
+        let code = self.refusals.pop().unwrap_or_default();
         let end =
             |one: &kafka_protocol::messages::offset_for_leader_epoch_request::OffsetForLeaderPartition| {
                 let (epoch, end) =
                     self.ends.get(&one.partition).copied().unwrap_or((one.leader_epoch, i64::MAX));
                 EpochEndOffset::default()
+                    .with_error_code(code)
                     .with_partition(one.partition)
                     .with_leader_epoch(epoch)
                     .with_end_offset(end)
