@@ -112,6 +112,9 @@ impl Fetcher {
 
     fn take_records(&mut self, of: &TopicPartition, data: PartitionData) {
         let Some(partition) = self.partitions.get_mut(of) else { return };
+        // A leader whose brokers choose replicas by more than the rack, which we do not tell, would say so again and
+        // again, at once. In an older version it answers itself.
+        partition.is_sent_away |= data.preferred_read_replica.0 >= 0;
         let records = data.records.unwrap_or_default();
         let walk = walk(&records, partition.offset);
         if !records.is_empty() && !walk.is_damaged {

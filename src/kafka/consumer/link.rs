@@ -159,8 +159,14 @@ impl Fetcher {
             }
             // Who waited longest for records comes first.
             due.sort_by_key(|one| one.turn);
-            let named = due.iter().any(|one| one.topic_id.is_nil());
-            let most = if named { request::MOST_NAMED } else { request::MOST };
+            let any = |is: fn(&Partition) -> bool| due.iter().any(|one| is(one));
+            let most = if any(|one| one.is_sent_away) {
+                request::MOST_LED
+            } else if any(|one| one.topic_id.is_nil()) {
+                request::MOST_NAMED
+            } else {
+                request::MOST
+            };
             let version = connection.version::<FetchRequest>(most)?;
             let request = connection.send(&request::fetch(&due, &self.settings, version), version)?;
             let call = Call { broker: connection.broker().clone(), api: "Fetch", version };

@@ -47,6 +47,8 @@ pub(super) struct Partition {
     /// When it last brought records.
     pub(super) turn: u64,
     pub(super) max_bytes: i32,
+    /// Its leader has named another replica to read from, and sent nothing.
+    pub(super) is_sent_away: bool,
     /// When something was last heard of it, by the fetcher's clock.
     pub(super) heard: Duration,
     pub(super) trouble: Option<Arc<str>>,
@@ -75,6 +77,7 @@ impl Partition {
             asked: None,
             turn: 0,
             max_bytes,
+            is_sent_away: false,
             heard,
             trouble: None,
             troubled_at: None,

@@ -16,6 +16,8 @@ use crate::kafka::cluster::topic_name;
 pub(super) const MOST: i16 = 17;
 /// The highest version that names topics (KIP-516).
 pub(super) const MOST_NAMED: i16 = 12;
+/// The highest version in which a leader answers itself and names no other replica to read from (KIP-392).
+pub(super) const MOST_LED: i16 = 10;
 /// From here on a leader compares the epoch of the last record itself.
 const COMPARES_EPOCHS: i16 = 12;
 

@@ -209,3 +209,23 @@ fn an_abort_ends_the_wait() {
         assert!(matches!(waiting.join().unwrap(), Err(Error::HungUp)));
     });
 }
+
+#[test]
+fn a_leader_that_names_another_replica_is_asked_as_by_those_who_know_no_replicas() {
+    // It sends no records with it, and answers at once.
+    let twist: Twist = Box::new(|id, _, asked, scene| {
+        (asked.version > 10).then(|| {
+            changed(id, asked, scene, |data| {
+                (data.preferred_read_replica, data.records) = (2.into(), None);
+            })
+        })
+    });
+    let mut world = World::new(Setup { leaders: vec![1, 1], twist: Some(twist), ..Setup::default() });
+    world.add(0, 0, -1);
+    world.add(1, 0, -1);
+    world.read_to(&[(0, 60), (1, 60)]);
+    let scene = world.scene.lock();
+    let named = scene.seen.iter().filter(|seen| seen.version > 10).count();
+    assert!(named <= 2, "{named}");
+    assert!(scene.seen.iter().all(|seen| seen.broker == 1));
+}
