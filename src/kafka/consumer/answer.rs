@@ -181,6 +181,17 @@ impl Fetcher {
             return self.refuse(of, code);
         }
         let is_unknown = ends.leader_epoch < 0 || ends.end_offset < 0;
+        if let Some((_, led)) = partition.leader
+            && is_unknown
+            && led < partition.epoch
+        {
+            // It led before what was read was written, and has not heard that another leads now.
+            let why = format!(
+                "the leader of {of} is of epoch {led}, what was read last of epoch {}: what brokers know is out of date",
+                partition.epoch
+            );
+            return self.suffer(of, &Error::Unavailable(why));
+        }
         if is_unknown || ends.end_offset < partition.offset {
             let end = if is_unknown { -1 } else { ends.end_offset };
             let fault = FetchFault::Truncated { offset: partition.offset, epoch: partition.epoch, end };

@@ -52,6 +52,24 @@ fn a_position_is_validated_before_the_first_fetch_if_its_epoch_is_known() {
 }
 
 #[test]
+fn a_leader_from_before_what_was_read_cannot_tell_whether_it_is_there() {
+    let mut world = World::new(Setup { leaders: vec![1], ..Setup::default() });
+    // Epoch 1 has begun elsewhere, and this broker has not heard of it.
+    world.scene.lock().ends.insert(0, (-1, -1));
+    world.add(0, 30, 1);
+    while world.scene.lock().validated < 3 {
+        assert!(world.next(Duration::from_millis(10)).unwrap().is_none());
+    }
+    {
+        let mut scene = world.scene.lock();
+        let log = scene.logs.get_mut(&0).unwrap();
+        (log.leader, log.epoch) = (2, 1);
+        scene.ends.clear();
+    }
+    world.read_to(&[(0, 60)]);
+}
+
+#[test]
 fn a_leader_that_finds_the_logs_parted_is_believed() {
     let twist: Twist = Box::new(|id, count, asked, scene| {
         (count == 3).then(|| {
