@@ -179,6 +179,32 @@ fn a_java_consumer_takes_ranges() {
     check_with_java(Assignor::Range, "RangeAssignor");
 }
 
+/// One of the newer protocol (KIP-848) makes the group one of that. There a generation is the member's epoch, which no join
+/// makes newer.
+#[test]
+fn a_java_consumer_of_the_newer_protocol_and_a_doubt() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, group) = (kafka.topic("newer", 4), unique("newer"));
+    let args = ["--topic", &topic, "--group", &group, "--command-property", "group.protocol=consumer"];
+    let ours = Member::join(kafka, &group, &topic, Assignor::CooperativeSticky);
+    shared_among(&[&ours], 4);
+    let mut java = kafka.background("ConsoleConsumer", &args);
+    // In the generation before we still let go of it.
+    let rests = || ours.group.identity().is_some_and(|now| now.generation > 1);
+    until("Java has its half", || ours.owned().len() == 2 && rests() || java.is_over());
+    if java.is_over() {
+        panic!("{:?}", java.ended());
+    }
+    let tenancies = || ours.owned.lock().expect("nobody panics with it").clone();
+    let before = tenancies().into_values().max();
+    ours.group.doubt("a reply was lost");
+    until("we have half of it anew", || {
+        let now = tenancies();
+        now.len() == 2 && now.into_values().min() > before
+    });
+    ours.leave();
+}
+
 pub fn producer(kafka: &Kafka, compression: Compression, id: Option<&str>) -> Producer {
     let timeout = Duration::from_secs(20);
     let transactional = id.map(|id| Transactional { id: id.into(), timeout });

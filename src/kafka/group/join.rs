@@ -33,6 +33,8 @@ const NAMES: i16 = 5;
 const GRACE: Duration = Duration::from_secs(5);
 /// Before a join is tried again that made no new generation.
 const PAUSE: Duration = Duration::from_millis(100);
+/// After so many such joins the member becomes another.
+const STALE: u32 = 5;
 
 /// How long a member that has left sleeps at a time.
 const REST: Duration = Duration::from_secs(1);
@@ -101,9 +103,14 @@ impl Member<'_> {
         self.joined = joined.generation;
         self.heard(Instant::now());
         if joined.generation <= self.above {
+            self.stale += 1;
+            if self.stale >= STALE {
+                self.become_another();
+            }
             self.wait(Instant::now() + PAUSE)?;
             return Err(Fault::Rejoin);
         }
+        self.stale = 0;
         let shares = match &joined.led {
             Some(members) => self.lead(members)?,
             None => Vec::new(),
@@ -130,6 +137,16 @@ impl Member<'_> {
             if joined.leads { ", as leader" } else { "" }
         );
         Ok(settled)
+    }
+
+    /// No join makes a new generation: in a group that has members of the newer protocol (KIP-848) an epoch rises only
+    /// when the assignment changes. Another member id fences what is on its way just as well.
+    fn become_another(&mut self) {
+        self.stale = 0;
+        self.leave("no new generation comes");
+        // A static member stays, and gets another id as if it were started anew.
+        self.group.state.lock().set_member("");
+        self.above = -1;
     }
 
     fn join(&mut self) -> Result<Joined, Fault> {

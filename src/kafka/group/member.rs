@@ -48,6 +48,8 @@ pub(super) struct Member<'a> {
     pub round: u32,
     /// After a doubt, a generation must be newer than this.
     pub above: i32,
+    /// How many joins made no such generation.
+    pub stale: u32,
     /// The partition counts that were assigned, while this member leads.
     pub led: Option<Counts>,
     /// Transactions of dead members, which are to be ended by whoever leads.
@@ -69,6 +71,7 @@ impl<'a> Member<'a> {
             must_join: true,
             round: 0,
             above: -1,
+            stale: 0,
             led: None,
             leftovers: None,
             silent: None,

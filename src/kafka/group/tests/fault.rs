@@ -365,3 +365,25 @@ fn after_a_lost_reply_no_old_generation_will_do() {
     let world = setup.world.lock();
     assert_eq!((world.joins.len(), world.count("SyncGroup 1"), world.count("SyncGroup 2")), (3, 1, 1));
 }
+
+/// As in a group of the newer protocol, whose epochs rise only when something changes.
+#[test]
+fn after_a_lost_reply_another_member_id_will_do_where_no_new_generation_comes() {
+    for instance_id in [None, Some("one".to_string())] {
+        let settings = GroupSettings { instance_id, ..settings(Assignor::CooperativeSticky) };
+        let setup = Setup::new(settings, |_| {});
+        let tenancies = setup.assigned::<3>();
+        {
+            let mut world = setup.world.lock();
+            world.act(ApiKey::OffsetCommit, Act::Cut);
+            world.stale = u32::MAX;
+        }
+        assert_eq!(setup.commit(&tenancies[0], 5).len(), 1);
+        let again = lost_and_assigned(&setup, &tenancies);
+        assert!(setup.commit(&again[0], 6).is_empty());
+        let world = setup.world.lock();
+        assert_eq!((world.generation, &world.member[..], world.offsets[&0].0), (1, "m2", 6));
+        let is_static = setup.group.settings().instance_id.is_some();
+        assert_eq!(world.count("LeaveGroup m1"), usize::from(!is_static));
+    }
+}
