@@ -309,7 +309,20 @@ impl fmt::Display for Error {
             }
             Error::Io { call, source } => write!(f, "{call} failed: {source}"),
             Error::Timeout { call, after } => write!(f, "{call}: no answer within {after:?}"),
-            Error::Frame { call, fault } => write!(f, "{call}: {fault}"),
+            Error::Frame { call, fault } => {
+                write!(f, "{call}: {fault}")?;
+                match fault {
+                    // One batch comes whole, however large it is.
+                    FrameFault::Size { size, cap }
+                        if call.api == "Fetch" && *size > 0 && *size as usize > *cap =>
+                    {
+                        f.write_str(
+                            "; if it is a record batch that is so large, raise kafka.source.fetch_max_bytes",
+                        )
+                    }
+                    _ => Ok(()),
+                }
+            }
             Error::Version { broker, api, ours, theirs: Some(theirs) } => write!(
                 f,
                 "{broker} has {api} v{} to v{}, this program v{} to v{}",
@@ -401,6 +414,24 @@ impl From<Error> for crate::Error {
             Error::Config(text) => crate::Error::Usage(text),
             Error::HungUp => crate::Error::Stopped,
             error => crate::Error::other("kafka", error.retry(), error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fetched_answer_above_the_cap_names_the_setting() {
+        let broker = Arc::new(Address { host: "b".into(), port: 9 });
+        let told = |api, size| {
+            let call = Call { broker: broker.clone(), api, version: 17 };
+            Error::Frame { call, fault: FrameFault::Size { size, cap: 10 } }.to_string()
+        };
+        assert!(told("Fetch", 11).ends_with("raise kafka.source.fetch_max_bytes"));
+        for other in [told("Fetch", -1), told("Fetch", 3), told("Metadata", 11)] {
+            assert!(other.ends_with("not from 4 to 10"), "{other}");
         }
     }
 }

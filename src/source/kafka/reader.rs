@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::kafka::Code;
 use crate::kafka::cluster::{At, Isolation, TopicPartition};
 use crate::kafka::consumer::{FetchFault, FetchFrom, Fetched, Fetcher};
-use crate::kafka::wire::Unpacker;
+use crate::kafka::wire::{Damage, Fault, Unpacker};
 use crate::record::{Chunk, Partition};
 use crate::source::{Flow, Read, Reader};
 use crate::stop::Stop;
@@ -182,7 +182,7 @@ impl KafkaReader {
         let filled = filled.map_err(|damage| Error::Damaged {
             name: format!("kafka topic partition {of}"),
             position: damage.base_offset.max(0) as u64,
-            reason: damage.to_string(),
+            reason: explained(&damage),
         })?;
         self.left = held.reading.left;
         chunk.set_resume(resume(held.reading.leader_epoch));
@@ -224,19 +224,18 @@ impl KafkaReader {
             FetchFault::OutOfRange { log_start, high_watermark } => {
                 self.out_of_range(of, log_start, high_watermark)
             }
-            FetchFault::Truncated { offset, end, .. } => Err(refused(
-                &of.to_string(),
-                format!(
-                    "records from offset {end} on that were read up to {offset} are not in the log any more: it was \
-                     cut back by an unclean leader election; reset the group's offset to {end} to go on there"
-                ),
-            )),
+            FetchFault::Truncated { offset, epoch, end } => {
+                Err(refused(&of.to_string(), truncated(offset, epoch, end)))
+            }
             FetchFault::Recreated { .. } => Err(refused(
                 &of.to_string(),
                 "the topic was deleted and created again while it was read: what was read of the old one and is not \
                  stored yet is gone with it; the same command reads the new one",
             )),
-            FetchFault::Denied(code) | FetchFault::Other(code) => Err(refused(&of.to_string(), code)),
+            FetchFault::Denied(code) | FetchFault::Other(code) => {
+                let most = self.shared.options.fetch.max_bytes;
+                Err(refused(&of.to_string(), unreadable(code, most)))
+            }
         }
     }
 
@@ -368,5 +367,73 @@ impl Reader for KafkaReader {
             Flow::Pause => self.fetcher.pause(of),
             Flow::Run => self.fetcher.resume(of),
         }
+    }
+}
+
+/// What is wrong with a record batch, and what to do where something can be done.
+fn explained(damage: &Damage) -> String {
+    match damage.fault {
+        Fault::TooLarge { .. } => format!(
+            "{damage}; a batch may unpack to four times input.max_record_bytes, and to 64 MiB at least: raise that"
+        ),
+        _ => damage.to_string(),
+    }
+}
+
+/// Why a partition cannot be read, with answers of at most so many bytes.
+fn unreadable(code: Code, most: i32) -> String {
+    match code {
+        // What the code means elsewhere is about writing.
+        Code::MESSAGE_TOO_LARGE => format!(
+            "a record batch does not fit into an answer of {most} bytes: raise kafka.source.fetch_max_bytes"
+        ),
+        code => code.to_string(),
+    }
+}
+
+/// Why a position is not in the log any more. `end` is -1 where the leader does not know the epoch at all.
+fn truncated(offset: i64, epoch: i32, end: i64) -> String {
+    if end < 0 {
+        return format!(
+            "what was read up to offset {offset} is not in the log any more, or not as it was: the leader knows nothing \
+             of leader epoch {epoch}, as after a cluster was restored or a topic made anew; reset the group's offset \
+             to go on"
+        );
+    }
+    format!(
+        "records from offset {end} on that were read up to {offset} are not in the log any more: it was cut back by an \
+         unclean leader election; reset the group's offset to {end} to go on there"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_that_is_gone_is_told_with_where_to_go_on() {
+        assert!(truncated(9, 3, 5).ends_with("reset the group's offset to 5 to go on there"));
+        // Nobody knows where.
+        let text = truncated(9, 3, -1);
+        assert!(text.contains("up to offset 9 ") && text.contains("leader epoch 3,"), "{text}");
+        assert!(!text.contains("-1"), "{text}");
+    }
+
+    #[test]
+    fn a_batch_that_does_not_fit_into_an_answer_names_the_setting() {
+        assert!(
+            unreadable(Code::MESSAGE_TOO_LARGE, 7).ends_with("7 bytes: raise kafka.source.fetch_max_bytes")
+        );
+        assert_eq!(unreadable(Code(29), 7), Code(29).to_string());
+    }
+
+    #[test]
+    fn a_batch_that_unpacks_to_too_much_names_the_setting() {
+        let told = |fault| explained(&Damage { base_offset: 5, fault });
+        assert!(
+            told(Fault::TooLarge { cap: 7 })
+                .ends_with("four times input.max_record_bytes, and to 64 MiB at least: raise that")
+        );
+        assert_eq!(told(Fault::UnknownCompression(5)), "batch at offset 5: unknown compression 5");
     }
 }
