@@ -129,6 +129,7 @@ impl Member<'_> {
         self.group.polled();
         let settled = self.group.state.lock().settle(joined.generation, &assigned, fetched);
         self.group.changed.notify_all();
+        self.expulsions = 0;
         log::info!(
             "group {}: {} partitions in generation {}{}",
             self.group.settings.group,

@@ -54,6 +54,8 @@ pub(super) struct Member<'a> {
     pub led: Option<Counts>,
     /// Transactions of dead members, which are to be ended by whoever leads.
     pub leftovers: Option<Leftovers>,
+    /// How often it was expelled since it last entered a generation.
+    pub expulsions: u32,
     /// Since when no coordinator answers, and how often it was tried.
     silent: Option<(Instant, u32)>,
 }
@@ -74,6 +76,7 @@ impl<'a> Member<'a> {
             stale: 0,
             led: None,
             leftovers: None,
+            expulsions: 0,
             silent: None,
         }
     }
@@ -121,7 +124,13 @@ impl<'a> Member<'a> {
         match fault {
             Fault::Over | Fault::Fatal(_) => return Err(fault),
             Fault::Rejoin => self.must_join = true,
-            Fault::Expelled(code) => self.expelled(code),
+            Fault::Expelled(code) => {
+                self.expelled(code);
+                // Once is ordinary. A coordinator that says so to every join is not asked as fast as it answers.
+                if self.expulsions > 1 {
+                    self.wait(Instant::now() + delay(self.expulsions - 1))?;
+                }
+            }
             Fault::Again(error) => {
                 self.connection = None;
                 let now = Instant::now();
@@ -130,7 +139,7 @@ impl<'a> Member<'a> {
                 if now.duration_since(since) >= self.group.settings.give_up_after {
                     return Err(Fault::Fatal(error.into()));
                 }
-                let delay = FIRST_DELAY.saturating_mul(1 << tries.min(10)).min(LAST_DELAY);
+                let delay = delay(tries);
                 let what =
                     format_args!("group {}: looking for the coordinator again", self.group.settings.group);
                 self.group.cluster.again(&what, &error, tries + 1, delay);
@@ -144,6 +153,7 @@ impl<'a> Member<'a> {
     fn expelled(&mut self, code: Code) {
         self.group.cluster.options().services.retry(SERVICE, code.name());
         log::warn!("group {}: {code}; joining again", self.group.settings.group);
+        self.expulsions = self.expulsions.saturating_add(1);
         let mut state = self.group.state.lock();
         if code == Code::UNKNOWN_MEMBER_ID {
             state.set_member("");
@@ -493,6 +503,11 @@ impl<'a> Member<'a> {
     pub fn instance(&self) -> Option<StrBytes> {
         self.group.settings.instance_id.as_deref().map(text)
     }
+}
+
+/// How long to wait after so many tries.
+fn delay(tries: u32) -> Duration {
+    FIRST_DELAY.saturating_mul(1 << tries.min(10)).min(LAST_DELAY)
 }
 
 /// An error code inside an answer as an error of the call.

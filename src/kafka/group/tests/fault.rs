@@ -387,3 +387,15 @@ fn after_a_lost_reply_another_member_id_will_do_where_no_new_generation_comes() 
         assert_eq!(world.count("LeaveGroup m1"), usize::from(!is_static));
     }
 }
+
+#[test]
+fn a_member_that_is_refused_again_and_again_takes_its_time() {
+    let begun = Instant::now();
+    let setup = Setup::new(settings(Assignor::Range), |world| {
+        (0..6).for_each(|_| world.act(ApiKey::JoinGroup, Act::Code(25)));
+    });
+    setup.assigned::<3>();
+    // One is ordinary.
+    let delays: u64 = [40, 80, 160, 320, 640].iter().sum();
+    assert!(begun.elapsed() >= Duration::from_millis(delays));
+}
