@@ -143,6 +143,11 @@ impl Cluster {
         })
     }
 
+    /// When the request was sent that was answered last.
+    pub(crate) fn told_at(&self) -> Option<Instant> {
+        self.0.known.lock().asked_at
+    }
+
     fn knows(&self, topics: &[Arc<str>]) -> bool {
         let known = self.0.known.lock();
         topics.iter().all(|topic| known.topics.contains_key(topic))

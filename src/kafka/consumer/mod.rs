@@ -176,6 +176,8 @@ struct Clock {
 struct Refresh {
     /// When the last answer was asked for.
     at: Option<Instant>,
+    /// The same of the last answer that was looked at, whoever asked.
+    looked_at: Option<Instant>,
     not_before: Instant,
     delays: Delays,
     patience: Duration,
@@ -198,7 +200,14 @@ impl Fetcher {
             links: BTreeMap::new(),
             ready: VecDeque::new(),
             clock: Clock { began_at: now, left_at: now, away: Duration::ZERO },
-            refresh: Refresh { at: None, not_before: now, delays, patience: PATIENCE, failures: 0 },
+            refresh: Refresh {
+                at: None,
+                looked_at: None,
+                not_before: now,
+                delays,
+                patience: PATIENCE,
+                failures: 0,
+            },
             turn: 0,
             #[cfg(test)]
             waits: 0,
@@ -269,6 +278,7 @@ impl Fetcher {
                 looked = true;
                 continue;
             }
+            self.leave_deposed();
             self.find_leaders()?;
             self.serve_links()?;
             self.blame()?;
@@ -277,6 +287,22 @@ impl Fetcher {
                     return Ok(None);
                 }
                 self.wait(deadline)?;
+            }
+        }
+    }
+
+    /// Leaves leaders of older epochs than the cluster has told since, to others perhaps. One that is cut off from its
+    /// controller does not know that another leads, and goes on answering without anything new.
+    fn leave_deposed(&mut self) {
+        let told_at = self.cluster.told_at();
+        if told_at == self.refresh.looked_at {
+            return;
+        }
+        self.refresh.looked_at = told_at;
+        for partition in self.partitions.values_mut() {
+            let Ok((leader, epoch)) = self.cluster.leader(&partition.of) else { continue };
+            if partition.leader.is_some_and(|(old, before)| old != leader && before < epoch) {
+                (partition.leader, partition.asked) = (None, None);
             }
         }
     }

@@ -218,3 +218,27 @@ fn a_leader_that_takes_connections_and_says_nothing_is_to_blame_and_nobody_else(
     world.fetcher.remove(&World::of(8));
     world.read_to(&(0..8).map(|partition| (partition, 60)).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_leader_that_has_not_heard_that_another_leads_is_left_when_the_cluster_says_so() {
+    // Cut off from the others, it goes on answering, and has nothing new.
+    let twist: Twist = Box::new(|id, _, asked, scene| {
+        (id == 1 && scene.logs[&0].leader == 2).then(|| {
+            let asks = &scene.seen.last().unwrap().asks;
+            let nothing = asks.iter().map(|ask| scene.data(ask)).collect();
+            asked.answer::<FetchRequest>(&answer(nothing, asked.version, scene.id))
+        })
+    });
+    let mut world = World::new(Setup { leaders: vec![1], twist: Some(twist), ..Setup::default() });
+    world.add(0, 0, -1);
+    world.read_to(&[(0, 9)]);
+    {
+        let mut scene = world.scene.lock();
+        let log = scene.logs.get_mut(&0).unwrap();
+        (log.leader, log.epoch) = (2, 1);
+    }
+    // As the group's thread asks now and then.
+    world.fetcher.cluster.refresh(&[TOPIC.into()], Instant::now() + LONG).unwrap();
+    world.read_to(&[(0, 60)]);
+    assert_eq!(world.scene.lock().validated, 1);
+}
