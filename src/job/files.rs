@@ -48,6 +48,8 @@ impl Job<'_> {
                 Summary { output: Some(self.place()), dead_letters: self.dead_letters(rejected), ..summary };
             return Ok(Done { summary: Some(summary), error: None });
         }
+        // What is remembered of 100,000 of them is enough to hold.
+        drop(inputs);
         memory.begin()?;
         source.set_opened_at(|name| memory.started_at(name));
         let recipe = self.recipe(memory.processed_by(), &sink.shape())?;

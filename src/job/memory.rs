@@ -133,7 +133,7 @@ impl Memory {
     pub(super) fn marks(&self) -> Arc<dyn Marks> {
         match &self.state {
             Some((state, _)) => {
-                Arc::new(Known { state: state.clone(), known: self.known.iter().cloned().collect() })
+                Arc::new(Known { state: state.clone(), passing: self.passing.iter().cloned().collect() })
             }
             None => Arc::new(Forget),
         }
@@ -286,19 +286,19 @@ impl Identify for Paths {
     }
 }
 
-/// The marks of inputs that the state knows.
+/// The marks of inputs that the state knows: of all but those that pass.
 struct Known {
     state: Arc<State>,
-    known: std::collections::HashSet<String>,
+    passing: std::collections::HashSet<String>,
 }
 
 impl Marks for Known {
     fn load(&self, partition: &str) -> Result<Option<Mark>> {
-        if self.known.contains(partition) { self.state.load(partition) } else { Ok(None) }
+        if self.passing.contains(partition) { Ok(None) } else { self.state.load(partition) }
     }
 
     fn store(&self, marks: &mut [Mark], refused: &mut Vec<Partition>) -> Result<()> {
-        let known = |mark: &&Mark| self.known.contains(mark.partition.name());
+        let known = |mark: &&Mark| !self.passing.contains(mark.partition.name());
         let mut marks: Vec<Mark> = marks.iter().filter(known).cloned().collect();
         if marks.is_empty() { Ok(()) } else { self.state.store(&mut marks, refused) }
     }

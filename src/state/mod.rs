@@ -20,6 +20,7 @@ mod options;
 mod outcome;
 mod record;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -155,9 +156,11 @@ impl State {
     /// Partitions that an earlier run has begun, did not end, and that are not among these: their names, and how far
     /// they are stored.
     pub fn abandoned(&self, names: &[String]) -> Vec<(String, u64)> {
+        // All of 100,000 may be open: they have grown, and the run that found it was killed.
+        let names: HashSet<&str> = names.iter().map(String::as_str).collect();
         let record = self.record.lock();
         let begun = record.partitions.iter().filter(|(_, entry)| !entry.ended && !entry.is_untouched());
-        let abandoned = begun.filter(|(name, _)| !names.contains(name));
+        let abandoned = begun.filter(|(name, _)| !names.contains(name.as_str()));
         abandoned.map(|(name, entry)| (name.clone(), entry.watermark)).collect()
     }
 

@@ -149,7 +149,11 @@ impl FileSource {
 impl Source for FileSource {
     fn open(&self, start: &Start<'_>) -> Result<Vec<Box<dyn Reader>>> {
         let load = |input: &Arc<Input>| match input.place {
-            Place::Regular { .. } => start.marks.load(input.partition.name()),
+            Place::Regular { .. } => {
+                let mark = start.marks.load(input.partition.name())?;
+                // Of 100,000 inputs most have no mark, or one of a partition that is here already.
+                Ok(mark.map(|mark| Box::new(Mark { partition: input.partition.clone(), ..mark })))
+            }
             // Nobody can go back in a pipe.
             _ => Ok(None),
         };
@@ -183,7 +187,7 @@ impl Source for FileSource {
 /// Reads inputs one after another.
 struct FileReader {
     shared: Arc<Shared>,
-    marks: Arc<Vec<Option<Mark>>>,
+    marks: Arc<Vec<Option<Box<Mark>>>>,
     stop: Stop,
     left: Option<u64>,
     task: Option<Task>,
@@ -225,7 +229,7 @@ impl FileReader {
         let Some(input) = self.shared.inputs.get(index) else {
             return Read::Done;
         };
-        let mark = self.marks[index].clone();
+        let mark = self.marks[index].as_deref().cloned();
         self.task = Some(Task::new(input.clone(), mark.clone(), self.left));
         Read::Assigned(input.partition.clone(), mark)
     }

@@ -419,6 +419,44 @@ fn directories_are_walked_in_order() {
 }
 
 #[test]
+fn links_that_lead_nowhere_are_passed_over() {
+    let dir = Dir::new();
+    dir.write("d/a", "1\n");
+    for (to, link) in [("self", "d/self"), ("pong", "d/ping"), ("ping", "d/pong"), ("none", "d/none")] {
+        std::os::unix::fs::symlink(to, dir.path(link)).unwrap();
+    }
+    assert_eq!(FileSource::new(options(&[&dir.path("d")])).unwrap().inputs().len(), 1);
+}
+
+/// A link is the file it leads to, however it is reached; what is no link has its directory's real path.
+#[test]
+fn a_file_behind_a_linked_directory_is_found_once() {
+    let dir = Dir::new();
+    for name in ["far/x/1", "far/x/2", "d/a", "d/b/3"] {
+        dir.write(name, "1\n");
+    }
+    std::os::unix::fs::symlink(dir.path("far"), dir.path("d/link")).unwrap();
+    std::os::unix::fs::symlink(dir.path("far/x/2"), dir.path("d/b/2")).unwrap();
+    let inputs = |given: &[&str]| FileSource::new(options(given)).unwrap().inputs().len();
+    assert_eq!(inputs(&[&dir.path("d")]), 4);
+    assert_eq!(inputs(&[&dir.path("d/a"), &dir.path("d/link/x")]), 3);
+    assert!(usage(options(&[&dir.path("far/x/1"), &dir.path("d")])).contains("d/link/x/1 is given by"));
+}
+
+/// There may be a place for each input that is replayed.
+#[test]
+fn what_the_run_writes_is_passed_over_wherever_it_stands() {
+    let dir = Dir::new();
+    for name in ["d/a", "d/own/b", "d/owner", "d/x/own/deep/c", "d/file"] {
+        dir.write(name, "1\n");
+    }
+    let outputs = ["d/own", "d/x/own", "d/file", "none"].map(|name| dir.path(name).into()).to_vec();
+    let found = FileSource::new(FileOptions { outputs, ..options(&[&dir.path("d")]) }).unwrap().inputs();
+    let names = found.iter().map(|input| input.partition.name().rsplit('/').next().unwrap());
+    assert_eq!(names.collect::<Vec<_>>(), ["a", "owner"]);
+}
+
+#[test]
 fn inputs_that_cannot_be_are_named() {
     let dir = Dir::new();
     let a = dir.write("data1.json", "1\n");
