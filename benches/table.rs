@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench table`, or `make bench`. Every round runs every variant once, so that a noisy machine
 //! slows all of them alike; printed are medians, the median of the ratios within a round, and the best of all
-//! rounds. `BENCH_MB` (256) sets the size of the corpus, `BENCH_ROUNDS` (9) the number of rounds.
+//! rounds. `BENCH_MB` (256) sets the size of the corpus, `BENCH_ROUNDS` (9) the number of rounds. DuckDB and jq are
+//! measured where `duckdb` and `jq` are found.
 
 mod corpus;
 mod fake;
@@ -56,6 +57,7 @@ fn main() {
     fs::create_dir_all(&dir).expect("the temporary directory can be made");
     let corpora = Corpora::make(&dir, megabytes << 20);
     speed(&corpora, rounds);
+    rivals(&corpora, rounds);
     memory(&corpora, &dir);
     startup(rounds);
     fs::remove_dir_all(&dir).expect("the temporary directory can be removed");
@@ -226,21 +228,7 @@ const GOALS: [Goal; 6] = [
 ];
 
 fn speed(corpora: &Corpora, rounds: usize) {
-    let rows = rows(corpora).into_iter();
-    let mut variants: Vec<Variant> =
-        rows.map(|(name, bytes, run)| Variant { name, bytes, run, seconds: Vec::new() }).collect();
-    for _ in 0..rounds {
-        for variant in &mut variants {
-            let seconds = (variant.run)();
-            variant.seconds.push(seconds);
-        }
-    }
-    println!("| what | MB/s, median | MB/s, best |\n|---|---|---|");
-    for variant in &variants {
-        let rate = |seconds: f64| variant.bytes as f64 / 1e6 / seconds;
-        let (median, best) = (median(variant.seconds.clone()), best(&variant.seconds));
-        println!("| {} | {:.0} | {:.0} |", variant.name, rate(median), rate(best));
-    }
+    let variants = measure(rows(corpora), rounds);
     println!("\n| goal | limit | median of ratios | ratio of the best |\n|---|---|---|---|");
     for Goal { text, of, against, limit } in GOALS {
         let (of, against) = (&variants[of].seconds, &variants[against].seconds);
@@ -254,6 +242,86 @@ fn speed(corpora: &Corpora, rounds: usize) {
                 println!("| {text} | <= {limit}x the time | {time:.2}x | {least:.2}x |")
             }
         }
+    }
+}
+
+/// Runs every variant once a round, and prints their rates.
+fn measure(rows: Vec<Row<'_>>, rounds: usize) -> Vec<Variant<'_>> {
+    let mut variants: Vec<Variant> = rows
+        .into_iter()
+        .map(|(name, bytes, run)| Variant { name, bytes, run, seconds: Vec::new() })
+        .collect();
+    for _ in 0..rounds {
+        for variant in &mut variants {
+            let seconds = (variant.run)();
+            variant.seconds.push(seconds);
+        }
+    }
+    println!("| what | MB/s, median | MB/s, best |\n|---|---|---|");
+    for variant in &variants {
+        let rate = |seconds: f64| variant.bytes as f64 / 1e6 / seconds;
+        let (median, best) = (median(variant.seconds.clone()), best(&variant.seconds));
+        println!("| {} | {:.0} | {:.0} |", variant.name, rate(median), rate(best));
+    }
+    variants
+}
+
+/// An envelope around each flat event, from one file into one file, by us and by programs that people use for it.
+/// All of them leave the bytes to the kernel, and the others' envelopes have no `message_id`.
+fn rivals(corpora: &Corpora, rounds: usize) {
+    let is_there = |name: &str| {
+        let mut command = Command::new(name);
+        command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let (from, into) = (corpora.file.display().to_string(), corpora.dir.join("rival.ndjson"));
+    let (flat, to) = (corpora.flat.len() as u64, into.display().to_string());
+    let timed = |command: Box<dyn Fn() -> Command>| -> Box<dyn Fn() -> f64> {
+        let into = into.clone();
+        Box::new(move || {
+            // Otherwise each gives back the pages of the one before.
+            let _ = fs::remove_file(&into);
+            together(vec![command()])
+        })
+    };
+    let mut rows: Vec<Row<'_>> = vec![("flat, two workers, to a file, no fsync", flat, {
+        let (from, to) = (from.clone(), to.clone());
+        timed(Box::new(move || pipeline(&["-w", "2", &from, "-o", &to, "--set", "output.fsync=false"])))
+    })];
+    if is_there("duckdb") {
+        let sql = format!(
+            "SET threads = 2; COPY (SELECT 'file' AS source, now() AS processed_at, 'host' AS processed_by, \
+             {{'path': '{from}'}} AS metadata, json AS data \
+             FROM read_json_objects('{from}', format = 'newline_delimited')) TO '{to}' (FORMAT json)"
+        );
+        rows.push(("DuckDB, two threads", flat, {
+            timed(Box::new(move || {
+                let mut command = Command::new("duckdb");
+                command.args(["-c", &sql]).stdin(Stdio::null()).stdout(Stdio::null());
+                command
+            }))
+        }));
+    }
+    if is_there("jq") {
+        let filter = "{source: \"file\", processed_at: \"2026-01-01T00:00:00Z\", processed_by: \"host\", \
+                      metadata: {path: $path}, data: .}";
+        rows.push(("jq", flat, {
+            timed(Box::new(move || {
+                let mut command = Command::new("jq");
+                command.args(["-c", "--arg", "path", &from, filter, &from]).stdin(Stdio::null());
+                command.stdout(fs::File::create(&to).expect("it can be made"));
+                command
+            }))
+        }));
+    }
+    println!();
+    let variants = measure(rows, rounds);
+    println!("\n| against | goal | median of ratios | ratio of the best |\n|---|---|---|---|");
+    let (ours, theirs) = variants.split_first().expect("ours is there");
+    for Variant { name, seconds, .. } in theirs {
+        let times = median(seconds.iter().zip(&ours.seconds).map(|(their, our)| their / our).collect());
+        let goal = if name.starts_with("DuckDB") { ">= 3x the speed" } else { "" };
+        println!("| {name} | {goal} | {times:.1}x | {:.1}x |", best(seconds) / best(&ours.seconds));
     }
 }
 
