@@ -183,11 +183,12 @@ impl Fetcher {
         let is_unknown = ends.leader_epoch < 0 || ends.end_offset < 0;
         if let Some((_, led)) = partition.leader
             && is_unknown
-            && led < partition.epoch
+            && (0..partition.epoch).contains(&led)
         {
-            // It led before what was read was written, and has not heard that another leads now.
+            // It led before what was read was written, and has not heard that another leads now; or none does.
             let why = format!(
-                "the leader of {of} is of epoch {led}, what was read last of epoch {}: what brokers know is out of date",
+                "the leader of {of} is of epoch {led}, what was read last of epoch {}: what brokers know is out of \
+                 date; if it stays so (the cluster is an older one, restored), reset the group's offset",
                 partition.epoch
             );
             return self.suffer(of, &Error::Unavailable(why));

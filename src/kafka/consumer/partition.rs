@@ -142,6 +142,7 @@ impl Partition {
             Err(error) => return Ok(Some(error)),
         };
         self.leader = Some((leader, epoch));
+        self.is_sent_away = false;
         if self.state == State::Fetch && self.epoch >= 0 && epoch >= 0 && epoch != self.validated {
             self.state = State::Validate(None);
         }

@@ -60,6 +60,8 @@ fn a_leader_from_before_what_was_read_cannot_tell_whether_it_is_there() {
     while world.scene.lock().validated < 3 {
         assert!(world.next(Duration::from_millis(10)).unwrap().is_none());
     }
+    let trouble = world.fetcher.partitions[&World::of(0)].trouble.clone().unwrap();
+    assert!(trouble.ends_with("reset the group's offset"), "{trouble}");
     {
         let mut scene = world.scene.lock();
         let log = scene.logs.get_mut(&0).unwrap();

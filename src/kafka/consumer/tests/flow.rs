@@ -229,3 +229,26 @@ fn a_leader_that_names_another_replica_is_asked_as_by_those_who_know_no_replicas
     assert!(named <= 2, "{named}");
     assert!(scene.seen.iter().all(|seen| seen.broker == 1));
 }
+
+#[test]
+fn another_leader_may_answer_in_any_version() {
+    let twist: Twist = Box::new(|id, _, asked, scene| {
+        (id == 1 && asked.version > 10).then(|| {
+            changed(id, asked, scene, |data| {
+                (data.preferred_read_replica, data.records) = (2.into(), None);
+            })
+        })
+    });
+    let mut world = World::new(Setup { leaders: vec![1], twist: Some(twist), ..Setup::default() });
+    world.add(0, 0, -1);
+    world.read_to(&[(0, 9)]);
+    {
+        let mut scene = world.scene.lock();
+        let log = scene.logs.get_mut(&0).unwrap();
+        (log.leader, log.epoch) = (2, 1);
+    }
+    world.read_to(&[(0, 60)]);
+    let scene = world.scene.lock();
+    let of = |broker| scene.seen.iter().filter(move |seen| seen.broker == broker).map(|seen| seen.version);
+    assert!(of(1).any(|version| version == 10) && of(2).all(|version| version > 10));
+}
