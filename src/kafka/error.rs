@@ -295,6 +295,16 @@ impl fmt::Display for Call {
     }
 }
 
+/// What to do about an answer that is no frame, where something can be done: one batch comes whole, however large it is.
+fn frame_advice(call: &Call, fault: &FrameFault) -> &'static str {
+    match fault {
+        FrameFault::Size { size, cap } if call.api == "Fetch" && *size > 0 && *size as usize > *cap => {
+            "; if it is a record batch that is so large, raise kafka.source.fetch_max_bytes"
+        }
+        _ => "",
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -309,20 +319,7 @@ impl fmt::Display for Error {
             }
             Error::Io { call, source } => write!(f, "{call} failed: {source}"),
             Error::Timeout { call, after } => write!(f, "{call}: no answer within {after:?}"),
-            Error::Frame { call, fault } => {
-                write!(f, "{call}: {fault}")?;
-                match fault {
-                    // One batch comes whole, however large it is.
-                    FrameFault::Size { size, cap }
-                        if call.api == "Fetch" && *size > 0 && *size as usize > *cap =>
-                    {
-                        f.write_str(
-                            "; if it is a record batch that is so large, raise kafka.source.fetch_max_bytes",
-                        )
-                    }
-                    _ => Ok(()),
-                }
-            }
+            Error::Frame { call, fault } => write!(f, "{call}: {fault}{}", frame_advice(call, fault)),
             Error::Version { broker, api, ours, theirs: Some(theirs) } => write!(
                 f,
                 "{broker} has {api} v{} to v{}, this program v{} to v{}",

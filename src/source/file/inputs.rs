@@ -227,8 +227,8 @@ struct File {
     is_link: bool,
 }
 
-/// The directory that was looked at last, by its name and by its real path. Files come by directory, and to ask for the
-/// real path of each of 100,000 took a third of the start's time.
+/// The directory that was looked at last, by its name and by its real path. Files come by directory: to ask for the kind
+/// and the real path of each of 100,000 took 3 of the 5 seconds of system time that a run with nothing to do had.
 #[derive(Default)]
 struct Parent {
     path: PathBuf,

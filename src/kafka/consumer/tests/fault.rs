@@ -6,11 +6,7 @@ fn a_leader_that_moves_is_followed() {
     world.add(0, 0, -1);
     world.add(1, 0, -1);
     world.read_to(&[(0, 9), (1, 9)]);
-    {
-        let mut scene = world.scene.lock();
-        let log = scene.logs.get_mut(&0).unwrap();
-        (log.leader, log.epoch) = (2, 1);
-    }
+    world.scene.lock().lead(0, 2, 1);
     world.read_to(&[(0, 60), (1, 60)]);
     let scene = world.scene.lock();
     assert!(scene.seen.iter().any(|seen| seen.broker == 2));
@@ -29,8 +25,7 @@ fn a_leader_of_a_newer_epoch_that_lacks_what_was_read_is_a_truncation() {
         world.read_to(&[(0, 9)]);
         {
             let mut scene = world.scene.lock();
-            let log = scene.logs.get_mut(&0).unwrap();
-            (log.leader, log.epoch) = (2, 1);
+            scene.lead(0, 2, 1);
             scene.ends.insert(0, end);
         }
         let (_, fault) = world.fault();
@@ -64,8 +59,7 @@ fn a_leader_from_before_what_was_read_cannot_tell_whether_it_is_there() {
     assert!(trouble.ends_with("reset the group's offset"), "{trouble}");
     {
         let mut scene = world.scene.lock();
-        let log = scene.logs.get_mut(&0).unwrap();
-        (log.leader, log.epoch) = (2, 1);
+        scene.lead(0, 2, 1);
         scene.ends.clear();
     }
     world.read_to(&[(0, 60)]);
@@ -234,11 +228,7 @@ fn a_leader_that_has_not_heard_that_another_leads_is_left_when_the_cluster_says_
     let mut world = World::new(Setup { leaders: vec![1], twist: Some(twist), ..Setup::default() });
     world.add(0, 0, -1);
     world.read_to(&[(0, 9)]);
-    {
-        let mut scene = world.scene.lock();
-        let log = scene.logs.get_mut(&0).unwrap();
-        (log.leader, log.epoch) = (2, 1);
-    }
+    world.scene.lock().lead(0, 2, 1);
     // As the group's thread asks now and then.
     world.fetcher.cluster.refresh(&[TOPIC.into()], Instant::now() + LONG).unwrap();
     world.read_to(&[(0, 60)]);

@@ -242,11 +242,7 @@ fn another_leader_may_answer_in_any_version() {
     let mut world = World::new(Setup { leaders: vec![1], twist: Some(twist), ..Setup::default() });
     world.add(0, 0, -1);
     world.read_to(&[(0, 9)]);
-    {
-        let mut scene = world.scene.lock();
-        let log = scene.logs.get_mut(&0).unwrap();
-        (log.leader, log.epoch) = (2, 1);
-    }
+    world.scene.lock().lead(0, 2, 1);
     world.read_to(&[(0, 60)]);
     let scene = world.scene.lock();
     let of = |broker| scene.seen.iter().filter(move |seen| seen.broker == broker).map(|seen| seen.version);

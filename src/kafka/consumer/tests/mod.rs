@@ -253,6 +253,12 @@ fn serve(id: i32, asked: &Asked, scene: &Mutex<Scene>, twist: &Mutex<Option<Twis
 }
 
 impl Scene {
+    /// Another broker leads from this epoch on.
+    fn lead(&mut self, partition: i32, leader: i32, epoch: i32) {
+        let log = self.logs.get_mut(&partition).expect("it has a log");
+        (log.leader, log.epoch) = (leader, epoch);
+    }
+
     fn see(&mut self, broker: i32, asked: &Asked) -> Vec<Ask> {
         let request = asked.request::<FetchRequest>();
         assert_eq!((request.session_id, request.session_epoch, request.replica_id.0), (0, -1, -1));
