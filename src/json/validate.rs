@@ -287,10 +287,18 @@ fn number(bytes: &[u8]) -> Option<&[u8]> {
         let others = !sixteen::digits(first);
         let whole = others.trailing_zeros() as usize;
         if whole < 16 && (whole == 1 || bytes[0] != b'0') {
-            let fraction = (others >> whole & !1).trailing_zeros() as usize;
-            let end = if bytes[whole] == b'.' { whole + fraction } else { whole };
-            if end < 16 && (end == whole || fraction > 1) && bytes[end] | 0x20 != b'e' {
-                return Some(&bytes[end..]);
+            let behind = &bytes[whole..];
+            // A branch, because numbers with the same label are of the same kind: a choice between two ends would wait
+            // for the fraction to be looked for.
+            match behind[0] {
+                b'.' => {
+                    let end = whole + (others >> whole & !1).trailing_zeros() as usize;
+                    if end < 16 && end > whole + 1 && bytes[end] | 0x20 != b'e' {
+                        return Some(&bytes[end..]);
+                    }
+                }
+                b'e' | b'E' => {}
+                _ => return Some(behind),
             }
         }
     }
