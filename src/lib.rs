@@ -342,6 +342,7 @@ mod stage;
 pub mod stop;
 pub mod budget;
 mod memory;
+mod allowance;
 pub mod retry;
 pub mod metrics;
 pub mod error;

@@ -43,6 +43,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::allowance::Allowance;
 use crate::codec::Codec;
 use crate::retry::Policy;
 use crate::sink::key::{Namer, Template};
@@ -169,17 +170,26 @@ impl Config {
         self
     }
 
-    /// The default `memory_limit`: that of the source, and what parts of objects take.
+    /// The default `memory_limit`: that of the source, and what parts of objects take; less where the system allows
+    /// this process less (a control group, or the machine's memory), but never below
+    /// [`LEAST_MEMORY`] and those parts.
     pub fn default_memory(&self) -> usize {
+        self.default_memory_within(Allowance::find().as_ref())
+    }
+
+    fn default_memory_within(&self, allowance: Option<&Allowance>) -> usize {
         let workers = self.processing.workers;
         let own = match self.input.source {
             SourceKind::File => memory_for_files(workers),
             SourceKind::Kafka | SourceKind::Http => memory_for_streams(workers),
         };
-        match &self.output.to {
-            Place::S3 { .. } => own.saturating_add(self.s3.parts()),
-            _ => own,
-        }
+        let parts = match &self.output.to {
+            Place::S3 { .. } => self.s3.parts(),
+            _ => 0,
+        };
+        let allowed =
+            allowance.map_or(usize::MAX, Allowance::fitting).max(LEAST_MEMORY.saturating_add(parts));
+        own.saturating_add(parts).min(allowed)
     }
 
     /// How long a batch of a stream stays open: as configured, else 5 min for objects, 10 s for files, 200 ms for
@@ -276,9 +286,12 @@ impl Default for Processing {
     }
 }
 
+/// No default `memory_limit` is less than 48 MiB.
+pub const LEAST_MEMORY: usize = 48 << 20;
+
 /// The default `memory_limit` of file sources: the larger of 48 MiB and 8 MiB a worker.
 pub fn memory_for_files(workers: NonZeroUsize) -> usize {
-    workers.get().saturating_mul(8 << 20).max(48 << 20)
+    workers.get().saturating_mul(8 << 20).max(LEAST_MEMORY)
 }
 
 /// The default `memory_limit` of streams: 256 MiB, or 8 MiB a worker where that is more.

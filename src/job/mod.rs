@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::allowance::Allowance;
 use crate::codec::Codec;
 use crate::config::{Config, Intent, OnReject, Place, SourceKind};
 use crate::cut::Limits;
@@ -216,6 +217,10 @@ impl<'a> Job<'a> {
 
     fn run(&self) -> Result<Done> {
         self.config.check(self.intent()).map_err(|problems| Error::Usage(problems.join("; ")))?;
+        let memory_limit = self.config.processing.memory_limit;
+        if let Some(complaint) = Allowance::find().and_then(|allowance| allowance.complaint(memory_limit)) {
+            log::warn!("{complaint}");
+        }
         match self.config.input.source {
             SourceKind::File => self.run_files(),
             #[cfg(feature = "kafka")]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::formats::within;
@@ -357,6 +357,61 @@ fn what_is_known_to_be_no_text_is_said_at_once() {
     // Whoever says what it is has the last word.
     let dir = with("in.txt", b"PK\x03\x04 a line\n");
     run(dir.path(), &["-f", "text", "in.txt"]).exits(0);
+}
+
+/// A control group inside of our own that may take so many bytes. Empty again, it is removed when it is dropped.
+struct Group(PathBuf);
+
+impl Group {
+    /// Says what keeps it from being made.
+    fn new(bytes: u64) -> Result<Self, String> {
+        let own = fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
+        let (mount, group, limit) = own
+            .lines()
+            .find_map(|line| match line.splitn(3, ':').collect::<Vec<_>>()[..] {
+                [_, "memory", group] => Some(("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes")),
+                [_, "", group] if !own.contains(":memory:") => Some(("/sys/fs/cgroup", group, "memory.max")),
+                _ => None,
+            })
+            .ok_or("no control groups here")?;
+        let name = format!("pipeline-test-{}", std::process::id());
+        let path = Path::new(mount).join(group.trim_start_matches('/')).join(name);
+        fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let made = Group(path);
+        fs::write(made.0.join(limit), bytes.to_string()).map_err(|error| format!("{limit}: {error}"))?;
+        Ok(made)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_memory_limit_keeps_to_that_of_the_control_group_or_is_warned_of() {
+    let group = match Group::new(100 << 20) {
+        Ok(group) => group,
+        Err(lack) => return eprintln!("skipped: no control group can be made: {lack}"),
+    };
+    let dir = with("a.json", "1\n");
+    let inside = |args: &[&str]| {
+        let mut command = Command::new("sh");
+        clean(&mut command, dir.path());
+        command.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(group.0.join("cgroup.procs"));
+        command.arg(env!("CARGO_BIN_EXE_pipeline")).args(args);
+        finish(command)
+    };
+    let shown = inside(&["-w", "16", "a.json", "--print-config"]).exits(0);
+    let text = String::from_utf8_lossy(&shown.stdout);
+    assert!(text.contains("memory_limit = \"80MiB\""), "{text}");
+    let fits = inside(&["-w", "16", "a.json"]).exits(0);
+    assert!(!fits.stderr.contains("memory_limit"), "{}", fits.stderr);
+    inside(&["a.json", "--fresh", "--set", "processing.memory_limit=90MiB"])
+        .exits(0)
+        .says("processing.memory_limit is 90 MiB, and ")
+        .says(" allows this process 100 MiB in all: it may be killed without a word; 80 MiB fit");
 }
 
 #[test]

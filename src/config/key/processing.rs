@@ -86,7 +86,7 @@ pub(super) const KEYS: &[Key] = &[
         shape: Shape::Text,
         default: Default::Absent(
             "48MiB",
-            "8MiB for each worker, at least 48MiB for files and 256MiB for streams; parts for S3 come on top",
+            "8MiB for each worker, at least 48MiB for files and 256MiB for streams; parts for S3 come on top; less, but not below 48MiB, where a control group or the machine allows less",
         ),
         help: "bytes that may be between read and stored",
         expected: "a size of at least 1MiB, like 48MiB or 1GB",

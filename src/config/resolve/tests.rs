@@ -1,6 +1,7 @@
 //! How settings become the configuration, and what wrong ones say.
 
 use super::*;
+use crate::allowance::Allowance;
 use crate::config::kafka::{Compression, From, Until};
 use crate::config::setting::parse_set;
 use crate::config::{LettersTo, MaxRejected, StateAt, file};
@@ -63,6 +64,30 @@ fn values_reach_the_configuration() {
     assert_eq!(it.processing.state, StateAt::None);
     assert_eq!(it.output.codec, Codec::Gzip(1));
     assert_eq!(it.input.files, ["a", "b"]);
+}
+
+#[test]
+fn the_default_memory_limit_keeps_to_what_the_system_allows() {
+    let allowance = |mebibytes: u64| Allowance { bytes: mebibytes << 20, file: "memory.max".into() };
+    let default = |pairs: &[&str], allowed: Option<u64>| {
+        set(pairs).unwrap().config.default_memory_within(allowed.map(allowance).as_ref()) >> 20
+    };
+    let files = ["processing.workers=16"];
+    assert_eq!(
+        [None, Some(1024), Some(100), Some(10)].map(|allowed| default(&files, allowed)),
+        [128, 128, 80, 48]
+    );
+    let topic = ["kafka.brokers=localhost", "kafka.source.topics=orders"];
+    assert_eq!(
+        [None, Some(512), Some(200), Some(10)].map(|allowed| default(&topic, allowed)),
+        [256, 256, 160, 48]
+    );
+    // Parts come on top.
+    let bucket = ["s3.bucket=abc", "processing.workers=16"];
+    assert_eq!(
+        [None, Some(512), Some(200), Some(10)].map(|allowed| default(&bucket, allowed)),
+        [192, 192, 160, 112]
+    );
 }
 
 #[test]
