@@ -308,3 +308,132 @@ impl Cutters {
         &mut self.0.as_mut().and_then(|table| table.current.as_mut()).expect("start comes before push").1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn planned(end: u64) -> Planned {
+        Planned { end, first_time: 0, opened_at: end as i64 * 10 }
+    }
+
+    /// What a record comes to by the definition: from all records since the batch's and the block's start.
+    fn expected(limits: &Limits, planned: Option<u64>, end: u64, batch: &[u32], block: &[u32]) -> Step {
+        let sum = |lens: &[u32]| lens.iter().map(|len| u64::from(*len)).sum::<u64>();
+        let full = sum(block) >= limits.block_bytes || block.len() as u64 >= limits.block_records;
+        let otherwise = if full { Step::Block } else { Step::More };
+        match planned {
+            Some(planned) if end >= planned => Step::Cut(Close::Planned),
+            Some(_) => otherwise,
+            None if batch.len() as u64 == limits.batch_size => Step::Cut(Close::Count),
+            None if limits.batch_bytes > 0 && sum(batch) >= limits.batch_bytes => Step::Cut(Close::Bytes),
+            None => otherwise,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn batches_and_blocks_end_where_the_limits_say(
+            batch_size in 0u64..8,
+            batch_bytes in 0u64..60,
+            block_bytes in 1u64..30,
+            block_records in 1u64..6,
+            plan in prop::collection::btree_set(1u64..25, 0..3),
+            lens in prop::collection::vec(0u32..12, 1..60),
+        ) {
+            let limits = Limits { batch_size, batch_bytes, block_bytes, block_records };
+            let mut plan: VecDeque<u64> = plan.into_iter().collect();
+            let mut cutter = Cutter::new(limits, plan.iter().copied().map(planned), None, 7);
+            let (mut batch, mut block) = (Vec::new(), Vec::new());
+            for (end, len) in (1u64..).zip(lens) {
+                prop_assert_eq!(cutter.planned(), plan.front().copied());
+                if let Some(end) = plan.front() {
+                    prop_assert_eq!(cutter.opened_at(), *end as i64 * 10);
+                }
+                prop_assert_eq!(cutter.is_block_begin(), block.is_empty());
+                batch.push(len);
+                block.push(len);
+                let step = cutter.step(end, len);
+                prop_assert_eq!(step, expected(&limits, plan.front().copied(), end, &batch, &block), "at {}", end);
+                if step != Step::More {
+                    block.clear();
+                }
+                if let Step::Cut(close) = step {
+                    batch.clear();
+                    if close == Close::Planned {
+                        plan.pop_front();
+                    }
+                }
+            }
+        }
+
+        /// Blocks of lines are taken whole; what follows must not tell.
+        #[test]
+        fn a_block_that_is_taken_whole_counts_as_its_records_do(
+            batch_bytes in 0u64..200,
+            blocks in prop::collection::vec(prop::collection::vec(1u32..12, 1..6), 1..12),
+        ) {
+            let limits = Limits { batch_size: 0, batch_bytes, block_bytes: 1000, block_records: 1000 };
+            let mut whole = Cutter::new(limits, [], None, 0);
+            let mut singly = whole.clone();
+            for (end, block) in (1u64..).zip(&blocks) {
+                let bytes = block.iter().map(|len| u64::from(*len)).sum();
+                let takes = whole.takes_block(bytes);
+                let steps: Vec<Step> = block.iter().map(|len| singly.step(end, *len)).collect();
+                let cuts = steps.iter().any(|step| matches!(step, Step::Cut(_)));
+                prop_assert_eq!(takes, !cuts, "block {}", end);
+                if cuts {
+                    break;
+                }
+                singly.close_block();
+                whole.take_block(block.len() as u64, bytes);
+                prop_assert!(whole.is_block_begin());
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_is_not_taken_whole_where_records_count() {
+        let takes = |limits: Limits, plan: Option<u64>| {
+            Cutter::new(limits, plan.map(planned), None, 0).takes_block(10)
+        };
+        let limits = Limits { batch_size: 0, batch_bytes: 0, ..Limits::default() };
+        assert!(takes(limits, None));
+        assert!(!takes(limits, Some(1000)), "a planned end may be in it");
+        assert!(!takes(Limits { batch_size: 1000, ..limits }, None));
+        let mut begun = Cutter::new(limits, [], None, 0);
+        assert_eq!(begun.step(1, 1), Step::More);
+        assert!(!begun.takes_block(10), "within a block");
+    }
+
+    #[test]
+    fn a_batch_is_opened_when_its_first_record_may_come() {
+        let limits = Limits { batch_size: 2, ..Limits::default() };
+        let mut cutter = Cutter::new(limits, [planned(1)], None, 5);
+        cutter.set_now(6);
+        assert_eq!(cutter.opened_at(), 10, "as it was planned");
+        assert_eq!(cutter.pass_planned(0), None, "it ends later");
+        assert_eq!(cutter.pass_planned(3), Some(1));
+        cutter.set_now(20);
+        assert_eq!(cutter.opened_at(), 20);
+        assert_eq!(cutter.step(4, 1), Step::More);
+        cutter.set_now(30);
+        assert_eq!(cutter.opened_at(), 20, "it has a record");
+        assert_eq!(cutter.step(5, 1), Step::Cut(Close::Count));
+        cutter.set_now(40);
+        assert_eq!(cutter.opened_at(), 40);
+
+        let mut fixed = Cutter::new(limits, [], Some(99), 5);
+        fixed.set_now(6);
+        assert_eq!(fixed.opened_at(), 99, "no clock decides");
+    }
+
+    #[test]
+    fn every_reason_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<&str> = Close::ALL.iter().map(|close| close.name()).collect();
+        assert_eq!(names.len(), Close::ALL.len());
+        assert!(names.iter().all(|name| !name.is_empty()) && !names.contains(Close::Open.name()));
+    }
+}
