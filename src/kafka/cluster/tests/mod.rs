@@ -27,10 +27,14 @@ pub(crate) fn late() -> Instant {
 }
 
 pub(crate) fn cluster(bootstrap: &[&Arc<Address>]) -> Cluster {
+    cluster_with(bootstrap, soon().into())
+}
+
+pub(crate) fn cluster_with(bootstrap: &[&Arc<Address>], settings: ClusterSettings) -> Cluster {
     let long = Duration::from_secs(20);
     let options = Options { request_timeout: long, connect_timeout: long, ..Options::default() };
     let bootstrap = bootstrap.iter().map(|broker| Arc::clone(broker)).collect();
-    Cluster::new(bootstrap, Arc::new(options), &Stop::new(), soon())
+    Cluster::new(bootstrap, Arc::new(options), &Stop::new(), settings)
 }
 
 /// A port that nothing listens on.
@@ -66,6 +70,11 @@ pub(crate) fn metadata(
     topics: Vec<MetadataResponseTopic>,
 ) -> MetadataResponse {
     MetadataResponse::default().with_brokers(brokers).with_topics(topics)
+}
+
+/// Every question is asked of another broker than the one before, if there is another.
+fn restless() -> ClusterSettings {
+    ClusterSettings { retry: soon(), metadata_age: Duration::ZERO }
 }
 
 fn names(topics: &[&str]) -> Vec<Arc<str>> {
