@@ -192,6 +192,25 @@ fn an_abort_ends_the_wait() {
 }
 
 #[test]
+fn a_topic_loses_no_partitions_unless_it_is_another() {
+    let told = [topic("t", 5, &[(1, 0), (1, 0)]), topic("t", 5, &[(1, 1)]), topic("t", 6, &[(1, 0)])];
+    let fake = telling(move |number, _| {
+        let here = Address { host: "b".into(), port: 1 };
+        Some(metadata(vec![broker(1, &here)], vec![told[number - 1].clone()]))
+    });
+    let cluster = cluster(&[&fake.address]);
+    let counts = [(); 3].map(|()| {
+        cluster.refresh(&names(&["t"]), late()).unwrap();
+        let topic = cluster.topic("t").unwrap();
+        let of = |index: usize| topic.partitions.get(index).map(|one| (one.index, one.epoch));
+        (of(0), of(1), topic.partitions.len())
+    });
+    let expected =
+        [(Some((0, 0)), Some((1, 0)), 2), (Some((0, 1)), Some((1, 0)), 2), (Some((0, 0)), None, 1)];
+    assert_eq!(counts, expected);
+}
+
+#[test]
 fn no_broker_is_asked_for_longer_than_metadata_may_be_old() {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let addresses = Arc::new(Mutex::new(Vec::new()));
