@@ -46,6 +46,8 @@ pub(super) struct KafkaReader {
     asked: Instant,
     /// Since when the group cannot be asked for its commits, and how often that was tried.
     unasked: Option<(Instant, u32)>,
+    /// When the cluster was asked whose answer was looked at for new partitions.
+    told_at: Option<Instant>,
     /// Since when a topic is not there.
     missing: HashMap<Arc<str>, Instant>,
     left: u64,
@@ -77,6 +79,7 @@ impl KafkaReader {
             news: VecDeque::new(),
             asked: Instant::now(),
             unasked: None,
+            told_at: None,
             missing: HashMap::new(),
             left,
         }
@@ -274,6 +277,15 @@ impl KafkaReader {
         Ok(())
     }
 
+    /// Looks for partitions that were added, whenever the cluster has told something, whoever asked.
+    fn look_for_partitions(&mut self) {
+        let told_at = self.shared.cluster.told_at();
+        if self.index == 0 && self.told_at != told_at {
+            self.told_at = told_at;
+            self.shared.add_partitions();
+        }
+    }
+
     /// A topic that was deleted ends the run, when it was missing for a while.
     fn miss_topics(&mut self) -> Result<()> {
         if self.index != 0 {
@@ -337,6 +349,7 @@ impl Reader for KafkaReader {
         if !self.stop.is_running() {
             return Ok(Read::Done);
         }
+        self.look_for_partitions();
         self.orders()?;
         if let Some(news) = self.news.pop_front() {
             return Ok(news);
