@@ -19,7 +19,9 @@ pub mod group;
 #[cfg(test)]
 pub(crate) mod fake;
 
-pub use cluster::{At, Cluster, Coordinates, Isolation, Offset, PartitionInfo, Topic, TopicPartition};
+pub use cluster::{
+    At, Cluster, ClusterSettings, Coordinates, Isolation, Offset, PartitionInfo, Topic, TopicPartition,
+};
 pub use code::Code;
 pub use connection::address::Address;
 pub use connection::hangup::Hangup;

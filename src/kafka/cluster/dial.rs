@@ -1,16 +1,42 @@
 //! Connections of a [`Cluster`]: the control connection, and new ones for work.
 //!
 //! Whom to dial: the known brokers, then the bootstrap list, each in random order, so that many clients do not
-//! all press on the first broker of a list.
+//! all press on the first broker of a list. Once the control connection is as old as metadata may be, another broker
+//! is asked in place of this one.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::{Cluster, SERVICE, random};
 use crate::error::Retry;
 use crate::kafka::connection::Connection;
 use crate::kafka::connection::address::Address;
 use crate::kafka::error::{Error, Result};
+
+/// How long another broker may take to be connected to, at most, while there is one that answers.
+const DRAW: Duration = Duration::from_secs(5);
+
+/// The control connection.
+pub(super) struct Control {
+    connection: Connection,
+    /// When another is drawn; `None`: never.
+    draw_at: Option<Instant>,
+}
+
+impl Control {
+    fn new(connection: Connection, age: Duration) -> Self {
+        Control { connection, draw_at: Instant::now().checked_add(age) }
+    }
+
+    fn is_open(&self) -> bool {
+        self.connection.is_open()
+    }
+
+    fn is_old(&self) -> bool {
+        self.draw_at.is_some_and(|at| at <= Instant::now())
+    }
+}
 
 impl Cluster {
     /// A new connection to this broker. Blocks as [`Connection::open`] does. Tries once.
@@ -37,7 +63,7 @@ impl Cluster {
     /// # Errors
     /// [`Error::GaveUp`] with the last error at the deadline; at once what another try cannot help.
     pub fn connect_any(&self, deadline: Instant) -> Result<Connection> {
-        self.persist(|| "connecting to any broker".into(), deadline, || self.dial_any(deadline))
+        self.persist(|| "connecting to any broker".into(), deadline, || self.dial_any(None, deadline))
     }
 
     /// Opens a connection to this address by about `deadline`.
@@ -45,10 +71,13 @@ impl Cluster {
         Connection::open_by(broker, &self.0.options, &self.0.hangup, deadline)
     }
 
-    /// The first of all candidates that takes a connection.
-    fn dial_any(&self, deadline: Instant) -> Result<Connection> {
+    /// The first of all candidates that takes a connection; `but` comes last.
+    fn dial_any(&self, but: Option<&Address>, deadline: Instant) -> Result<Connection> {
         let mut last: Option<Error> = None;
-        for broker in self.candidates() {
+        let mut candidates = self.candidates();
+        // Stable: the others stay in their random order.
+        candidates.sort_by_key(|broker| but.is_some_and(|but| **broker == *but));
+        for broker in candidates {
             if last.is_some() && Instant::now() >= deadline {
                 break;
             }
@@ -85,20 +114,44 @@ impl Cluster {
         let Some(mut control) = self.0.control.try_lock_until(deadline) else {
             return Err(Error::Unavailable("other questions to the cluster are not answered".into()));
         };
+        let is_doubted = self.0.doubted.swap(false, Ordering::Relaxed);
         if let Some(mut kept) = control.take_if(|kept| kept.is_open()) {
-            self.sleep(kept.throttle().min(deadline.saturating_duration_since(Instant::now())))?;
-            match question(&mut kept) {
+            if is_doubted || kept.is_old() {
+                kept = self.draw(kept, deadline)?;
+            }
+            let throttle = kept.connection.throttle();
+            self.sleep(throttle.min(deadline.saturating_duration_since(Instant::now())))?;
+            match question(&mut kept.connection) {
                 Err(Error::Io { .. } | Error::Closed { .. }) => {}
                 outcome => {
-                    *control = Some(kept).filter(Connection::is_open);
+                    *control = Some(kept).filter(Control::is_open);
                     return outcome;
                 }
             }
         }
-        let mut fresh = self.dial_any(deadline)?;
-        let outcome = question(&mut fresh);
-        *control = Some(fresh).filter(Connection::is_open);
+        let mut fresh = Control::new(self.dial_any(None, deadline)?, self.metadata_age());
+        let outcome = question(&mut fresh.connection);
+        *control = Some(fresh).filter(Control::is_open);
         outcome
+    }
+
+    /// A connection to another broker in place of this one, or to the same if no other can be had. If none can be had
+    /// in time, this one, which still answers, is asked for a while longer.
+    fn draw(&self, old: Control, deadline: Instant) -> Result<Control> {
+        let (now, age) = (Instant::now(), self.metadata_age());
+        // The question itself needs time too, on whichever connection.
+        let within = (deadline.saturating_duration_since(now) / 4 * 3).min(DRAW);
+        match self.dial_any(Some(old.connection.broker()), now + within) {
+            Ok(connection) => {
+                log::debug!("{} is asked in place of {}", connection.broker(), old.connection.broker());
+                Ok(Control::new(connection, age))
+            }
+            Err(Error::HungUp) => Err(Error::HungUp),
+            Err(error) => {
+                log::debug!("{} is asked on: {error}", old.connection.broker());
+                Ok(Control::new(old.connection, age / 10))
+            }
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! One control connection answers questions about the cluster; work has connections of its own ([`Cluster::connect`]).
 //! Every question is asked again, with backoff, until its deadline, unless the answer says that asking again is of
-//! no use. When no known broker answers, the bootstrap list is tried again, in random order.
+//! no use. When no known broker answers, the bootstrap list is tried again, in random order. No broker is asked for
+//! ever: one that is cut off from the others would go on telling what was true before. So another is asked once the control
+//! connection is old, and sooner where what was told does not help.
 //!
 //! What it must never do: create a topic by asking about it, or go back to an older leader epoch (see [`topic`]).
 //! It has no thread. It holds its locks only while it copies, but for that of the control connection, which
@@ -11,6 +13,7 @@
 mod coordinator;
 mod dial;
 mod offsets;
+pub mod settings;
 pub mod topic;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -19,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -28,6 +32,7 @@ use parking_lot::Mutex;
 
 pub use coordinator::Coordinates;
 pub use offsets::{At, Isolation, Offset};
+pub use settings::ClusterSettings;
 pub use topic::{PartitionInfo, Topic, TopicPartition};
 
 use super::code::Code;
@@ -40,12 +45,15 @@ use super::wire::Api;
 use crate::error::Retry;
 use crate::retry::{Delays, Policy};
 use crate::stop::Stop;
+use dial::Control;
 
 /// How long a run looks for its cluster before it begins: long enough for a broker that is being restarted, short
 /// enough for whoever waits at a terminal and has mistyped an address.
 pub const REACH: Duration = Duration::from_secs(20);
 /// What metrics and logs call the brokers.
 pub(crate) const SERVICE: &str = "kafka";
+/// After so many failures of anything in a row another broker is asked about the cluster.
+const UNHELPED: u32 = 3;
 /// From this version on a request can say that topics are not to be created.
 const NEVER_CREATES: i16 = 4;
 
@@ -57,10 +65,12 @@ struct Inner {
     bootstrap: Vec<Arc<Address>>,
     options: Arc<Options>,
     stop: Stop,
-    retry: Policy,
+    settings: ClusterSettings,
     hangup: Hangup,
     known: Mutex<Known>,
-    control: Mutex<Option<Connection>>,
+    control: Mutex<Option<Control>>,
+    /// Whether another broker is asked next.
+    doubted: AtomicBool,
 }
 
 #[derive(Default)]
@@ -74,9 +84,14 @@ struct Known {
 }
 
 impl Cluster {
-    /// Nothing is connected yet. `retry` gives the delays between tries; how many there are, deadlines say. Once
-    /// `stop` is aborted, every wait of this cluster and its connections ends with [`Error::HungUp`].
-    pub fn new(bootstrap: Vec<Arc<Address>>, options: Arc<Options>, stop: &Stop, retry: Policy) -> Self {
+    /// Nothing is connected yet. Once `stop` is aborted, every wait of this cluster and its connections ends with
+    /// [`Error::HungUp`].
+    pub fn new(
+        bootstrap: Vec<Arc<Address>>,
+        options: Arc<Options>,
+        stop: &Stop,
+        settings: impl Into<ClusterSettings>,
+    ) -> Self {
         let hangup = Hangup::new();
         let switch = hangup.clone();
         stop.on_abort(move || switch.shutdown());
@@ -84,17 +99,18 @@ impl Cluster {
             bootstrap,
             options,
             stop: stop.clone(),
-            retry,
+            settings: settings.into(),
             hangup,
             known: Mutex::default(),
             control: Mutex::default(),
+            doubted: AtomicBool::new(false),
         }))
     }
 
     /// The same cluster for what is to be said behind an abort. Nothing is connected yet, and nothing ends its waits but
     /// their deadlines.
     pub fn behind_abort(&self) -> Self {
-        Cluster::new(self.0.bootstrap.clone(), self.0.options.clone(), &Stop::new(), self.0.retry)
+        Cluster::new(self.0.bootstrap.clone(), self.0.options.clone(), &Stop::new(), self.0.settings)
     }
 
     /// How brokers are spoken to.
@@ -141,6 +157,11 @@ impl Cluster {
                 self.ask_metadata(connection, deadline)
             })
         })
+    }
+
+    /// How old an answer may be before it is asked again although nothing is wrong.
+    pub(crate) fn metadata_age(&self) -> Duration {
+        self.0.settings.metadata_age
     }
 
     /// When the request was sent that was answered last.
@@ -206,7 +227,7 @@ impl Cluster {
                 outcome => return outcome,
             };
             self.0.hangup.check()?;
-            let delay = delays.next().unwrap_or(self.0.retry.max_delay);
+            let delay = delays.next().unwrap_or(self.0.settings.retry.max_delay);
             if deadline.saturating_duration_since(Instant::now()) <= delay {
                 let last = Box::new(telling(error, before));
                 return Err(Error::GaveUp { what: what(), after: begun.elapsed(), last });
@@ -222,9 +243,13 @@ impl Cluster {
     }
 
     /// Something failed and is tried again in `wait`: counts it and says so. `attempt` is the one that failed, the
-    /// first being 1; how many there are, deadlines say.
+    /// first being 1; how many there are, deadlines say. If what the cluster said does not help time and again, another
+    /// broker is asked next: this one may be cut off from the others.
     pub(crate) fn again(&self, what: &dyn fmt::Display, error: &Error, attempt: u32, wait: Duration) {
         self.0.options.services.retry(SERVICE, error.kind());
+        if attempt.is_multiple_of(UNHELPED) {
+            self.0.doubted.store(true, Ordering::Relaxed);
+        }
         // Once is ordinary: a coordinator that is found for the first time, a leader that has just moved.
         let level = if attempt <= 1 { log::Level::Debug } else { log::Level::Warn };
         let wait = wait.as_millis() as u64;
@@ -236,7 +261,7 @@ impl Cluster {
 
     /// Delays of the cluster's policy, without an end.
     pub(crate) fn delays(&self) -> Delays {
-        Policy { max_retries: u32::MAX, ..self.0.retry }.delays(random())
+        Policy { max_retries: u32::MAX, ..self.0.settings.retry }.delays(random())
     }
 
     pub(crate) fn sleep(&self, delay: Duration) -> Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! Answers come from brokers that may be behind. A partition therefore never goes back to an older leader epoch
 //! (KIP-320), unless the topic has another id (KIP-516): then it was deleted and created anew, and what was known
-//! of the old one means nothing.
+//! of the old one means nothing. Nor does a topic of the same id lose partitions, which only become more.
 
 use std::fmt;
 use std::sync::Arc;
@@ -89,6 +89,15 @@ impl Topic {
             {
                 *partition = newer.clone();
             }
+        }
+        if let Some(same) = same.filter(|same| same.id == id && !id.is_nil()) {
+            let told = partitions.len();
+            let lacks = |known: &&PartitionInfo| {
+                partitions[..told].binary_search_by_key(&known.index, |one| one.index).is_err()
+            };
+            let lacking: Vec<_> = same.partitions.iter().filter(lacks).cloned().collect();
+            partitions.extend(lacking);
+            partitions.sort_by_key(|partition| partition.index);
         }
         Topic { name, id, partitions, error }
     }

@@ -35,6 +35,10 @@ use options::Options;
 use socket::{Reads, Socket, Tcp};
 use versions::Versions;
 
+/// The longest time for which a broker is left alone because it said so. Brokers bound it by the window of their
+/// quotas, 11 s by default; one that says weeks is wrong, and would hang a run.
+const LONGEST_THROTTLE: Duration = Duration::from_secs(60);
+
 /// One connection to one broker. Dropping it closes it.
 pub struct Connection {
     broker: Arc<Address>,
@@ -153,7 +157,8 @@ impl Connection {
         self.versions.choose::<R>(&self.broker, most)
     }
 
-    /// How much longer the broker asked not to be asked (KIP-219). Whoever sends next should wait that long.
+    /// How much longer the broker asked not to be asked (KIP-219), a minute at most. Whoever sends next should wait
+    /// that long.
     pub fn throttle(&self) -> Duration {
         self.throttled_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
@@ -267,7 +272,8 @@ impl Connection {
             Error::Frame { call: self.name::<R>(pending.version), fault }
         })?;
         if let Ok(wait @ 1..) = u64::try_from(R::throttle(&answer)) {
-            self.throttled_until = Some(Instant::now() + Duration::from_millis(wait));
+            let wait = Duration::from_millis(wait).min(LONGEST_THROTTLE);
+            self.throttled_until = Some(Instant::now() + wait);
         }
         Ok(answer)
     }

@@ -278,6 +278,7 @@ impl Fetcher {
                 looked = true;
                 continue;
             }
+            self.hear_news()?;
             self.leave_deposed();
             self.find_leaders()?;
             self.serve_links()?;
@@ -289,6 +290,22 @@ impl Fetcher {
                 self.wait(deadline)?;
             }
         }
+    }
+
+    /// Asks the cluster again once its last answer is old, whoever asked for that: a leader that does not know that
+    /// another leads will never say so.
+    fn hear_news(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if self.news_due_at().is_some_and(|due| due <= now) {
+            self.ask_cluster(now)?;
+        }
+        Ok(())
+    }
+
+    /// When the cluster is to be asked although nothing is wrong. Not while nothing is read.
+    fn news_due_at(&self) -> Option<Instant> {
+        let old_at = self.cluster.told_at()?.checked_add(self.cluster.metadata_age())?;
+        self.partitions.values().any(Partition::is_active).then(|| old_at.max(self.refresh.not_before))
     }
 
     /// Leaves leaders of older epochs than the cluster has told since, to others perhaps. One that is cut off from its
@@ -358,7 +375,10 @@ impl Fetcher {
         let mut topics: Vec<Arc<str>> = self.partitions.keys().map(|of| of.topic.clone()).collect();
         topics.sort();
         topics.dedup();
-        let asked = self.cluster.refresh(&topics, now + self.refresh.patience);
+        let is_urgent = self.partitions.values().any(|partition| partition.wants_leader(now));
+        // While all is well nothing is held up for longer, however often there is no answer.
+        let patience = if is_urgent { self.refresh.patience } else { PATIENCE };
+        let asked = self.cluster.refresh(&topics, now + patience);
         self.forgive(now.elapsed(), |partition| partition.leader.is_some());
         let delay = self.refresh.delays.next().unwrap_or(PATIENCE);
         self.refresh.not_before = Instant::now() + delay;
@@ -371,7 +391,7 @@ impl Fetcher {
             }
             Err(error) if error.retry() == Retry::Transient => {
                 let longest = self.cluster.options().request_timeout;
-                self.refresh.patience = (self.refresh.patience * 2).min(longest.max(PATIENCE));
+                self.refresh.patience = (patience * 2).min(longest.max(PATIENCE));
                 self.refresh.failures += 1;
                 self.cluster.again(&"asking who leads", &error, self.refresh.failures, delay);
                 let text: Arc<str> = error.to_string().into();

@@ -102,7 +102,7 @@ impl Fetcher {
     fn next_thing(&self, now: Instant) -> Duration {
         let clock = self.clock.now();
         let until = |at: Option<Instant>| at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-        let mut next = Duration::MAX;
+        let mut next = self.news_due_at().map_or(Duration::MAX, |due| due.saturating_duration_since(now));
         for partition in self.partitions.values().filter(|one| one.is_active()) {
             let patience = partition.heard.saturating_add(self.settings.give_up_after);
             next = next.min(patience.saturating_sub(clock));

@@ -13,7 +13,7 @@ use super::commit::{Commit, CommitPath};
 use super::fault::permanent;
 use super::member::text;
 use super::metadata::Remembered;
-use super::offsets::stable_offsets;
+use super::offsets::{LeftOut, Omissions, stable_offsets};
 use super::state::Stored;
 use crate::error::{Error, Result, Retry};
 use crate::kafka::cluster::TopicPartition;
@@ -26,27 +26,30 @@ impl Group {
     /// Reads back the first plans among what was just committed. Blocks until each came back or its tenancy is over.
     ///
     /// # Errors
-    /// If one did not come back as it was sent: no plan can be relied upon.
+    /// If one did not come back as it was sent: no plan can be relied upon. If the coordinator leaves one out of its
+    /// answers for `give_up_after`.
     pub(super) fn prove(&self, path: &mut CommitPath, offsets: &[Commit]) -> Result<()> {
-        let mut tries = 0;
+        let (mut tries, mut omissions) = (0, Omissions::default());
         loop {
+            let mut pause = PAUSE;
             let unproven = self.unproven(offsets);
             if unproven.is_empty() {
                 return Ok(());
             }
             match self.read_back(path, &unproven) {
-                Ok(text) => text.map_or(Ok(()), |text| Err(permanent(&self.settings, text)))?,
+                Ok((Some(text), _)) => return Err(permanent(&self.settings, text)),
+                Ok((None, left_out)) => pause = omissions.take(self, &left_out)?,
                 Err(KafkaError::HungUp) => return Err(Error::Stopped),
                 Err(error) if error.retry() == Retry::Transient => {
                     tries += 1;
                     let what = format_args!("group {}: reading back what was committed", self.settings.group);
-                    self.cluster.again(&what, &error, tries, PAUSE);
+                    self.cluster.again(&what, &error, tries, pause);
                     path.forget();
                 }
                 Err(error) => return Err(error.into()),
             }
             if !self.unproven(offsets).is_empty() {
-                self.cluster.stop().sleep(PAUSE)?;
+                self.cluster.stop().sleep(pause)?;
             }
         }
     }
@@ -60,16 +63,16 @@ impl Group {
         planned.filter_map(row).collect()
     }
 
-    /// Asks once. Returns what to say if something did not come back.
+    /// Asks once. Returns what to say if something did not come back, and what was left out of the answer.
     fn read_back(
         &self,
         path: &mut CommitPath,
         unproven: &[(TopicPartition, u64, Stored)],
-    ) -> KafkaResult<Option<String>> {
+    ) -> KafkaResult<(Option<String>, LeftOut)> {
         let partitions: Vec<TopicPartition> = unproven.iter().map(|(of, ..)| of.clone()).collect();
         let timeout = self.cluster.options().request_timeout;
         let group = GroupId(text(&self.settings.group));
-        let rows = stable_offsets(path.connect(self)?, group, &partitions, timeout)?;
+        let (rows, left_out) = stable_offsets(path.connect(self)?, group, &partitions, timeout)?;
         for row in rows {
             let Some((of, epoch, sent)) = unproven.iter().find(|(of, ..)| *of == row.of) else { continue };
             match row.code.check() {
@@ -83,16 +86,17 @@ impl Group {
             let mut state = self.state.lock();
             match lost {
                 Some(lost) if state.unproven(of, *epoch).as_ref() == Some(sent) => {
-                    return Ok(Some(format!(
+                    let text = format!(
                         "the broker, or a proxy before it, does not keep the metadata of commits: {lost} for {of}. \
                          Where batches end stands there; without it records would be stored twice after a crash. Use \
                          a broker that keeps them, or another output: -o kafka:TOPIC needs none"
-                    )));
+                    );
+                    return Ok((Some(text), left_out));
                 }
                 _ => state.proven(of, *epoch),
             }
         }
-        Ok(None)
+        Ok((None, left_out))
     }
 }
 

@@ -14,6 +14,7 @@ use super::Group;
 use super::assign::Counts;
 use super::fault::Fault;
 use super::leftover::Leftovers;
+use super::offsets::Omissions;
 use super::state::{Phase, Summons};
 use crate::error::{Error, Result};
 use crate::kafka::cluster::{Cluster, Coordinates, SERVICE, TopicPartition};
@@ -41,7 +42,7 @@ pub(super) struct Member<'a> {
     connection: Option<Connection>,
     /// The generation that was joined, settled or not.
     pub joined: i32,
-    beat_at: Instant,
+    pub beat_at: Instant,
     pub look_at: Instant,
     pub must_join: bool,
     /// Changes with each rebalance of ours: metadata that changed force the coordinator to make a new generation.
@@ -58,6 +59,8 @@ pub(super) struct Member<'a> {
     pub expulsions: u32,
     /// Since when no coordinator answers, and how often it was tried.
     silent: Option<(Instant, u32)>,
+    /// What the coordinator leaves out of its answers about offsets.
+    pub omissions: Omissions,
 }
 
 impl<'a> Member<'a> {
@@ -78,6 +81,7 @@ impl<'a> Member<'a> {
             leftovers: None,
             expulsions: 0,
             silent: None,
+            omissions: Omissions::default(),
         }
     }
 
@@ -506,7 +510,7 @@ impl<'a> Member<'a> {
 }
 
 /// How long to wait after so many tries.
-fn delay(tries: u32) -> Duration {
+pub(super) fn delay(tries: u32) -> Duration {
     FIRST_DELAY.saturating_mul(1 << tries.min(10)).min(LAST_DELAY)
 }
 

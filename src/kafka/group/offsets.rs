@@ -2,8 +2,13 @@
 //!
 //! Always with `require_stable` (KIP-447): an offset that a transaction is about to change is waited for, with
 //! heartbeats meanwhile. Boundary plan, rules 4 and 8.
+//!
+//! What an answer does not name is not known, which is something else than that nothing was committed: it is asked for
+//! again, and in the end that is an error ([`Omissions`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::offset_fetch_request::{
@@ -12,16 +17,18 @@ use kafka_protocol::messages::offset_fetch_request::{
 use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName};
 use uuid::Uuid;
 
+use super::Group;
 use super::change::Committed;
 use super::fault::Fault;
-use super::member::{Member, check};
+use super::member::{Member, check, delay};
 use super::metadata::{Remembered, seems_ours};
 use super::settings::GroupSettings;
 use super::state::{Fetched, Stored};
 use crate::error::{Error, Retry};
-use crate::kafka::cluster::{TopicPartition, topic_name};
+use crate::kafka::cluster::{SERVICE, TopicPartition, topic_name};
 use crate::kafka::code::Code;
 use crate::kafka::connection::Connection;
+use crate::kafka::connection::address::Address;
 use crate::kafka::error::{Error as KafkaError, Result as KafkaResult};
 use crate::kafka::wire::Api;
 
@@ -36,6 +43,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// When waiting is worth a message.
 const LONG: Duration = Duration::from_secs(10);
 
+/// Of what is left out, so many partitions are named.
+const NAMED: usize = 5;
+
 /// One partition's answer.
 pub(super) struct Row {
     pub of: TopicPartition,
@@ -43,6 +53,66 @@ pub(super) struct Row {
     offset: i64,
     leader_epoch: i32,
     text: String,
+}
+
+/// What a coordinator did not answer, although it was asked; may be nothing.
+pub(crate) struct LeftOut {
+    pub by: Arc<Address>,
+    pub missing: Vec<TopicPartition>,
+}
+
+impl From<&LeftOut> for KafkaError {
+    fn from(left_out: &LeftOut) -> Self {
+        KafkaError::Unavailable(left_out.to_string())
+    }
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.missing.len();
+        let plural = if count == 1 { "" } else { "s" };
+        let named: Vec<_> = self.missing.iter().take(NAMED).map(ToString::to_string).collect();
+        let more = if count > NAMED { ", …" } else { "" };
+        write!(
+            f,
+            "coordinator {} left {count} partition{plural} out of its answer about offsets: {}{more}",
+            self.by,
+            named.join(", ")
+        )
+    }
+}
+
+/// Since when a coordinator leaves partitions out of its answers, and how often it has: it is asked again, later and
+/// later, and not for ever.
+#[derive(Default)]
+pub(super) struct Omissions(Option<(Instant, u32)>);
+
+impl Omissions {
+    /// Takes what an answer left out. How long to wait before asking again. Says so the first time.
+    ///
+    /// # Errors
+    /// [`KafkaError::GaveUp`] once something was left out for the group's `give_up_after`.
+    pub fn take(&mut self, group: &Group, left_out: &LeftOut) -> KafkaResult<Duration> {
+        if left_out.missing.is_empty() {
+            self.0 = None;
+            return Ok(PAUSE);
+        }
+        let (settings, error) = (&group.settings, KafkaError::from(left_out));
+        let (since, tries) = *self.0.get_or_insert_with(|| {
+            group.cluster.options().services.retry(SERVICE, error.kind());
+            log::warn!(
+                service = SERVICE;
+                "group {}: {error}; asking again, with growing delays, for {:?}", settings.group, settings.give_up_after
+            );
+            (Instant::now(), 0)
+        });
+        if since.elapsed() >= settings.give_up_after {
+            let what = format!("group {}: asking for offsets", settings.group);
+            return Err(KafkaError::GaveUp { what, after: since.elapsed(), last: Box::new(error) });
+        }
+        self.0 = Some((since, tries + 1));
+        Ok(delay(tries))
+    }
 }
 
 impl Member<'_> {
@@ -56,7 +126,8 @@ impl Member<'_> {
         while fetched.len() < partitions.len() {
             let open: Vec<_> = partitions.iter().filter(|of| !fetched.contains_key(*of)).cloned().collect();
             let mut unstable = None;
-            for row in self.ask_offsets(&open)? {
+            let (rows, left_out) = self.ask_offsets(&open)?;
+            for row in rows {
                 match row.code {
                     Code::NONE => {
                         let topic = self.group.cluster.topic(&row.of.topic);
@@ -72,6 +143,8 @@ impl Member<'_> {
                     }
                 }
             }
+            let pause = self.omissions.take(self.group, &left_out);
+            let pause = pause.map_err(|error| Fault::Fatal(error.into()))?;
             if fetched.len() < partitions.len() {
                 // Others' transactions take some seconds at times. That counts once, and is told if it takes long.
                 let is_news = tries == 0 || tries == 1 && begun.elapsed() >= LONG;
@@ -81,15 +154,16 @@ impl Member<'_> {
                     let error = KafkaError::Partition { of, api: "OffsetFetch", code };
                     self.group.cluster.again(&what, &error, tries, PAUSE);
                 }
-                self.wait(Instant::now() + PAUSE)?;
+                self.wait(self.beat_at.min(Instant::now() + pause))?;
                 self.beat_if_due()?;
                 self.end_leftovers();
             }
         }
+        self.omissions = Omissions::default();
         Ok(fetched)
     }
 
-    fn ask_offsets(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Row>, Fault> {
+    fn ask_offsets(&mut self, partitions: &[TopicPartition]) -> Result<(Vec<Row>, LeftOut), Fault> {
         let group = self.group_id();
         let timeout = self.group.cluster.options().request_timeout;
         self.ask(&OffsetFetchRequest::default(), |connection, _| {
@@ -98,13 +172,13 @@ impl Member<'_> {
     }
 }
 
-/// Asks for offsets that nothing is about to change (KIP-447).
+/// Asks for offsets that nothing is about to change (KIP-447). Returns what was answered, and what was not.
 pub(super) fn stable_offsets(
     connection: &mut Connection,
     group: GroupId,
     partitions: &[TopicPartition],
     timeout: Duration,
-) -> KafkaResult<Vec<Row>> {
+) -> KafkaResult<(Vec<Row>, LeftOut)> {
     let version = connection.version::<OffsetFetchRequest>(MOST)?;
     if version < STABLE {
         return Err(too_old(connection, version));
@@ -113,7 +187,9 @@ pub(super) fn stable_offsets(
     let answer = connection.call_within(&request, version, timeout)?;
     let code = answer.groups.first().map_or(answer.error_code, |group| group.error_code);
     check(connection, &request, version, code)?;
-    Ok(rows(answer).into_iter().filter(|row| partitions.contains(&row.of)).collect())
+    let mut missing: BTreeSet<_> = partitions.iter().cloned().collect();
+    let rows = rows(answer).into_iter().filter(|row| missing.remove(&row.of)).collect();
+    Ok((rows, LeftOut { by: connection.broker().clone(), missing: missing.into_iter().collect() }))
 }
 
 fn request(group: GroupId, partitions: &[TopicPartition], version: i16) -> OffsetFetchRequest {

@@ -41,8 +41,6 @@ use queue::{ProducerId, Queue, Spare};
 use transaction::Transaction;
 use verdict::Mode;
 
-/// How old metadata may be: topics get partitions without anyone being told.
-const METADATA_AGE: Duration = Duration::from_secs(300);
 /// A record larger than this is refused at once: brokers close the connection of whoever sends more than
 /// `socket.request.max.bytes`, 100 MiB by default, without a word.
 const LARGEST_RECORD: usize = 96 << 20;
@@ -243,7 +241,7 @@ impl Producer {
         let (begun, deadline) = (Instant::now(), self.deadline());
         let (mut delays, mut tries) = (self.delays(), 0);
         let mut last = None;
-        if self.refreshed_at.elapsed() > METADATA_AGE {
+        if self.refreshed_at.elapsed() > self.cluster.metadata_age() {
             self.refresh(deadline)?;
         }
         loop {

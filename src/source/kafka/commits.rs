@@ -1,6 +1,6 @@
 //! What a group has committed of any partition, whoever has it: `--until` ends when all of it is done.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::kafka::Code;
 use crate::kafka::cluster::{Coordinates, SERVICE, TopicPartition};
 use crate::kafka::error::{Error as KafkaError, Result as KafkaResult};
+use crate::kafka::group::offsets::LeftOut;
 
 /// From this version on a request asks for several groups (KIP-709).
 const GROUPS: i16 = 8;
@@ -54,7 +55,7 @@ impl Shared {
     }
 
     /// What the group has committed of these partitions; those without a commit are missing. One try, once there is a
-    /// coordinator.
+    /// coordinator. That it leaves one out of its answer is an error that may pass.
     fn commits<'a>(
         &self,
         of: impl Iterator<Item = &'a TopicPartition>,
@@ -62,15 +63,24 @@ impl Shared {
     ) -> KafkaResult<HashMap<TopicPartition, i64>> {
         let Some(settings) = &self.options.group else { return Ok(HashMap::new()) };
         let mut topics: HashMap<Arc<str>, Vec<i32>> = HashMap::new();
+        let mut missing = BTreeSet::new();
         for one in of {
             topics.entry(one.topic.clone()).or_default().push(one.partition);
+            missing.insert(one.clone());
         }
         let mut connection = self.cluster.coordinator(Coordinates::Group, &settings.group, deadline)?;
         let version = connection.version::<OffsetFetchRequest>(NAMES)?;
         let request = request(&settings.group, &topics, version);
         let timeout = self.cluster.options().request_timeout;
         let answer = connection.call_within(&request, version, timeout)?;
-        read(&answer, &settings.group)
+        let mut commits = read(&answer, &settings.group)?;
+        missing.retain(|of| !commits.contains_key(of));
+        if !missing.is_empty() {
+            let by = connection.broker().clone();
+            return Err((&LeftOut { by, missing: missing.into_iter().collect() }).into());
+        }
+        commits.retain(|_, offset| *offset >= 0);
+        Ok(commits)
     }
 }
 
@@ -93,7 +103,8 @@ fn request(group: &str, topics: &HashMap<Arc<str>, Vec<i32>>, version: i16) -> O
     OffsetFetchRequest::default().with_group_id(group).with_topics(Some(topics.iter().map(topic).collect()))
 }
 
-/// An error of anything is one of the whole: what is not told is not taken for missing.
+/// What is told of each partition: -1 where nothing is committed. An error of anything is one of the whole: what is not
+/// told is not taken for missing.
 fn read(answer: &OffsetFetchResponse, group: &str) -> KafkaResult<HashMap<TopicPartition, i64>> {
     for code in answer.groups.iter().map(|group| group.error_code).chain([answer.error_code]) {
         let refused =
@@ -104,8 +115,7 @@ fn read(answer: &OffsetFetchResponse, group: &str) -> KafkaResult<HashMap<TopicP
     let mut add = |topic: &TopicName, partition: i32, code: i16, offset: i64| {
         let of = TopicPartition { topic: Arc::from(&*topic.0), partition };
         match Code(code).check() {
-            Ok(()) if offset >= 0 => drop(commits.insert(of, offset)),
-            Ok(()) => {}
+            Ok(()) => drop(commits.insert(of, offset)),
             Err(code) => return Err(KafkaError::Partition { of, api: "OffsetFetch", code }),
         }
         Ok(())
@@ -147,8 +157,10 @@ mod tests {
     /// With `--from latest` a group that seems to have committed nothing begins at the end.
     #[test]
     fn what_is_not_told_is_not_taken_for_missing() {
-        let commits = read(&answer(0, 0), "nightly").unwrap();
-        assert_eq!(commits.into_iter().collect::<Vec<_>>(), [(TopicPartition::new("orders", 0), 7)]);
+        let mut commits: Vec<_> = read(&answer(0, 0), "nightly").unwrap().into_iter().collect();
+        commits.sort();
+        let of = |partition| TopicPartition::new("orders", partition);
+        assert_eq!(commits, [(of(0), 7), (of(1), -1)]);
         // COORDINATOR_LOAD_IN_PROGRESS, UNSTABLE_OFFSET_COMMIT
         for (partition, group) in [(14, 0), (0, 14), (88, 0)] {
             let error = read(&answer(partition, group), "nightly").unwrap_err();

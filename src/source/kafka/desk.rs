@@ -3,12 +3,13 @@
 //! The group's changes come in here and go out to the reader that has the partition; the commit thread asks here
 //! what a partition's offset is committed as. One lock, never held over anything that waits.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use super::start::Age;
 use crate::kafka::cluster::TopicPartition;
 use crate::kafka::group::{Change, Tenancy};
 use crate::record::{Identity, Partition, TopicPart};
@@ -23,6 +24,8 @@ pub(crate) struct Seat {
     pub begun: bool,
     /// Whether it was read to its end.
     pub ended: bool,
+    /// How old it is, where that is known without asking the group.
+    pub age: Option<Age>,
 }
 
 /// What a reader must do.
@@ -49,7 +52,8 @@ struct Table {
     /// By epoch.
     seats: HashMap<u64, Seat>,
     ends: Option<HashMap<TopicPartition, i64>>,
-    alone: u64,
+    /// What was given although no group did.
+    alone: HashSet<TopicPartition>,
 }
 
 impl Desk {
@@ -61,12 +65,18 @@ impl Desk {
         self.done.store(false, Ordering::Release);
     }
 
-    /// Gives a partition to a reader although no group did.
-    pub fn assign_alone(&self, of: &TopicPartition, topic_id: uuid::Uuid, reader: usize) {
+    /// Gives a partition to a reader although no group did. One that was given already stays where it is: whether this
+    /// one is new.
+    pub fn assign_alone(&self, of: &TopicPartition, topic_id: uuid::Uuid, reader: usize, age: Age) -> bool {
         let mut table = self.table.lock();
-        table.alone += 1;
-        let tenancy = Tenancy { of: of.clone(), topic_id, epoch: table.alone, committed: None };
-        table.take(tenancy, reader, true);
+        if !table.alone.insert(of.clone()) {
+            return false;
+        }
+        let epoch = table.alone.len() as u64;
+        let tenancy = Tenancy { of: of.clone(), topic_id, epoch, committed: None };
+        let reader = reader % table.orders.len().max(1);
+        table.take(tenancy, reader, true, Some(age));
+        true
     }
 
     /// Passes the group's changes on; `reader` is who gets a new partition. All readers do this: what is next is asked
@@ -81,7 +91,7 @@ impl Desk {
             match change {
                 Change::Assigned(tenancy) => {
                     let reader = reader(&tenancy.of) % table.orders.len().max(1);
-                    table.take(tenancy, reader, false);
+                    table.take(tenancy, reader, false, None);
                 }
                 Change::Revoked(_, epoch) => table.give(epoch, Order::Give),
                 Change::Lost(_, epoch) => {
@@ -154,10 +164,10 @@ impl Desk {
 }
 
 impl Table {
-    fn take(&mut self, tenancy: Tenancy, reader: usize, begun: bool) {
+    fn take(&mut self, tenancy: Tenancy, reader: usize, begun: bool, age: Option<Age>) {
         let begun = begun || tenancy.committed.is_some();
         let partition = partition(&tenancy);
-        let seat = Seat { tenancy: Arc::new(tenancy), partition, reader, begun, ended: false };
+        let seat = Seat { tenancy: Arc::new(tenancy), partition, reader, begun, ended: false, age };
         self.seats.insert(seat.tenancy.epoch, seat.clone());
         self.orders[reader].push_back(Order::Take(seat));
     }

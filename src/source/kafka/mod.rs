@@ -9,7 +9,8 @@
 //! - A partition stays with one reader as long as this run has it, whoever leads it: chunks of a partition must
 //!   come in one order. There are as many readers as brokers, at most as many as the engine takes, and each
 //!   fetches from all the leaders of its partitions side by side.
-//! - Whoever reads without a group commits nothing and reads all partitions.
+//! - Whoever reads without a group commits nothing and reads all partitions: where it has no end, also those that are
+//!   added later, from their beginning, as a group does. (Java's `assign` leaves that to its caller.)
 //! - Before the first fetch of a partition that has no commit, the start is committed (boundary plan, rule 7):
 //!   otherwise a run that dies before its first commit begins elsewhere the next time.
 
@@ -30,6 +31,7 @@ use crossbeam_channel::Receiver;
 
 use crate::config::kafka::{From, OutOfRange, Until};
 use crate::error::{Error, Result, Retry};
+use crate::kafka::Code;
 use crate::kafka::cluster::{At, Cluster, REACH, TopicPartition};
 use crate::kafka::consumer::FetchSettings;
 use crate::kafka::group::{Group, GroupSettings};
@@ -39,6 +41,7 @@ use crate::source::{Marks, Reader, Source, Start, Task};
 use desk::Desk;
 use marks::GroupMarks;
 use reader::KafkaReader;
+use start::Age;
 
 /// How long asking for topics and offsets is tried once the cluster has answered.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -142,7 +145,7 @@ impl Source for KafkaSource {
         shared.desk.open(readers, ends);
         if shared.group.is_none() {
             for of in &all {
-                shared.desk.assign_alone(of, shared.topic_id(of), shared.reader_of(of, readers));
+                shared.desk.assign_alone(of, shared.topic_id(of), shared.reader_of(of, readers), Age::Older);
             }
         }
         let reader = |index| -> Box<dyn Reader> {
@@ -206,6 +209,23 @@ impl Shared {
             }
         };
         Ok(Some(all.iter().cloned().zip(offsets.iter().map(|offset| offset.offset)).collect()))
+    }
+
+    /// Gives partitions to readers that topics got since the run began, where no group does that. A run that has an end
+    /// reads what was there when it began.
+    fn add_partitions(&self) {
+        if self.group.is_some() || self.options.until != Until::Forever {
+            return;
+        }
+        let topics = self.options.topics.iter().filter_map(|name| self.cluster.topic(name));
+        for topic in topics.filter(|topic| topic.error == Code::NONE) {
+            for info in &topic.partitions {
+                let of = TopicPartition::new(topic.name.clone(), info.index);
+                if self.desk.assign_alone(&of, topic.id, self.reader_of(&of, usize::MAX), Age::Younger) {
+                    log::info!("{of}: added to the topic while it is read");
+                }
+            }
+        }
     }
 
     fn topic_id(&self, of: &TopicPartition) -> uuid::Uuid {

@@ -25,6 +25,8 @@ use crate::stop::Stop;
 const WAIT: Duration = Duration::from_millis(200);
 /// How often the group is asked whether everything is committed.
 const ASK: Duration = Duration::from_millis(500);
+/// How often at least, while it does not answer.
+const ASK_AT_LEAST: Duration = Duration::from_secs(8);
 /// How long a topic may be missing: a broker that has just started does not know of all of them.
 const MISSING: Duration = Duration::from_secs(30);
 /// More memory than this is given back after an unusually large record batch.
@@ -42,8 +44,10 @@ pub(super) struct KafkaReader {
     /// What is to be told to the engine before anything else.
     news: VecDeque<Read>,
     asked: Instant,
-    /// How often the group could not be asked for its commits since it last could.
-    unasked: u32,
+    /// Since when the group cannot be asked for its commits, and how often that was tried.
+    unasked: Option<(Instant, u32)>,
+    /// When the cluster was asked whose answer was looked at for new partitions.
+    told_at: Option<Instant>,
     /// Since when a topic is not there.
     missing: HashMap<Arc<str>, Instant>,
     left: u64,
@@ -74,7 +78,8 @@ impl KafkaReader {
             current: None,
             news: VecDeque::new(),
             asked: Instant::now(),
-            unasked: 0,
+            unasked: None,
+            told_at: None,
             missing: HashMap::new(),
             left,
         }
@@ -272,6 +277,15 @@ impl KafkaReader {
         Ok(())
     }
 
+    /// Looks for partitions that were added, whenever the cluster has told something, whoever asked.
+    fn look_for_partitions(&mut self) {
+        let told_at = self.shared.cluster.told_at();
+        if self.index == 0 && self.told_at != told_at {
+            self.told_at = told_at;
+            self.shared.add_partitions();
+        }
+    }
+
     /// A topic that was deleted ends the run, when it was missing for a while.
     fn miss_topics(&mut self) -> Result<()> {
         if self.index != 0 {
@@ -299,23 +313,26 @@ impl KafkaReader {
         if desk.is_done() || self.left == 0 {
             return Ok(true);
         }
-        if self.index != 0 || !desk.is_read() || self.asked.elapsed() < ASK {
+        let failures = self.unasked.map_or(0, |(_, failures)| failures);
+        if self.index != 0 || !desk.is_read() || self.asked.elapsed() < ask_in(failures) {
             return Ok(false);
         }
         self.asked = Instant::now();
         let done = match (&self.shared.group, desk.ends()) {
-            (Some(_), Some(ends)) => match self.shared.is_committed(&ends) {
+            (Some(group), Some(ends)) => match self.shared.is_committed(&ends) {
                 Ok(done) => {
-                    self.unasked = 0;
+                    self.unasked = None;
                     done
                 }
-                // Asked again in a moment.
-                Err(error) if error.is_transient() => {
-                    self.unasked += 1;
-                    self.shared.again(&error, self.unasked, ASK);
+                Err(error) => {
+                    let since = self.unasked.map_or_else(Instant::now, |(since, _)| since);
+                    if !error.is_transient() || since.elapsed() >= group.settings().give_up_after {
+                        return Err(error);
+                    }
+                    self.unasked = Some((since, failures + 1));
+                    self.shared.again(&error, failures + 1, ask_in(failures + 1));
                     false
                 }
-                Err(error) => return Err(error),
             },
             (None, Some(_)) => true,
             (_, None) => false,
@@ -332,6 +349,7 @@ impl Reader for KafkaReader {
         if !self.stop.is_running() {
             return Ok(Read::Done);
         }
+        self.look_for_partitions();
         self.orders()?;
         if let Some(news) = self.news.pop_front() {
             return Ok(news);
@@ -368,6 +386,11 @@ impl Reader for KafkaReader {
             Flow::Run => self.fetcher.resume(of),
         }
     }
+}
+
+/// How long after the last time the group is asked for its commits, where that has failed so often.
+fn ask_in(failures: u32) -> Duration {
+    ASK.saturating_mul(1 << failures.min(10)).min(ASK_AT_LEAST)
 }
 
 /// What is wrong with a record batch, and what to do where something can be done.
@@ -417,6 +440,14 @@ mod tests {
         let text = truncated(9, 3, -1);
         assert!(text.contains("up to offset 9 ") && text.contains("leader epoch 3,"), "{text}");
         assert!(!text.contains("-1"), "{text}");
+    }
+
+    #[test]
+    fn a_group_that_does_not_answer_is_asked_later_and_later() {
+        assert_eq!(
+            [0, 1, 2, 3, 4, u32::MAX].map(|failures| ask_in(failures).as_millis()),
+            [500, 1000, 2000, 4000, 8000, 8000]
+        );
     }
 
     #[test]

@@ -32,8 +32,12 @@ impl Shared {
                 plan: self.plan(of, committed)?,
             });
         }
-        let known = self.options.from != From::Earliest && self.is_known(of)?;
-        match origin(self.options.from, if known { Age::Younger } else { Age::Older }) {
+        let age = match seat.age {
+            Some(age) => age,
+            None if self.options.from != From::Earliest && self.is_known(of)? => Age::Younger,
+            None => Age::Older,
+        };
+        match origin(self.options.from, age) {
             From::Earliest => self.resolve(of, At::Earliest),
             From::Latest => self.resolve(of, At::Latest),
             From::Time(time) => match self.resolve(of, At::Time(time))? {
@@ -72,14 +76,16 @@ impl Shared {
     }
 }
 
-/// Whether a partition has been there for longer than the group has committed anything of its topic.
+/// Whether a partition has been there for longer than the group has committed anything of its topic, or, without a
+/// group, than the run has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Age {
     Older,
     Younger,
 }
 
-/// Where a partition without a commit begins: one that is younger than the group's first commit is read whole. Pure.
+/// Where a partition without a commit begins: one that is younger than the group's first commit, or than the run without
+/// a group, is read whole. Pure.
 pub(crate) fn origin(from: From, age: Age) -> From {
     if age == Age::Younger { From::Earliest } else { from }
 }

@@ -1,3 +1,5 @@
+mod scene;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 

@@ -114,8 +114,15 @@ fn a_coordinator_that_never_comes_is_an_error_at_the_deadline() {
 /// A leader that answers ListOffsets for two partitions of "t" with these codes in turn, then well.
 fn leading(codes: &'static [i16]) -> Fake {
     let mut count = 0;
-    Fake::start(move |asked| match asked.key {
+    let port = Arc::new(AtomicUsize::new(0));
+    let own = port.clone();
+    let fake = Fake::start(move |asked| match asked.key {
         ApiKey::ApiVersions => answer_versions(asked),
+        ApiKey::Metadata => {
+            let here = Address { host: "localhost".into(), port: own.load(Ordering::SeqCst) as u16 };
+            let topics = vec![topic("t", 5, &[(1, 4), (1, 4)])];
+            asked.answer::<MetadataRequest>(&metadata(vec![broker(1, &here)], topics))
+        }
         _ => {
             let request = asked.request::<ListOffsetsRequest>();
             assert_eq!((request.replica_id.0, request.isolation_level), (-1, 1));
@@ -137,7 +144,9 @@ fn leading(codes: &'static [i16]) -> Fake {
             });
             asked.answer::<ListOffsetsRequest>(&ListOffsetsResponse::default().with_topics(topics.collect()))
         }
-    })
+    });
+    port.store(fake.address.port.into(), Ordering::SeqCst);
+    fake
 }
 
 fn offsets(codes: &'static [i16], deadline: Instant) -> (Result<Vec<i64>>, usize) {
@@ -208,4 +217,41 @@ fn any_broker_is_one_that_answers() {
     drop(fake);
     let soon = Instant::now() + Duration::from_millis(50);
     assert!(matches!(cluster.connect_any(soon), Err(Error::GaveUp { .. })));
+}
+
+#[test]
+fn a_broker_whose_answers_do_not_help_is_not_the_only_one_that_is_asked() {
+    let leader = leading(&[]);
+    // It has not heard that another leads.
+    let (at, gone) = (leader.address.clone(), nobody());
+    let behind = telling(move |_, _| {
+        Some(metadata(vec![broker(1, &at), broker(2, &gone)], vec![topic("t", 5, &[(2, 3)])]))
+    });
+    let cluster = cluster(&[&behind.address]);
+    let partitions = [TopicPartition::new("t", 0)];
+    let found = cluster.offsets(&partitions, At::Earliest, Isolation::ReadCommitted, late()).unwrap();
+    assert_eq!(found[0].offset, 100);
+}
+
+#[test]
+fn a_broker_that_names_a_coordinator_who_is_gone_is_not_the_only_one_that_is_asked() {
+    let coordinator = coordinating(6, &[], 0);
+    let (at, gone) = (coordinator.address.clone(), nobody());
+    let behind = Fake::start(move |asked| match asked.key {
+        ApiKey::ApiVersions => answer_versions(asked),
+        ApiKey::Metadata => asked.answer::<MetadataRequest>(&metadata(vec![broker(1, &at)], vec![])),
+        _ => {
+            let found = Coordinator::default()
+                .with_key("g".to_string().into())
+                .with_host(gone.host.clone().into())
+                .with_port(gone.port.into());
+            asked.answer::<FindCoordinatorRequest>(
+                &FindCoordinatorResponse::default().with_coordinators(vec![found]),
+            )
+        }
+    });
+    let cluster = cluster(&[&behind.address]);
+    cluster.refresh(&[], late()).unwrap();
+    let connection = cluster.coordinator(Coordinates::Group, "g", late()).unwrap();
+    assert_eq!(*connection.broker(), coordinator.address);
 }

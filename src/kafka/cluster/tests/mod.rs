@@ -3,6 +3,7 @@
 mod find;
 mod refresh;
 
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
 use uuid::Uuid;
 
 use super::*;
@@ -27,16 +29,22 @@ pub(crate) fn late() -> Instant {
 }
 
 pub(crate) fn cluster(bootstrap: &[&Arc<Address>]) -> Cluster {
+    cluster_with(bootstrap, soon().into())
+}
+
+pub(crate) fn cluster_with(bootstrap: &[&Arc<Address>], settings: ClusterSettings) -> Cluster {
     let long = Duration::from_secs(20);
     let options = Options { request_timeout: long, connect_timeout: long, ..Options::default() };
     let bootstrap = bootstrap.iter().map(|broker| Arc::clone(broker)).collect();
-    Cluster::new(bootstrap, Arc::new(options), &Stop::new(), soon())
+    Cluster::new(bootstrap, Arc::new(options), &Stop::new(), settings)
 }
 
-/// A port that nothing listens on.
+/// A port that nothing listens on. It is kept as long as this process lives, or another test's broker might get it.
 pub(crate) fn nobody() -> Arc<Address> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap().port();
+    std::mem::forget(socket);
     Arc::new(Address { host: "127.0.0.1".into(), port })
 }
 
@@ -66,6 +74,11 @@ pub(crate) fn metadata(
     topics: Vec<MetadataResponseTopic>,
 ) -> MetadataResponse {
     MetadataResponse::default().with_brokers(brokers).with_topics(topics)
+}
+
+/// Every question is asked of another broker than the one before, if there is another.
+fn restless() -> ClusterSettings {
+    ClusterSettings { retry: soon(), metadata_age: Duration::ZERO }
 }
 
 fn names(topics: &[&str]) -> Vec<Arc<str>> {

@@ -190,3 +190,79 @@ fn an_abort_ends_the_wait() {
     let cluster = Cluster::new(vec![nobody()], Arc::new(Options::default()), &stop, policy);
     assert!(matches!(cluster.refresh(&[], late()), Err(Error::HungUp)));
 }
+
+#[test]
+fn a_topic_loses_no_partitions_unless_it_is_another() {
+    let told = [topic("t", 5, &[(1, 0), (1, 0)]), topic("t", 5, &[(1, 1)]), topic("t", 6, &[(1, 0)])];
+    let fake = telling(move |number, _| {
+        let here = Address { host: "b".into(), port: 1 };
+        Some(metadata(vec![broker(1, &here)], vec![told[number - 1].clone()]))
+    });
+    let cluster = cluster(&[&fake.address]);
+    let counts = [(); 3].map(|()| {
+        cluster.refresh(&names(&["t"]), late()).unwrap();
+        let topic = cluster.topic("t").unwrap();
+        let of = |index: usize| topic.partitions.get(index).map(|one| (one.index, one.epoch));
+        (of(0), of(1), topic.partitions.len())
+    });
+    let expected =
+        [(Some((0, 0)), Some((1, 0)), 2), (Some((0, 1)), Some((1, 0)), 2), (Some((0, 0)), None, 1)];
+    assert_eq!(counts, expected);
+}
+
+#[test]
+fn no_broker_is_asked_for_longer_than_metadata_may_be_old() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let addresses = Arc::new(Mutex::new(Vec::new()));
+    let fakes = [1, 2, 3].map(|id| {
+        let (asked, addresses) = (asked.clone(), addresses.clone());
+        telling(move |_, _| {
+            asked.lock().push(id);
+            let all: Vec<Arc<Address>> = addresses.lock().clone();
+            Some(metadata((1..).zip(&all).map(|(id, at)| broker(id, at)).collect(), vec![]))
+        })
+    });
+    *addresses.lock() = fakes.iter().map(|fake| fake.address.clone()).collect();
+    let count = |settings| {
+        asked.lock().clear();
+        let cluster = cluster_with(&[&fakes[0].address], settings);
+        (0..20).for_each(|_| cluster.refresh(&[], late()).unwrap());
+        let asked = asked.lock().clone();
+        assert_eq!(asked.len(), 20);
+        asked.windows(2).filter(|pair| pair[0] != pair[1]).count()
+    };
+    assert_eq!(count(restless()), 19);
+    // Else it is one connection to one broker.
+    assert_eq!(count(soon().into()), 0);
+}
+
+#[test]
+fn a_broker_that_answers_is_asked_on_where_no_other_connection_can_be_had() {
+    let gone = nobody();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let seen = connections.clone();
+    let fake = Fake::start(move |asked| match asked.key {
+        ApiKey::ApiVersions if seen.fetch_add(1, Ordering::SeqCst) == 0 => answer_versions(asked),
+        ApiKey::ApiVersions => Reply::Cut,
+        _ => asked.answer::<MetadataRequest>(&metadata(vec![broker(1, &gone), broker(2, &gone)], vec![])),
+    });
+    let cluster = cluster_with(&[&fake.address], restless());
+    (0..3).for_each(|_| cluster.refresh(&[], late()).unwrap());
+    assert_eq!(connections.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn only_so_much_time_is_spent_on_another_broker() {
+    // It takes connections and says nothing.
+    let silent = Fake::start(|_| Reply::Silence);
+    let (other, own) = (silent.address.clone(), Arc::new(Mutex::new(None)));
+    let at: Arc<Mutex<Option<Arc<Address>>>> = own.clone();
+    let fake = telling(move |_, _| {
+        let own = at.lock().clone().unwrap();
+        Some(metadata(vec![broker(1, &other), broker(2, &own)], vec![]))
+    });
+    *own.lock() = Some(fake.address.clone());
+    let cluster = cluster_with(&[&fake.address], restless());
+    cluster.refresh(&[], late()).unwrap();
+    cluster.refresh(&[], Instant::now() + Duration::from_millis(400)).unwrap();
+}

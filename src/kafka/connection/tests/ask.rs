@@ -136,6 +136,18 @@ fn throttling_is_told() {
     assert!(connection.throttle() > Duration::from_secs(50));
 }
 
+#[test]
+fn a_broker_that_throttles_for_weeks_is_believed_for_a_minute() {
+    let fake = Fake::start(|asked| match asked.key {
+        ApiKey::Metadata => asked.answer::<MetadataRequest>(&metadata().with_throttle_time_ms(i32::MAX)),
+        _ => serve(asked),
+    });
+    let mut connection = open(&fake, options()).unwrap();
+    ask(&mut connection).unwrap();
+    let throttle = connection.throttle();
+    assert!(throttle > Duration::from_secs(50) && throttle <= Duration::from_secs(60), "{throttle:?}");
+}
+
 /// Fetches once; the records are `byte`, many times.
 fn fetch(connection: &mut Connection, byte: u8) -> Bytes {
     let answer = connection.call(&FetchRequest::default().with_max_bytes(i32::from(byte))).unwrap();

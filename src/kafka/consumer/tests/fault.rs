@@ -215,22 +215,83 @@ fn a_leader_that_takes_connections_and_says_nothing_is_to_blame_and_nobody_else(
     world.read_to(&(0..8).map(|partition| (partition, 60)).collect::<Vec<_>>());
 }
 
-#[test]
-fn a_leader_that_has_not_heard_that_another_leads_is_left_when_the_cluster_says_so() {
-    // Cut off from the others, it goes on answering, and has nothing new.
-    let twist: Twist = Box::new(|id, _, asked, scene| {
+/// Once another leads, the first leader goes on answering, without errors and without anything new: it is cut off from
+/// the others and has not heard of it.
+fn deposed() -> Option<Twist> {
+    Some(Box::new(|id, _, asked, scene| {
         (id == 1 && scene.logs[&0].leader == 2).then(|| {
             let asks = &scene.seen.last().unwrap().asks;
             let nothing = asks.iter().map(|ask| scene.data(ask)).collect();
             asked.answer::<FetchRequest>(&answer(nothing, asked.version, scene.id))
         })
-    });
-    let mut world = World::new(Setup { leaders: vec![1], twist: Some(twist), ..Setup::default() });
+    }))
+}
+
+#[test]
+fn a_leader_that_has_not_heard_that_another_leads_is_left_when_the_cluster_says_so() {
+    let mut world = World::new(Setup { leaders: vec![1], twist: deposed(), ..Setup::default() });
     world.add(0, 0, -1);
     world.read_to(&[(0, 9)]);
     world.scene.lock().lead(0, 2, 1);
     // As the group's thread asks now and then.
     world.fetcher.cluster.refresh(&[TOPIC.into()], Instant::now() + LONG).unwrap();
     world.read_to(&[(0, 60)]);
+    let scene = world.scene.lock();
+    assert_eq!((scene.validated, scene.metadata_count), (1, 2));
+}
+
+#[test]
+fn a_leader_that_has_not_heard_that_another_leads_is_left_although_nobody_asks() {
+    let metadata_age = Some(Duration::from_millis(50));
+    let mut world =
+        World::new(Setup { leaders: vec![1], twist: deposed(), metadata_age, ..Setup::default() });
+    world.add(0, 0, -1);
+    world.read_to(&[(0, 9)]);
+    world.scene.lock().lead(0, 2, 1);
+    world.read_to(&[(0, 60)]);
     assert_eq!(world.scene.lock().validated, 1);
+}
+
+#[test]
+fn the_broker_that_is_asked_who_leads_may_be_cut_off_as_well() {
+    let metadata_age = Some(Duration::from_millis(50));
+    let mut world =
+        World::new(Setup { leaders: vec![1], twist: deposed(), metadata_age, ..Setup::default() });
+    world.scene.lock().behind = vec![0, 1];
+    world.add(0, 0, -1);
+    world.read_to(&[(0, 9)]);
+    world.scene.lock().lead(0, 2, 1);
+    world.read_to(&[(0, 60)]);
+}
+
+#[test]
+fn a_broker_that_names_a_leader_who_is_none_is_not_the_only_one_that_is_asked() {
+    // However young its answer is.
+    let mut world = World::new(Setup { leaders: vec![1], ..Setup::default() });
+    world.scene.lock().behind = vec![0, 1];
+    world.add(0, 0, -1);
+    world.read_to(&[(0, 9)]);
+    world.scene.lock().lead(0, 2, 1);
+    world.read_to(&[(0, 60)]);
+}
+
+#[test]
+fn a_cluster_that_does_not_answer_holds_up_nobody_who_is_read() {
+    let metadata_age = Some(Duration::from_millis(20));
+    let mut world = World::new(Setup { leaders: vec![1], metadata_age, ..Setup::default() });
+    world.add(0, 0, -1);
+    world.read_to(&[(0, 3)]);
+    world.scene.lock().silent = true;
+    let failed = |world: &World| world.fetcher.refresh.failures;
+    let deadline = Instant::now() + LONG;
+    while failed(&world) == 0 {
+        assert!(Instant::now() < deadline, "the cluster is not asked");
+        world.next(Duration::from_millis(5)).unwrap();
+    }
+    world.read_to(&[(0, 60)]);
+    world.scene.lock().silent = false;
+    while failed(&world) > 0 {
+        assert!(Instant::now() < deadline, "the cluster is not asked again");
+        world.next(Duration::from_millis(5)).unwrap();
+    }
 }

@@ -20,6 +20,8 @@ use kafka_protocol::messages::{
 use parking_lot::Mutex;
 
 use super::*;
+use crate::kafka::Address;
+use crate::kafka::cluster::ClusterSettings;
 use crate::kafka::cluster::tests::{broker, metadata, soon, topic};
 use crate::kafka::connection::options::Options;
 use crate::kafka::fake::{Asked, Fake, Quirks, Reply, versions};
@@ -47,6 +49,8 @@ pub(super) fn batch(base: i64, count: i32, epoch: i32) -> Vec<u8> {
 struct Log {
     leader: i32,
     epoch: i32,
+    /// The leader of epoch 0.
+    first: i32,
     batches: Vec<(i64, Vec<u8>)>,
     start: i64,
     end: i64,
@@ -75,6 +79,11 @@ struct Seen {
 type Twist = Box<dyn FnMut(i32, usize, &Asked, &Scene) -> Option<Reply> + Send>;
 
 struct Scene {
+    addresses: Vec<Arc<Address>>,
+    /// Brokers that have not heard of any leader but the first; the one that is asked first is 0.
+    behind: Vec<i32>,
+    /// Nobody says anything about the cluster.
+    silent: bool,
     logs: BTreeMap<i32, Log>,
     id: u128,
     metadata_count: usize,
@@ -106,6 +115,7 @@ struct Setup {
     twist: Option<Twist>,
     cuts: Vec<usize>,
     request_timeout: Option<Duration>,
+    metadata_age: Option<Duration>,
     settings: Option<FetchSettings>,
 }
 
@@ -117,9 +127,12 @@ impl World {
     fn new(setup: Setup) -> Self {
         let logs = (0..).zip(&setup.leaders).map(|(partition, leader)| {
             let batches = (0..20).map(|number| (number * 3 + 3, batch(number * 3, 3, 0))).collect();
-            (partition, Log { leader: *leader, epoch: 0, batches, start: 0, end: 60 })
+            (partition, Log { leader: *leader, epoch: 0, first: *leader, batches, start: 0, end: 60 })
         });
         let scene = Arc::new(Mutex::new(Scene {
+            addresses: Vec::new(),
+            behind: Vec::new(),
+            silent: false,
             logs: logs.collect(),
             id: 5,
             metadata_count: 0,
@@ -141,17 +154,11 @@ impl World {
         }
         // The third takes connections and says nothing.
         fakes.push(Fake::start(|_| Reply::Silence));
-        let addresses: Vec<_> = fakes.iter().map(|fake| fake.address.clone()).collect();
+        scene.lock().addresses = fakes.iter().map(|fake| fake.address.clone()).collect();
         let told = scene.clone();
         let control = Fake::start(move |asked| match asked.key {
             ApiKey::ApiVersions => answer_versions(asked, 17),
-            _ => {
-                let mut scene = told.lock();
-                scene.metadata_count += 1;
-                let leaders: Vec<_> = scene.logs.values().map(|log| (log.leader, log.epoch)).collect();
-                let brokers = (1..).zip(&addresses).map(|(id, at)| broker(id, at)).collect();
-                asked.answer::<MetadataRequest>(&metadata(brokers, vec![topic(TOPIC, scene.id, &leaders)]))
-            }
+            _ => told.lock().tell(0, asked),
         });
         let stop = Stop::new();
         let options = Options {
@@ -159,7 +166,9 @@ impl World {
             connect_timeout: LONG,
             ..Options::default()
         };
-        let cluster = Cluster::new(vec![control.address.clone()], Arc::new(options), &stop, soon());
+        let age = setup.metadata_age.unwrap_or(LONG * 10);
+        let cluster = ClusterSettings { retry: soon(), metadata_age: age };
+        let cluster = Cluster::new(vec![control.address.clone()], Arc::new(options), &stop, cluster);
         fakes.push(control);
         let fetcher = Fetcher::new(cluster, setup.settings.unwrap_or_else(settings));
         let (at, unpacker) = (HashMap::new(), Unpacker::new(1 << 20));
@@ -234,6 +243,7 @@ fn serve(id: i32, asked: &Asked, scene: &Mutex<Scene>, twist: &Mutex<Option<Twis
     match asked.key {
         ApiKey::ApiVersions => answer_versions(asked, scene.lock().most),
         ApiKey::OffsetForLeaderEpoch => scene.lock().validate(asked),
+        ApiKey::Metadata => scene.lock().tell(id, asked),
         _ => {
             let mut scene = scene.lock();
             let asks = scene.see(id, asked);
@@ -257,6 +267,22 @@ impl Scene {
     fn lead(&mut self, partition: i32, leader: i32, epoch: i32) {
         let log = self.logs.get_mut(&partition).expect("it has a log");
         (log.leader, log.epoch) = (leader, epoch);
+    }
+
+    /// What this broker knows of the cluster.
+    fn tell(&mut self, id: i32, asked: &Asked) -> Reply {
+        self.metadata_count += 1;
+        if self.silent {
+            return Reply::Silence;
+        }
+        let is_behind = self.behind.contains(&id);
+        let leader = |log: &Log| if is_behind { (log.first, 0) } else { (log.leader, log.epoch) };
+        let leaders: Vec<_> = self.logs.values().map(leader).collect();
+        // The third says nothing: it is listed only where it is needed.
+        let listed =
+            (1..).zip(&self.addresses).filter(|(id, _)| *id < 3 || leaders.iter().any(|led| led.0 == *id));
+        let brokers = listed.map(|(id, at)| broker(id, at)).collect();
+        asked.answer::<MetadataRequest>(&metadata(brokers, vec![topic(TOPIC, self.id, &leaders)]))
     }
 
     fn see(&mut self, broker: i32, asked: &Asked) -> Vec<Ask> {

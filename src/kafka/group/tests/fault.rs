@@ -189,6 +189,47 @@ fn unstable_offsets_are_waited_for() {
     assert_eq!(setup.world.lock().count("OffsetFetch"), 3);
 }
 
+/// How often was told that a coordinator left something out, as of metrics; that is said in the log too.
+fn omissions(setup: &Setup) -> u64 {
+    let told = setup.group.cluster.options().services.told();
+    told.get(&("kafka", "unavailable")).map_or(0, |trouble| trouble.retries)
+}
+
+#[test]
+fn offsets_that_are_left_out_are_asked_for_again_later_and_later_and_that_is_told_once() {
+    let begun = Instant::now();
+    let setup = Setup::new(settings(Assignor::Range), |world| world.left_out = (6, vec![1]));
+    assert_eq!(setup.assigned::<3>().map(|tenancy| tenancy.of.partition), [0, 1, 2]);
+    let delays: u64 = [20, 40, 80, 160, 320, 640].iter().sum();
+    assert!(begun.elapsed() >= Duration::from_millis(delays));
+    assert_eq!((setup.world.lock().count("OffsetFetch"), omissions(&setup)), (7, 1));
+}
+
+#[test]
+fn heartbeats_go_on_while_offsets_are_left_out() {
+    let setup = Setup::new(short(Assignor::Range), |world| world.left_out = (usize::MAX, vec![0, 2]));
+    setup.wait_for("Heartbeat", 5);
+    setup.world.lock().left_out.0 = 0;
+    setup.assigned::<3>();
+    assert_eq!((setup.world.lock().generation, omissions(&setup)), (1, 1));
+}
+
+#[test]
+fn offsets_that_are_left_out_for_long_are_an_error_that_names_them() {
+    let give_up_after = LONG / 100;
+    let mut setup = Setup::new(GroupSettings { give_up_after, ..settings(Assignor::Range) }, |world| {
+        world.left_out = (usize::MAX, vec![0, 2]);
+    });
+    let error = setup.failed();
+    let text = error.to_string();
+    assert!(text.contains("group g: asking for offsets: gave up after "), "{text}");
+    let coordinator = setup.world.lock().address.clone().unwrap();
+    let what =
+        format!("coordinator {coordinator} left 2 partitions out of its answer about offsets: in-0, in-2");
+    assert!(text.ends_with(&what), "{text}");
+    assert_eq!(error.exit_code(), 1);
+}
+
 #[test]
 fn commits_of_another_topic_of_that_name_are_ignored_and_plans_of_another_output_refused() {
     let plan = vec![crate::source::Planned { end: 9, first_time: 1, opened_at: 2 }];

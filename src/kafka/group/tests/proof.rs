@@ -53,3 +53,23 @@ fn metadata_that_are_dropped_or_cut_end_the_run_before_anything_is_published_by_
         assert_eq!(error.exit_code(), 4);
     }
 }
+
+#[test]
+fn a_plan_that_is_left_out_of_the_answer_is_asked_for_again_and_not_for_ever() {
+    let give_up_after = LONG / 100;
+    let times = GroupSettings { give_up_after, ..settings(Assignor::CooperativeSticky) };
+    let setup = Setup::new(times, |_| {});
+    let [first, second, _] = setup.assigned::<3>();
+    let before = reads(&setup);
+    setup.world.lock().left_out = (2, vec![0]);
+    setup.group.commit(&[planned(&setup, &first, 2, 3)], &mut vec![]).unwrap();
+    assert_eq!(reads(&setup), before + 3);
+    setup.world.lock().left_out = (usize::MAX, vec![1]);
+    let error = setup.group.commit(&[planned(&setup, &second, 2, 3)], &mut vec![]).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("gave up after ") && text.ends_with("out of its answer about offsets: in-1"),
+        "{text}"
+    );
+    assert_eq!(error.exit_code(), 1);
+}

@@ -55,6 +55,8 @@ pub struct World {
     /// What other members say, while we lead.
     pub others: Vec<(String, Bytes)>,
     pub offsets: BTreeMap<i32, (i64, String)>,
+    /// In so many answers about offsets these partitions are left out.
+    pub left_out: (usize, Vec<i32>),
     /// So many bytes of metadata are kept; `None`: all.
     pub keeps: Option<usize>,
     /// What was asked, in order.
@@ -210,7 +212,13 @@ impl World {
         let request = asked.request::<OffsetFetchRequest>();
         assert!(request.require_stable);
         self.log.push("OffsetFetch".into());
-        let asked_for = request.groups[0].topics.clone().unwrap();
+        let mut asked_for = request.groups[0].topics.clone().unwrap();
+        if let Some(less) = self.left_out.0.checked_sub(1) {
+            self.left_out.0 = less;
+            for topic in &mut asked_for {
+                topic.partition_indexes.retain(|index| !self.left_out.1.contains(index));
+            }
+        }
         let row = |index: &i32| {
             let (offset, text) = self.offsets.get(index).cloned().unwrap_or((-1, String::new()));
             OffsetFetchResponsePartitions::default()

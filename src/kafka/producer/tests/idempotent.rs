@@ -4,9 +4,9 @@ use kafka_protocol::messages::ApiKey;
 
 use super::*;
 use crate::error::Retry;
-use crate::kafka::fake::Reply;
+use crate::kafka::fake::{Asked, Reply};
 use crate::kafka::wire::Compression;
-use world::refuse;
+use world::{State, refuse};
 
 #[test]
 fn records_come_to_their_partitions_in_order() {
@@ -232,6 +232,32 @@ fn a_leader_that_moves_during_a_flush_is_found() {
     assert_eq!(all, values);
     let told = producer.cluster().options().services.told();
     assert!(told[&("kafka", "NOT_LEADER_OR_FOLLOWER")].retries >= 1, "{told:?}");
+}
+
+/// A node that is cut off from the others: it has not heard that another leads.
+fn behind(state: &mut State, node: i32, asked: &Asked) -> Option<Reply> {
+    (node == 1 && asked.key == ApiKey::Metadata).then(|| {
+        let leaders = std::mem::replace(&mut state.leaders, vec![(1, 0)]);
+        let reply = state.serve(node, asked);
+        state.leaders = leaders;
+        reply
+    })
+}
+
+#[test]
+fn a_node_that_names_a_leader_who_is_none_is_not_the_only_one_that_is_asked() {
+    let world = World::start(2, &[1], behind);
+    // The other is known from the first answer only.
+    let cluster = cluster_at(vec![world.addresses[0].clone()], Duration::from_secs(20));
+    let soon = ProducerSettings { delivery_timeout: Duration::from_secs(5), ..settings() };
+    let mut producer = Producer::new(cluster, soon);
+    let out = producer.output(TOPIC).unwrap();
+    put(&mut producer, out, &["a"]);
+    producer.flush().unwrap();
+    world.with(|state| state.leaders = vec![(2, 1)]);
+    put(&mut producer, out, &["b"]);
+    producer.flush().unwrap();
+    assert_eq!(world.values(0), ["a", "b"]);
 }
 
 #[test]

@@ -26,9 +26,13 @@ fn producer(world: &World, settings: ProducerSettings) -> (Producer, Output) {
 }
 
 pub(crate) fn cluster(world: &World, answer: Duration) -> Cluster {
+    cluster_at(world.addresses.clone(), answer)
+}
+
+fn cluster_at(addresses: Vec<Arc<crate::kafka::Address>>, answer: Duration) -> Cluster {
     let options =
         Options { request_timeout: answer, connect_timeout: Duration::from_secs(20), ..Options::default() };
-    Cluster::new(world.addresses.clone(), Arc::new(options), &Stop::new(), soon())
+    Cluster::new(addresses, Arc::new(options), &Stop::new(), soon())
 }
 
 fn producer_waiting(world: &World, settings: ProducerSettings, answer: Duration) -> (Producer, Output) {

@@ -1,0 +1,175 @@
+//! The source against a scripted broker.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
+use kafka_protocol::messages::*;
+use parking_lot::Mutex;
+
+use super::{PLAIN, batch};
+use crate::config::kafka::{From, OutOfRange, Until};
+use crate::kafka::cluster::tests::{broker, cluster_with, metadata, soon, topic};
+use crate::kafka::cluster::{ClusterSettings, TopicPartition};
+use crate::kafka::consumer::FetchSettings;
+use crate::kafka::fake::{Asked, Fake, Reply, answer_versions};
+use crate::kafka::group::GroupSettings;
+use crate::kafka::wire::Compression;
+use crate::record::{Chunk, Payload};
+use crate::source::kafka::{KafkaOptions, KafkaSource};
+use crate::source::{Forget, Read, Reader, Source, Start};
+use crate::stop::Stop;
+
+const TOPIC: &str = "t";
+/// Far more than any of these tests takes.
+const LONG: Duration = Duration::from_secs(20);
+
+/// A broker that leads everything and coordinates all groups. Each partition has the records 0 to 3.
+fn scene(partitions: &Arc<Mutex<usize>>) -> Fake {
+    let own = Arc::new(Mutex::new(None));
+    let (at, partitions) = (own.clone(), partitions.clone());
+    let fake = Fake::start(move |asked| {
+        let at: Arc<crate::kafka::Address> = at.lock().clone().unwrap();
+        match asked.key {
+            ApiKey::ApiVersions => answer_versions(asked),
+            ApiKey::Metadata => {
+                let topics = vec![topic(TOPIC, 5, &vec![(1, 0); *partitions.lock()])];
+                asked.answer::<MetadataRequest>(&metadata(vec![broker(1, &at)], topics))
+            }
+            ApiKey::FindCoordinator => {
+                let found = Coordinator::default()
+                    .with_key("g".to_string().into())
+                    .with_host(at.host.clone().into())
+                    .with_port(at.port.into());
+                let answer = FindCoordinatorResponse::default().with_coordinators(vec![found]);
+                asked.answer::<FindCoordinatorRequest>(&answer)
+            }
+            // It has nothing to say about any partition.
+            ApiKey::OffsetFetch => {
+                let group =
+                    OffsetFetchResponseGroup::default().with_group_id(GroupId("g".to_string().into()));
+                asked.answer::<OffsetFetchRequest>(&OffsetFetchResponse::default().with_groups(vec![group]))
+            }
+            ApiKey::ListOffsets => list(asked),
+            _ => fetch(asked),
+        }
+    });
+    *own.lock() = Some(fake.address.clone());
+    fake
+}
+
+fn list(asked: &Asked) -> Reply {
+    let request = asked.request::<ListOffsetsRequest>();
+    let topics = request.topics.iter().map(|topic| {
+        let rows = topic.partitions.iter().map(|one| {
+            ListOffsetsPartitionResponse::default()
+                .with_partition_index(one.partition_index)
+                .with_offset(if one.timestamp == -2 { 0 } else { 3 })
+        });
+        ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(rows.collect())
+    });
+    asked.answer::<ListOffsetsRequest>(&ListOffsetsResponse::default().with_topics(topics.collect()))
+}
+
+fn fetch(asked: &Asked) -> Reply {
+    let request = asked.request::<FetchRequest>();
+    let topics = request.topics.iter().map(|topic| {
+        let rows = topic.partitions.iter().map(|one| {
+            let records = (one.fetch_offset == 0).then(|| batch(0, 3, Compression::None, &PLAIN).into());
+            PartitionData::default()
+                .with_partition_index(one.partition)
+                .with_high_watermark(3)
+                .with_last_stable_offset(3)
+                .with_log_start_offset(0)
+                .with_records(records)
+        });
+        FetchableTopicResponse::default().with_topic_id(topic.topic_id).with_partitions(rows.collect())
+    });
+    let answer = FetchResponse::default().with_responses(topics.collect());
+    // What a broker does while it has nothing.
+    std::thread::sleep(Duration::from_millis(5));
+    asked.answer::<FetchRequest>(&answer)
+}
+
+fn source(fake: &Fake, group: Option<GroupSettings>, until: Until) -> KafkaSource {
+    let settings = ClusterSettings { retry: soon(), metadata_age: Duration::from_millis(20) };
+    let options = KafkaOptions {
+        topics: vec![TOPIC.into()],
+        group,
+        from: From::Latest,
+        until,
+        on_out_of_range: OutOfRange::Error,
+        fetch: FetchSettings::default(),
+        payload: Payload::Json,
+        max_record_bytes: 1 << 20,
+        limit: None,
+        plans: false,
+    };
+    KafkaSource::new(cluster_with(&[&fake.address], settings), options).unwrap()
+}
+
+/// What came next of any reader but idleness: which partition was assigned at which offset, or where a chunk ends.
+fn next(readers: &mut [Box<dyn Reader>]) -> (String, u64) {
+    let (mut chunk, deadline) = (Chunk::default(), Instant::now() + LONG);
+    loop {
+        assert!(Instant::now() < deadline, "nothing comes");
+        for reader in &mut *readers {
+            match reader.read(&mut chunk).unwrap() {
+                Read::Assigned(partition, mark) => {
+                    return (format!("{} from", partition.identity().name), mark.unwrap().watermark);
+                }
+                Read::Chunk => {
+                    return (chunk.partition.clone().unwrap().identity().name.clone(), chunk.end);
+                }
+                Read::Idle => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn partitions_that_are_added_are_read_from_their_beginning_without_a_group_too() {
+    let partitions = Arc::new(Mutex::new(1));
+    let fake = scene(&partitions);
+    let (source, stop) = (source(&fake, None, Until::Forever), Stop::new());
+    let mut readers = source.open(&Start { marks: &Forget, readers: 2, stop: &stop }).unwrap();
+    assert_eq!(next(&mut readers), ("t:0 from".into(), 3));
+    *partitions.lock() = 2;
+    assert_eq!(next(&mut readers), ("t:1 from".into(), 0));
+    assert_eq!(next(&mut readers), ("t:1".into(), 3));
+}
+
+#[test]
+fn a_run_with_an_end_reads_the_partitions_that_were_there_when_it_began() {
+    let partitions = Arc::new(Mutex::new(1));
+    let fake = scene(&partitions);
+    let (source, stop) = (source(&fake, None, Until::End), Stop::new());
+    let mut readers = source.open(&Start { marks: &Forget, readers: 1, stop: &stop }).unwrap();
+    assert_eq!(next(&mut readers), ("t:0 from".into(), 3));
+    *partitions.lock() = 2;
+    source.reach().unwrap();
+    let mut chunk = Chunk::default();
+    assert!(matches!(readers[0].read(&mut chunk).unwrap(), Read::Ended(_)));
+    let rest: Vec<Read> = std::iter::repeat_with(|| readers[0].read(&mut chunk).unwrap())
+        .skip_while(|read| matches!(read, Read::Idle))
+        .take(1)
+        .collect();
+    assert!(matches!(rest[..], [Read::Done]), "{rest:?}");
+}
+
+#[test]
+fn a_partition_that_a_coordinator_leaves_out_is_not_taken_for_one_without_a_commit() {
+    let fake = scene(&Arc::new(Mutex::new(1)));
+    let group = GroupSettings::new("g", vec![TOPIC.into()]);
+    let source = source(&fake, Some(group), Until::End);
+    let error = source.shared().is_committed(&[(TopicPartition::new(TOPIC, 0), 3)]).unwrap_err();
+    let text = error.to_string();
+    assert!(text.ends_with("left 1 partition out of its answer about offsets: t-0"), "{text}");
+    assert!(error.is_transient());
+}
