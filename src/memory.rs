@@ -10,6 +10,8 @@
 //!
 //! Block sizes are not part of the plan: compressed output must not depend on memory or workers.
 
+use std::iter::successors;
+
 use crate::cut::Limits;
 use crate::error::{Error, Result};
 use crate::pipeline::Settings;
@@ -77,9 +79,16 @@ impl Plan {
         let wanted = if shape.order == Order::Total { 1 } else { readers };
         let plans =
             (1..=most).rev().map(|permits| Division { chunk_bytes, permits, readers: wanted, buffers });
+        // Then fewer readers, with a permit for each at least.
+        let halves =
+            successors(Some(wanted / 2), |readers| Some(readers / 2)).take_while(|readers| *readers > 0);
+        let fewer = halves.flat_map(|readers| {
+            (readers..=most).rev().map(move |permits| Division { chunk_bytes, permits, readers, buffers })
+        });
         let fitting = |division: &Division| division.need(shape) <= settings.memory_limit;
         let least = Division { chunk_bytes, permits: 1, readers: 1, buffers };
         let division = plans
+            .chain(fewer)
             .chain([least])
             .find(fitting)
             .ok_or_else(|| too_little(settings.memory_limit, shape, &least))?;
@@ -194,6 +203,19 @@ mod tests {
             let settings = Settings { memory_limit, ..Settings::default() };
             let plan = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), needs(workers, 0)).unwrap();
             assert!(plan.permits > workers, "{workers} workers, {} permits", plan.permits);
+        }
+    }
+
+    #[test]
+    fn where_many_readers_do_not_fit_some_do() {
+        for (mebibytes, workers) in [(48, 16), (102, 32), (160, 64), (32, 6)] {
+            let settings = Settings { memory_limit: mebibytes << 20, ..Settings::default() };
+            let shape = Shape { writers: 4, order: Order::Any, part: Some(1 << 20), ..Shape::default() };
+            let plan = Plan::new(&settings, &shape, needs(workers, 0)).unwrap();
+            assert!(
+                plan.readers > 1 && plan.permits >= plan.readers.min(4),
+                "{mebibytes} {workers}: {plan:?}"
+            );
         }
     }
 

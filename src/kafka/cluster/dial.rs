@@ -129,7 +129,8 @@ impl Cluster {
                 }
             }
         }
-        let mut fresh = Control::new(self.dial_any(None, deadline)?, self.metadata_age());
+        let closed = control.as_ref().filter(|_| is_doubted).map(|kept| kept.connection.broker().clone());
+        let mut fresh = Control::new(self.dial_any(closed.as_deref(), deadline)?, self.metadata_age());
         let outcome = question(&mut fresh.connection);
         *control = Some(fresh).filter(Control::is_open);
         outcome

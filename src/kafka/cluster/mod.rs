@@ -164,6 +164,16 @@ impl Cluster {
         self.0.settings.metadata_age
     }
 
+    /// Another broker is asked next: what this one says may be untrue.
+    pub(crate) fn doubt(&self) {
+        self.0.doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// What was told of a topic last; [`Code::NONE`] also if nothing was.
+    pub(crate) fn topic_error(&self, topic: &str) -> Code {
+        self.0.known.lock().topics.get(topic).map_or(Code::NONE, |known| known.error)
+    }
+
     /// When the request was sent that was answered last.
     pub(crate) fn told_at(&self) -> Option<Instant> {
         self.0.known.lock().asked_at
@@ -248,7 +258,7 @@ impl Cluster {
     pub(crate) fn again(&self, what: &dyn fmt::Display, error: &Error, attempt: u32, wait: Duration) {
         self.0.options.services.retry(SERVICE, error.kind());
         if attempt.is_multiple_of(UNHELPED) {
-            self.0.doubted.store(true, Ordering::Relaxed);
+            self.doubt();
         }
         // Once is ordinary: a coordinator that is found for the first time, a leader that has just moved.
         let level = if attempt <= 1 { log::Level::Debug } else { log::Level::Warn };

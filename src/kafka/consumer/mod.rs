@@ -45,6 +45,8 @@ use partition::{Partition, State};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two calls of [`Fetcher::next`] counts at most so much towards timeouts.
 const AWAY: Duration = Duration::from_secs(1);
+/// How often at least leaders and connections are seen to.
+const TEND: Duration = Duration::from_secs(1);
 /// What an answer has besides records, generously.
 const OVERHEAD: usize = 1 << 20;
 
@@ -158,6 +160,7 @@ pub struct Fetcher {
     ready: VecDeque<Fetched>,
     clock: Clock,
     refresh: Refresh,
+    tended_at: Instant,
     /// Counts answers and requests: partitions that had their turn long ago come first.
     turn: u64,
     /// How often it waited.
@@ -178,6 +181,8 @@ struct Refresh {
     at: Option<Instant>,
     /// The same of the last answer that was looked at, whoever asked.
     looked_at: Option<Instant>,
+    /// Whether it said that a topic is not there which is read.
+    denied: bool,
     not_before: Instant,
     delays: Delays,
     patience: Duration,
@@ -203,11 +208,13 @@ impl Fetcher {
             refresh: Refresh {
                 at: None,
                 looked_at: None,
+                denied: false,
                 not_before: now,
                 delays,
                 patience: PATIENCE,
                 failures: 0,
             },
+            tended_at: now,
             turn: 0,
             #[cfg(test)]
             waits: 0,
@@ -270,6 +277,10 @@ impl Fetcher {
         // What lies in the sockets is looked at before anyone is blamed for silence.
         let mut looked = false;
         loop {
+            // Where there is always something ready nobody would come to it.
+            if self.tended_at.elapsed() >= TEND {
+                self.tend()?;
+            }
             if let Some(fetched) = self.ready.pop_front() {
                 return Ok(Some(fetched));
             }
@@ -278,10 +289,7 @@ impl Fetcher {
                 looked = true;
                 continue;
             }
-            self.hear_news()?;
-            self.leave_deposed();
-            self.find_leaders()?;
-            self.serve_links()?;
+            self.tend()?;
             self.blame()?;
             if self.ready.is_empty() {
                 if Instant::now() >= deadline {
@@ -292,11 +300,25 @@ impl Fetcher {
         }
     }
 
+    /// Sees to leaders and connections.
+    fn tend(&mut self) -> Result<()> {
+        self.hear_news()?;
+        self.take_news();
+        self.find_leaders()?;
+        self.serve_links()?;
+        self.tended_at = Instant::now();
+        Ok(())
+    }
+
     /// Asks the cluster again once its last answer is old, whoever asked for that: a leader that does not know that
-    /// another leads will never say so.
+    /// another leads will never say so. Where a topic is said not to be there although it is read, another broker is
+    /// asked, and soon: this one may have just started, or be cut off.
     fn hear_news(&mut self) -> Result<()> {
         let now = Instant::now();
         if self.news_due_at().is_some_and(|due| due <= now) {
+            if self.refresh.denied {
+                self.cluster.doubt();
+            }
             self.ask_cluster(now)?;
         }
         Ok(())
@@ -304,18 +326,22 @@ impl Fetcher {
 
     /// When the cluster is to be asked although nothing is wrong. Not while nothing is read.
     fn news_due_at(&self) -> Option<Instant> {
-        let old_at = self.cluster.told_at()?.checked_add(self.cluster.metadata_age())?;
+        let age = self.cluster.metadata_age();
+        let age = if self.refresh.denied { age.min(TEND) } else { age };
+        let old_at = self.cluster.told_at()?.checked_add(age)?;
         self.partitions.values().any(Partition::is_active).then(|| old_at.max(self.refresh.not_before))
     }
 
-    /// Leaves leaders of older epochs than the cluster has told since, to others perhaps. One that is cut off from its
-    /// controller does not know that another leads, and goes on answering without anything new.
-    fn leave_deposed(&mut self) {
+    /// Looks at what the cluster has told since. Leaves leaders of older epochs, to others perhaps: one that is cut off
+    /// from its controller does not know that another leads, and goes on answering without anything new.
+    fn take_news(&mut self) {
         let told_at = self.cluster.told_at();
         if told_at == self.refresh.looked_at {
             return;
         }
         self.refresh.looked_at = told_at;
+        let denied = |of: &TopicPartition| self.cluster.topic_error(&of.topic) != Code::NONE;
+        self.refresh.denied = self.partitions.values().any(|one| one.is_active() && denied(&one.of));
         for partition in self.partitions.values_mut() {
             let Ok((leader, epoch)) = self.cluster.leader(&partition.of) else { continue };
             if partition.leader.is_some_and(|(old, before)| old != leader && before < epoch) {

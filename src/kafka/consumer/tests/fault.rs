@@ -275,6 +275,41 @@ fn a_broker_that_names_a_leader_who_is_none_is_not_the_only_one_that_is_asked() 
     world.read_to(&[(0, 60)]);
 }
 
+/// One that has just started knows of few topics.
+#[test]
+fn a_broker_that_does_not_know_of_what_is_read_is_not_believed_for_long() {
+    let mut world = World::new(Setup { leaders: vec![1], ..Setup::default() });
+    world.add(0, 0, -1);
+    world.read_to(&[(0, 60)]);
+    world.scene.lock().ignorant = vec![0];
+    world.fetcher.cluster.refresh(&[TOPIC.into()], Instant::now() + LONG).unwrap();
+    let error = |world: &World| world.fetcher.cluster.topic(TOPIC).unwrap().error;
+    assert_eq!(error(&world), Code::UNKNOWN_TOPIC_OR_PARTITION);
+    let deadline = Instant::now() + LONG;
+    while error(&world) != Code::NONE {
+        assert!(Instant::now() < deadline, "nobody else is asked");
+        world.next(Duration::from_millis(5)).unwrap();
+    }
+}
+
+#[test]
+fn leaders_are_seen_to_where_something_is_always_ready() {
+    let metadata_age = Some(Duration::from_millis(50));
+    let mut world =
+        World::new(Setup { leaders: vec![1], twist: deposed(), metadata_age, ..Setup::default() });
+    world.add(0, 0, -1);
+    world.read_to(&[(0, 9)]);
+    world.scene.lock().lead(0, 2, 1);
+    let (deadline, at) = (Instant::now() + LONG, world.at[&0]);
+    while world.fetcher.partitions[&World::of(0)].leader != Some((2, 1)) {
+        assert!(Instant::now() < deadline, "its leader is not left");
+        let nothing = world.fetcher.partitions[&World::of(0)].nothing();
+        world.fetcher.ready.push_front(Fetched { from: at, next: at, ..nothing });
+        world.next(Duration::from_millis(5)).unwrap();
+    }
+    world.read_to(&[(0, 60)]);
+}
+
 #[test]
 fn a_cluster_that_does_not_answer_holds_up_nobody_who_is_read() {
     let metadata_age = Some(Duration::from_millis(20));
@@ -286,7 +321,9 @@ fn a_cluster_that_does_not_answer_holds_up_nobody_who_is_read() {
     let deadline = Instant::now() + LONG;
     while failed(&world) == 0 {
         assert!(Instant::now() < deadline, "the cluster is not asked");
+        let asked = Instant::now();
         world.next(Duration::from_millis(5)).unwrap();
+        assert!(asked.elapsed() < LONG / 2, "it waits for as long as a request may take");
     }
     world.read_to(&[(0, 60)]);
     world.scene.lock().silent = false;

@@ -82,6 +82,8 @@ struct Scene {
     addresses: Vec<Arc<Address>>,
     /// Brokers that have not heard of any leader but the first; the one that is asked first is 0.
     behind: Vec<i32>,
+    /// Brokers that do not know of the topic.
+    ignorant: Vec<i32>,
     /// Nobody says anything about the cluster.
     silent: bool,
     logs: BTreeMap<i32, Log>,
@@ -132,6 +134,7 @@ impl World {
         let scene = Arc::new(Mutex::new(Scene {
             addresses: Vec::new(),
             behind: Vec::new(),
+            ignorant: Vec::new(),
             silent: false,
             logs: logs.collect(),
             id: 5,
@@ -282,7 +285,11 @@ impl Scene {
         let listed =
             (1..).zip(&self.addresses).filter(|(id, _)| *id < 3 || leaders.iter().any(|led| led.0 == *id));
         let brokers = listed.map(|(id, at)| broker(id, at)).collect();
-        asked.answer::<MetadataRequest>(&metadata(brokers, vec![topic(TOPIC, self.id, &leaders)]))
+        let told = match self.ignorant.contains(&id) {
+            true => topic(TOPIC, 0, &[]).with_error_code(Code::UNKNOWN_TOPIC_OR_PARTITION.0),
+            false => topic(TOPIC, self.id, &leaders),
+        };
+        asked.answer::<MetadataRequest>(&metadata(brokers, vec![told]))
     }
 
     fn see(&mut self, broker: i32, asked: &Asked) -> Vec<Ask> {
