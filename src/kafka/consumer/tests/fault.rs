@@ -227,12 +227,21 @@ fn deposed() -> Option<Twist> {
     }))
 }
 
-#[test]
-fn a_leader_that_has_not_heard_that_another_leads_is_left_when_the_cluster_says_so() {
-    let mut world = World::new(Setup { leaders: vec![1], twist: deposed(), ..Setup::default() });
+/// A partition is read from broker 1, and then broker 2 leads it.
+fn moved(setup: Setup) -> World {
+    let mut world = World::new(Setup { leaders: vec![1], ..setup });
     world.add(0, 0, -1);
     world.read_to(&[(0, 9)]);
     world.scene.lock().lead(0, 2, 1);
+    world
+}
+
+/// What is asked again after this long, although nothing is wrong.
+const SOON: Option<Duration> = Some(Duration::from_millis(50));
+
+#[test]
+fn a_leader_that_has_not_heard_that_another_leads_is_left_when_the_cluster_says_so() {
+    let mut world = moved(Setup { twist: deposed(), ..Setup::default() });
     // As the group's thread asks now and then.
     world.fetcher.cluster.refresh(&[TOPIC.into()], Instant::now() + LONG).unwrap();
     world.read_to(&[(0, 60)]);
@@ -242,36 +251,22 @@ fn a_leader_that_has_not_heard_that_another_leads_is_left_when_the_cluster_says_
 
 #[test]
 fn a_leader_that_has_not_heard_that_another_leads_is_left_although_nobody_asks() {
-    let metadata_age = Some(Duration::from_millis(50));
-    let mut world =
-        World::new(Setup { leaders: vec![1], twist: deposed(), metadata_age, ..Setup::default() });
-    world.add(0, 0, -1);
-    world.read_to(&[(0, 9)]);
-    world.scene.lock().lead(0, 2, 1);
+    let mut world = moved(Setup { twist: deposed(), metadata_age: SOON, ..Setup::default() });
     world.read_to(&[(0, 60)]);
     assert_eq!(world.scene.lock().validated, 1);
 }
 
 #[test]
 fn the_broker_that_is_asked_who_leads_may_be_cut_off_as_well() {
-    let metadata_age = Some(Duration::from_millis(50));
     let mut world =
-        World::new(Setup { leaders: vec![1], twist: deposed(), metadata_age, ..Setup::default() });
-    world.scene.lock().behind = vec![0, 1];
-    world.add(0, 0, -1);
-    world.read_to(&[(0, 9)]);
-    world.scene.lock().lead(0, 2, 1);
+        moved(Setup { twist: deposed(), metadata_age: SOON, behind: vec![0, 1], ..Setup::default() });
     world.read_to(&[(0, 60)]);
 }
 
 #[test]
 fn a_broker_that_names_a_leader_who_is_none_is_not_the_only_one_that_is_asked() {
     // However young its answer is.
-    let mut world = World::new(Setup { leaders: vec![1], ..Setup::default() });
-    world.scene.lock().behind = vec![0, 1];
-    world.add(0, 0, -1);
-    world.read_to(&[(0, 9)]);
-    world.scene.lock().lead(0, 2, 1);
+    let mut world = moved(Setup { behind: vec![0, 1], ..Setup::default() });
     world.read_to(&[(0, 60)]);
 }
 
@@ -294,12 +289,7 @@ fn a_broker_that_does_not_know_of_what_is_read_is_not_believed_for_long() {
 
 #[test]
 fn leaders_are_seen_to_where_something_is_always_ready() {
-    let metadata_age = Some(Duration::from_millis(50));
-    let mut world =
-        World::new(Setup { leaders: vec![1], twist: deposed(), metadata_age, ..Setup::default() });
-    world.add(0, 0, -1);
-    world.read_to(&[(0, 9)]);
-    world.scene.lock().lead(0, 2, 1);
+    let mut world = moved(Setup { twist: deposed(), metadata_age: SOON, ..Setup::default() });
     let (deadline, at) = (Instant::now() + LONG, world.at[&0]);
     while world.fetcher.partitions[&World::of(0)].leader != Some((2, 1)) {
         assert!(Instant::now() < deadline, "its leader is not left");

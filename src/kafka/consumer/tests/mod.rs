@@ -118,6 +118,8 @@ struct Setup {
     cuts: Vec<usize>,
     request_timeout: Option<Duration>,
     metadata_age: Option<Duration>,
+    /// See [`Scene`].
+    behind: Vec<i32>,
     settings: Option<FetchSettings>,
 }
 
@@ -133,7 +135,7 @@ impl World {
         });
         let scene = Arc::new(Mutex::new(Scene {
             addresses: Vec::new(),
-            behind: Vec::new(),
+            behind: setup.behind.clone(),
             ignorant: Vec::new(),
             silent: false,
             logs: logs.collect(),
