@@ -128,29 +128,15 @@ impl Found {
 mod tests {
     use std::time::Duration;
 
-    use kafka_protocol::messages::find_coordinator_response::Coordinator;
-    use kafka_protocol::messages::{
-        ApiKey, FindCoordinatorRequest, FindCoordinatorResponse, MetadataRequest,
-    };
+    use kafka_protocol::messages::{ApiKey, MetadataRequest};
 
-    use super::super::Address;
-    use super::super::cluster::tests::{broker, cluster, late, metadata, nobody, topic};
-    use super::super::fake::{Asked, Fake, Reply, answer_versions};
+    use super::super::cluster::tests::{broker, cluster, coordinator, late, metadata, nobody, topic};
+    use super::super::fake::{Fake, answer_versions};
     use super::*;
 
     /// A broker that others only connect to.
     fn silent() -> Fake {
         Fake::start(answer_versions)
-    }
-
-    fn coordinator(asked: &Asked, at: &Address) -> Reply {
-        let found = Coordinator::default()
-            .with_key("g".to_string().into())
-            .with_host(at.host.clone().into())
-            .with_port(at.port.into());
-        asked.answer::<FindCoordinatorRequest>(
-            &FindCoordinatorResponse::default().with_coordinators(vec![found]),
-        )
     }
 
     /// The findings as text: a `!` before what trying again may help, a `!!` before what it cannot.

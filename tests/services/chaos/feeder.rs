@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pipeline::kafka::Connection;
 use pipeline::kafka::wire::Compression;
@@ -12,6 +12,10 @@ use pipeline::kafka::wire::Compression;
 use super::schedule::Random;
 use crate::kafka::Kafka;
 use crate::records::{Row, batch, leader, patiently, send};
+
+/// No more records a second are written, in the mean: on a fast machine a round would have more than a group can store
+/// in time, where each object has few of them.
+const MOST: u64 = 2500;
 
 /// Writes to all partitions of a topic until it is told to stop, whatever happens to the broker.
 pub struct Feeder {
@@ -32,9 +36,11 @@ impl Feeder {
         };
         let told = over.clone();
         let thread = Builder::new().name("feeder".into()).spawn(move || {
+            let begun = Instant::now();
             while !told.load(Ordering::Relaxed) {
                 work.step();
-                std::thread::sleep(pause);
+                let due = Duration::from_secs_f64(work.written.iter().sum::<u64>() as f64 / MOST as f64);
+                std::thread::sleep(pause.max(due.saturating_sub(begun.elapsed())));
             }
             work.written
         });

@@ -79,15 +79,7 @@ fn a_coordinator_on_another_broker_is_connected_to() {
     let at = other.address.clone();
     let fake = Fake::start(move |asked| match asked.key {
         ApiKey::ApiVersions => answer_versions(asked),
-        _ => {
-            let found = Coordinator::default()
-                .with_key("g".to_string().into())
-                .with_host(at.host.clone().into())
-                .with_port(at.port.into());
-            asked.answer::<FindCoordinatorRequest>(
-                &FindCoordinatorResponse::default().with_coordinators(vec![found]),
-            )
-        }
+        _ => super::coordinator(asked, &at),
     });
     let cluster = cluster(&[&fake.address]);
     let connection = cluster.coordinator(Coordinates::Group, "g", late()).unwrap();
@@ -240,15 +232,7 @@ fn a_broker_that_names_a_coordinator_who_is_gone_is_not_the_only_one_that_is_ask
     let behind = Fake::start(move |asked| match asked.key {
         ApiKey::ApiVersions => answer_versions(asked),
         ApiKey::Metadata => asked.answer::<MetadataRequest>(&metadata(vec![broker(1, &at)], vec![])),
-        _ => {
-            let found = Coordinator::default()
-                .with_key("g".to_string().into())
-                .with_host(gone.host.clone().into())
-                .with_port(gone.port.into());
-            asked.answer::<FindCoordinatorRequest>(
-                &FindCoordinatorResponse::default().with_coordinators(vec![found]),
-            )
-        }
+        _ => super::coordinator(asked, &gone),
     });
     let cluster = cluster(&[&behind.address]);
     cluster.refresh(&[], late()).unwrap();

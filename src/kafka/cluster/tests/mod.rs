@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
-use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse};
+use kafka_protocol::messages::{
+    ApiKey, FindCoordinatorRequest, FindCoordinatorResponse, MetadataRequest, MetadataResponse,
+};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
 use uuid::Uuid;
 
@@ -53,6 +56,15 @@ pub(crate) fn broker(id: i32, at: &Address) -> MetadataResponseBroker {
         .with_node_id(id.into())
         .with_host(at.host.clone().into())
         .with_port(at.port.into())
+}
+
+/// The answer to whoever looks for the coordinator of group "g": it is there.
+pub(crate) fn coordinator(asked: &Asked, at: &Address) -> Reply {
+    let found = Coordinator::default()
+        .with_key("g".to_string().into())
+        .with_host(at.host.clone().into())
+        .with_port(at.port.into());
+    asked.answer::<FindCoordinatorRequest>(&FindCoordinatorResponse::default().with_coordinators(vec![found]))
 }
 
 /// Partitions with leader and epoch, numbered from 0.
