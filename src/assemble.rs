@@ -2,8 +2,10 @@
 //!
 //! One thread. It gives permits back when it receives results, in order or not, a few at a time: a wake-up of a
 //! reader for every chunk keeps two busy threads on one CPU while another is idle (a quarter of the time on two
-//! CPUs). It selects over results, pressure and a tick: under pressure with nothing in flight no result would
-//! arrive to wake it. Where one lane's results stand in order, its partitions do too, so order is kept by lane.
+//! CPUs). While more is under way it lets results gather for a moment: to be woken for each of them takes workers
+//! off their CPUs (two workers on two took 1.06x of the time). It selects over results, pressure and a tick: under
+//! pressure with nothing in flight no result would arrive to wake it. Where one lane's results stand in order, its
+//! partitions do too, so order is kept by lane.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -42,6 +44,8 @@ pub(crate) struct Assembly<'a> {
     pub pending: &'a AtomicUsize,
     /// How long a batch of a stream stays open.
     pub batch_wait: Duration,
+    /// How long results may gather.
+    pub gather: Duration,
     pub on_reject: OnReject,
     pub max_rejected: Option<MaxRejected>,
     pub rejected_before: u64,
@@ -53,6 +57,10 @@ pub(crate) struct Assembly<'a> {
 
 /// So long bytes may be held while nothing is in flight, before a reader goes on without them.
 const KEPT: Duration = Duration::from_secs(1);
+
+/// Results gather behind that of a chunk of so many bytes: small ones come faster, and readers would run out of
+/// permits.
+const MUCH: u64 = 128 << 10;
 
 /// The channels of the assembler. Dropping them is what ends writers and the commit thread.
 pub(crate) struct Ports {
@@ -144,7 +152,13 @@ impl<'a> Assembler<'a> {
         loop {
             select! {
                 recv(results) -> message => match message {
-                    Ok(message) => self.receive(message)?,
+                    Ok(message) => {
+                        let much = message.bytes() >= MUCH;
+                        self.receive(message)?;
+                        if much && results.is_empty() && self.is_any_under_way() {
+                            std::thread::sleep(self.at.gather);
+                        }
+                    }
                     Err(_) => break,
                 },
                 recv(self.at.budget.pressure()) -> _ => self.relieve()?,
@@ -167,6 +181,11 @@ impl<'a> Assembler<'a> {
         self.kept = None;
         // This was the last that might have freed something.
         if self.is_idle() && self.at.budget.waiting() > 0 { self.relieve() } else { Ok(()) }
+    }
+
+    /// Whether there are results to come.
+    fn is_any_under_way(&self) -> bool {
+        self.owed + self.ports.permits.len() < self.ports.permits.capacity().unwrap_or(0)
     }
 
     /// Whether nothing is between readers and here, nor between here and the sink.

@@ -11,6 +11,7 @@
 //! Block sizes are not part of the plan: compressed output must not depend on memory or workers.
 
 use std::iter::successors;
+use std::time::Duration;
 
 use crate::cut::Limits;
 use crate::error::{Error, Result};
@@ -26,6 +27,10 @@ const SLOT: usize = 5 << 20;
 const GROWTH: usize = 3;
 /// Jobs that wait where a writer takes several at once: most are small then. Their bytes are in the flow budget.
 const GROUPED: usize = 256;
+/// A full chunk takes a worker so long at least.
+const TASK: Duration = Duration::from_micros(150);
+/// More is not worth waiting for.
+const GATHER: Duration = Duration::from_micros(400);
 
 /// How the memory of a run is divided.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,6 +49,8 @@ pub(crate) struct Plan {
     pub chunk_bytes: usize,
     /// Larger buffers are not kept for the next use.
     pub largest: usize,
+    /// For so long the assembler may let results gather.
+    pub gather: Duration,
     /// What bounds batches and blocks.
     pub limits: Limits,
 }
@@ -92,7 +99,7 @@ impl Plan {
             .chain([least])
             .find(fitting)
             .ok_or_else(|| too_little(settings.memory_limit, shape, &least))?;
-        Ok(division.plan(settings, shape))
+        Ok(Plan { gather: division.gather(workers), ..division.plan(settings, shape) })
     }
 }
 
@@ -123,6 +130,26 @@ impl Division {
         shares.into_iter().fold(0, usize::saturating_add)
     }
 
+    /// A sink that keeps order has a job of each chunk. With places for all of them the assembler waits for a writer
+    /// where that one is slow, and not at every chunk until both have been woken: on two processors, which the pool
+    /// keeps busy, results stood there for so long that workers ran out of chunks (one run took 1.15x of the time).
+    fn queue(&self, shape: &Shape) -> usize {
+        let writers = shape.writers.max(1);
+        match shape.order {
+            _ if is_grouped(shape) => GROUPED,
+            Order::Total | Order::Partition => self.permits.max(writers),
+            Order::Any => writers,
+        }
+    }
+
+    /// At most half of the time in which the workers are through with all chunks in flight: none of them runs out of
+    /// chunks, and no reader of permits, while results gather.
+    fn gather(&self, workers: usize) -> Duration {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let time = (TASK.saturating_mul(count(self.permits)) / count(workers.max(1)) / 2).min(GATHER);
+        if time < TASK { Duration::ZERO } else { time }
+    }
+
     fn plan(self, settings: &Settings, shape: &Shape) -> Plan {
         let flow = settings.memory_limit - self.carry() - self.recycled() - self.buffers;
         let slots = (flow / 2 / shape.part.unwrap_or(0).max(SLOT)).max(1);
@@ -140,11 +167,12 @@ impl Division {
         Plan {
             readers,
             permits: self.permits,
-            queue: if is_grouped(shape) { GROUPED } else { shape.writers.max(1) },
+            queue: self.queue(shape),
             flow,
             slots,
             chunk_bytes: self.chunk_bytes,
             largest: 4 * self.chunk_bytes,
+            gather: Duration::ZERO,
             limits,
         }
     }
@@ -194,6 +222,38 @@ mod tests {
         let plan = Plan::new(&settings, &shape(Some(1 << 20), Order::Any), needs(2, 0)).unwrap();
         assert_eq!((plan.readers, plan.permits, plan.flow), (2, 10, 29 << 20));
         assert!(plan.slots * SLOT <= plan.flow / 2);
+    }
+
+    #[test]
+    fn where_each_chunk_is_a_job_all_of_them_may_wait() {
+        let queue = |shape: Shape| {
+            let plan =
+                Plan::new(&Settings { memory_limit: 48 << 20, ..Settings::default() }, &shape, needs(2, 0));
+            plan.unwrap().queue
+        };
+        assert_eq!(queue(shape(None, Order::Total)), 10, "one for each permit");
+        assert_eq!(queue(shape(None, Order::Partition)), 10);
+        assert_eq!(queue(Shape { group: 1 << 20, ..shape(None, Order::Partition) }), GROUPED);
+        // Parts that wait are memory that the plan counts by writers.
+        assert_eq!(queue(shape(Some(1 << 20), Order::Any)), 2);
+        let little = Settings { memory_limit: 8 << 20, ..Settings::default() };
+        let plan = Plan::new(&little, &shape(None, Order::Total), needs(1, 0)).unwrap();
+        assert_eq!((plan.permits, plan.queue), (1, 2), "as many as writers at least");
+    }
+
+    #[test]
+    fn results_gather_while_there_are_chunks_enough() {
+        let gather = |mebibytes: usize, workers: usize| {
+            let settings = Settings { memory_limit: mebibytes << 20, ..Settings::default() };
+            Plan::new(&settings, &shape(None, Order::Total), needs(workers, 0)).unwrap().gather.as_micros()
+        };
+        assert_eq!(gather(48, 2), 375, "ten permits");
+        assert_eq!(gather(48, 1), 400, "six, which is enough for longer");
+        assert_eq!(gather(20, 2), 187, "five");
+        assert_eq!(gather(17, 2), 150, "four");
+        assert_eq!(gather(14, 2), 0, "three: to sleep and to wake would take as long");
+        assert_eq!(gather(8, 2), 0, "one: a reader waits for it");
+        assert_eq!(gather(48, 64), 0, "a worker has not a chunk each");
     }
 
     #[test]

@@ -375,6 +375,7 @@ impl<'a> Run<'a> {
             flows: &self.flows,
             pending: &self.pending,
             batch_wait: settings.batch_wait,
+            gather: self.plan.gather,
             on_reject: settings.on_reject,
             max_rejected: settings.max_rejected,
             rejected_before: settings.rejected_before,

@@ -29,6 +29,18 @@ pub(crate) struct Message {
     pub event: Event,
 }
 
+impl Message {
+    /// How many bytes of records were read for it.
+    pub fn bytes(&self) -> u64 {
+        match &self.event {
+            Event::Chunk(Ok(processed)) => {
+                processed.sections.iter().map(|section| section.counts.bytes_read).sum()
+            }
+            _ => 0,
+        }
+    }
+}
+
 /// What happened in a lane.
 pub(crate) enum Event {
     Chunk(Result<Processed>),

@@ -152,6 +152,7 @@ impl Base {
             flows: &self.flows,
             pending: &self.pending,
             batch_wait: LONG,
+            gather: Duration::ZERO,
             on_reject: OnReject::DeadLetter,
             max_rejected: None,
             rejected_before: 0,
