@@ -178,37 +178,76 @@ impl std::fmt::Debug for Lease {
     }
 }
 
-/// Byte buffers that keep their memory for the next use. Holds a bounded number of bounded size: what is
-/// larger, or one too many, is freed.
+/// Byte buffers that keep their memory for the next use. Holds a bounded number of bytes, in buffers of bounded size:
+/// what is larger, or too much, is freed.
 #[derive(Debug)]
 pub struct Recycler {
-    idle: Mutex<Vec<Vec<u8>>>,
-    keep: usize,
+    idle: Mutex<Idle>,
+    most: usize,
     largest: usize,
 }
 
+#[derive(Debug, Default)]
+struct Idle {
+    buffers: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
 impl Recycler {
-    /// Keeps up to `keep` buffers of up to `largest` bytes each.
-    pub fn new(keep: usize, largest: usize) -> Arc<Self> {
-        Arc::new(Recycler { idle: Mutex::default(), keep, largest })
+    /// Keeps up to `most` bytes, in buffers of up to `largest` bytes each.
+    pub fn new(most: usize, largest: usize) -> Arc<Self> {
+        Arc::new(Recycler { idle: Mutex::default(), most, largest })
     }
 
     /// An empty buffer, used before if there is one.
     pub fn take(&self) -> Vec<u8> {
-        self.idle.lock().pop().unwrap_or_default()
+        let mut idle = self.idle.lock();
+        let buffer = idle.buffers.pop().unwrap_or_default();
+        idle.bytes -= buffer.capacity();
+        buffer
+    }
+
+    /// Empties a buffer that its owner uses again, and frees it if it is larger than those that are kept.
+    pub fn trim(&self, buffer: &mut Vec<u8>) {
+        buffer.clear();
+        if buffer.capacity() > self.largest {
+            *buffer = Vec::new();
+        }
     }
 
     /// Keeps a buffer for the next use.
     pub fn give(&self, mut buffer: Vec<u8>) {
-        if buffer.capacity() == 0 || buffer.capacity() > self.largest {
+        let size = buffer.capacity();
+        if size == 0 || size > self.largest {
             return;
         }
         buffer.clear();
         let mut idle = self.idle.lock();
-        if idle.len() < self.keep {
-            idle.push(buffer);
+        if idle.bytes + size <= self.most {
+            idle.bytes += size;
+            idle.buffers.push(buffer);
         }
     }
+}
+
+/// What buffers grow by at least.
+const STEP: usize = 64 << 10;
+
+/// Makes room for `more` bytes in `buffer`. In steps, so that a buffer which is used again has room for the next chunk
+/// too, and not by doubling: the budget would pay for memory that nobody needs.
+pub(crate) fn make_room(buffer: &mut Vec<u8>, more: usize) {
+    let len = buffer.len();
+    let size = len.saturating_add(more);
+    if size <= buffer.capacity() {
+        return;
+    }
+    // Where there is much, a quarter more: each step copies.
+    let size = size.max(len + len / 4).checked_next_multiple_of(STEP).unwrap_or(size);
+    if len == 0 {
+        // To grow would copy what nobody wants.
+        *buffer = Vec::new();
+    }
+    buffer.reserve_exact(size - len);
 }
 
 #[cfg(test)]
@@ -261,12 +300,37 @@ mod tests {
 
     #[test]
     fn a_recycler_is_bounded() {
-        let recycler = Recycler::new(1, 64);
+        let recycler = Recycler::new(100, 64);
         recycler.give(Vec::with_capacity(65));
-        assert_eq!(recycler.take().capacity(), 0);
-        recycler.give(Vec::with_capacity(32));
-        recycler.give(Vec::with_capacity(48));
-        assert!(recycler.take().capacity() >= 32);
-        assert_eq!(recycler.take().capacity(), 0);
+        assert_eq!(recycler.take().capacity(), 0, "too large");
+        for _ in 0..3 {
+            recycler.give(Vec::with_capacity(48));
+        }
+        let kept: Vec<usize> = (0..3).map(|_| recycler.take().capacity()).collect();
+        assert_eq!(kept, [48, 48, 0], "the third is too much");
+        recycler.give(Vec::with_capacity(64));
+        assert_eq!(recycler.take().capacity(), 64, "what was taken counts no more");
+        let (mut large, mut small) = (vec![0; 65], vec![0; 64]);
+        recycler.trim(&mut large);
+        recycler.trim(&mut small);
+        assert_eq!((large.capacity(), small.capacity(), small.len()), (0, 64, 0));
+    }
+
+    #[test]
+    fn room_is_made_in_steps_and_what_stands_there_stays() {
+        let mut buffer = Vec::new();
+        make_room(&mut buffer, 1);
+        assert_eq!(buffer.capacity(), STEP);
+        make_room(&mut buffer, STEP + 1);
+        assert_eq!(buffer.capacity(), 2 * STEP);
+        buffer.resize(2 * STEP, 7);
+        make_room(&mut buffer, 0);
+        assert_eq!(buffer.capacity(), 2 * STEP, "nothing is wanted");
+        make_room(&mut buffer, 1);
+        assert_eq!(buffer.capacity(), 3 * STEP);
+        buffer.resize(16 * STEP, 7);
+        make_room(&mut buffer, 1);
+        assert_eq!(buffer.capacity(), 20 * STEP, "a quarter more");
+        assert!(buffer.iter().all(|byte| *byte == 7) && buffer.len() == 16 * STEP);
     }
 }

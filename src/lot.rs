@@ -257,7 +257,7 @@ impl Strand {
         let raw = std::mem::take(&mut self.raw);
         let mut bytes = tools.buffers.take();
         let raw_crc = tools.encoder.encode(&raw, &mut bytes);
-        let mut piece = tools.piece(bytes);
+        let mut piece = tools.piece(bytes, Some(&tools.buffers));
         (piece.raw_len, piece.raw_crc) = (raw.len() as u64, raw_crc);
         self.frame(piece, tools);
         self.raw = raw;
@@ -310,15 +310,16 @@ impl Tools {
         if piece.len() * 4 >= piece.pinned() {
             return piece;
         }
-        let mut copy = self.piece(piece.bytes().to_vec());
+        let mut copy = self.piece(piece.bytes().to_vec(), None);
         (copy.raw_len, copy.raw_crc) = (piece.raw_len, piece.raw_crc);
         copy
     }
 
-    /// A piece with a buffer of its own, charged to the budget.
-    fn piece(&self, bytes: Vec<u8>) -> Piece {
+    /// A piece with a buffer of its own, charged to the budget. Small ones are of no use to anybody else: they have no
+    /// home.
+    fn piece(&self, bytes: Vec<u8>, home: Option<&Arc<Recycler>>) -> Piece {
         let (len, lease) = (bytes.len(), self.budget.charge(bytes.capacity()));
-        let buffer = Arc::new(Buffer { bytes, lease, home: Some(self.buffers.clone()) });
+        let buffer = Arc::new(Buffer { bytes, lease, home: home.cloned() });
         let mut piece = Piece::new(&buffer, 0..len);
         if self.checksums {
             piece.crc32c = crc32c::crc32c(piece.bytes());

@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     pub slots: usize,
     /// Bytes taken before a chunk is filled.
     pub chunk_bytes: usize,
+    /// Bytes of idle output buffers.
+    pub outputs: usize,
     /// Larger buffers are not kept for the next use.
     pub largest: usize,
     /// For so long the assembler may let results gather.
@@ -118,7 +120,12 @@ impl Division {
     }
 
     fn recycled(&self) -> usize {
-        self.chunk_bytes.saturating_mul(self.permits + self.readers + (self.permits + 2) * 2)
+        self.chunk_bytes.saturating_mul(self.permits + self.readers).saturating_add(self.outputs())
+    }
+
+    /// Of recycled buffers, those of outputs.
+    fn outputs(&self) -> usize {
+        self.chunk_bytes.saturating_mul((self.permits + 2) * 2)
     }
 
     fn chunks(&self) -> usize {
@@ -171,6 +178,7 @@ impl Division {
             flow,
             slots,
             chunk_bytes: self.chunk_bytes,
+            outputs: self.outputs(),
             largest: 4 * self.chunk_bytes,
             gather: Duration::ZERO,
             limits,

@@ -282,7 +282,7 @@ impl<'a> Run<'a> {
             pipe,
             pool,
             marks,
-            buffers: Recycler::new(plan.permits + 2, plan.largest),
+            buffers: Recycler::new(plan.outputs, plan.largest),
             plan,
             budget,
             ledgers: Ledgers::default(),

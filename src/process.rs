@@ -209,23 +209,31 @@ impl<'a> Shop<'a> {
     /// Turns the bench's buffers into pieces, and takes new buffers for the next chunk.
     fn pieces(&self, processed: &mut Processed, spans: &[[Span; 2]], bench: &mut Bench, mut lease: Lease) {
         let plain = self.codecs.map(|codec| codec == Codec::None);
-        let stored = self.buffer(if plain[0] { &mut bench.out.stored } else { &mut bench.stored });
-        let failed = self.buffer(if plain[1] { &mut bench.out.failed } else { &mut bench.failed });
-        bench.out.stored.clear();
-        bench.out.failed.clear();
-        lease.resize(stored.capacity() + failed.capacity());
-        let failed_lease = lease.split(failed.capacity());
-        let home = Some(self.buffers.clone());
-        let stored = Arc::new(Buffer { bytes: stored, lease, home: home.clone() });
-        let failed = Arc::new(Buffer { bytes: failed, lease: failed_lease, home });
+        let mut stored = self.buffer(if plain[0] { &mut bench.out.stored } else { &mut bench.stored });
+        let mut failed = self.buffer(if plain[1] { &mut bench.out.failed } else { &mut bench.failed });
+        // What was compressed.
+        self.buffers.trim(&mut bench.out.stored);
+        self.buffers.trim(&mut bench.out.failed);
+        lease.resize(stored.bytes.capacity() + failed.bytes.capacity());
+        failed.lease = lease.split(failed.bytes.capacity());
+        stored.lease = lease;
+        let (stored, failed) = (Arc::new(stored), Arc::new(failed));
         for (section, [first, second]) in processed.sections.iter_mut().zip(spans) {
             section.stored = self.block(&stored, *first);
             section.failed = self.block(&failed, *second);
         }
     }
 
-    fn buffer(&self, used: &mut Vec<u8>) -> Vec<u8> {
-        if used.is_empty() { Vec::new() } else { std::mem::replace(used, self.buffers.take()) }
+    /// The output in `used`, which is empty again. Little output is copied: its buffer would be held for as long as
+    /// the batch is, and the next chunk's needs as much room again.
+    fn buffer(&self, used: &mut Vec<u8>) -> Buffer {
+        let (bytes, home) = if used.len() * 4 < used.capacity() {
+            (used.as_slice().to_vec(), None)
+        } else {
+            (std::mem::replace(used, self.buffers.take()), Some(self.buffers.clone()))
+        };
+        self.buffers.trim(used);
+        Buffer { bytes, lease: Lease::default(), home }
     }
 
     fn block(&self, buffer: &Arc<Buffer>, span: Span) -> Option<Block> {
@@ -282,4 +290,65 @@ fn encode(
     };
     raw.truncate(from);
     Span { from: at, to: out.len(), raw_len, raw_crc, raw: small }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Identity;
+
+    /// Makes each record as large as its number says, and a dead letter of ten bytes of it.
+    struct Grow;
+
+    impl Program for Grow {
+        fn run(&self, section: &Section<'_>, out: &mut Out) {
+            for entry in section.entries() {
+                let size = std::str::from_utf8(section.record(entry).bytes).unwrap();
+                let size: usize = size.parse().unwrap();
+                out.stored.resize(out.stored.len() + size, b'a');
+                out.failed.extend_from_slice(&[b'b'; 10]);
+            }
+        }
+    }
+
+    /// The bytes that its buffers hold, of output and dead letters, behind a chunk of one record.
+    fn held(shop: &Shop<'_>, size: &str) -> [usize; 2] {
+        let mut chunk = shop.chunks.take();
+        let partition = Partition::new(Identity { source: "test", name: "p".into(), ..Identity::default() });
+        chunk.start(&partition, 0);
+        let _ = chunk.push(0, size.as_bytes());
+        let processed = shop.run(chunk).unwrap();
+        let section = &processed.sections[0];
+        [&section.stored, &section.failed].map(|block| match block {
+            Some(Block::Encoded(piece) | Block::Raw(piece)) => piece.pinned(),
+            None => 0,
+        })
+    }
+
+    #[test]
+    fn little_output_holds_no_large_buffer() {
+        let chunks = Chunks::new(2, 1 << 20);
+        for codec in [Codec::None, Codec::Gzip(6), Codec::Zstd(3)] {
+            let shop = Shop::new(&Grow, [codec; 2], Recycler::new(4 << 20, 1 << 20), &chunks);
+            let [stored, failed] = held(&shop, "400000");
+            let least = if codec == Codec::None { 400_000 } else { 10 };
+            assert!((least..=4 * least.max(1000)).contains(&stored), "{codec:?}: {stored}");
+            // The buffers are used again, and are large now.
+            let [_, again] = held(&shop, "400000");
+            let [small, _] = held(&shop, "100");
+            assert!(failed < 1000 && again < 1000 && small < 1000, "{codec:?}: {failed} {again} {small}");
+        }
+    }
+
+    #[test]
+    fn nobody_keeps_the_buffers_of_a_very_large_record() {
+        let chunks = Chunks::new(2, 1 << 20);
+        for codec in [Codec::None, Codec::Gzip(6), Codec::Zstd(3)] {
+            let shop = Shop::new(&Grow, [codec; 2], Recycler::new(4 << 20, 1 << 20), &chunks);
+            held(&shop, "9000000");
+            let idle = shop.idle.lock();
+            let kept = idle.iter().flat_map(|bench| [&bench.out.stored, &bench.out.failed, &bench.stored]);
+            assert!(kept.into_iter().all(|buffer| buffer.capacity() <= 1 << 20), "{codec:?}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use zstd::bulk::Compressor;
 use zstd::zstd_safe::{CParameter, compress_bound};
 
 use super::Codec;
+use crate::budget::make_room;
 
 /// Compresses blocks. One a worker, used again and again; what it does depends on nothing before.
 pub struct Encoder(Inner);
@@ -59,7 +60,7 @@ impl Encoder {
 fn deflate(compress: &mut Compress, raw: &[u8], out: &mut Vec<u8>) {
     compress.reset();
     // Level 1 writes literals of up to nine bits; stored blocks have five bytes each.
-    out.reserve(raw.len() + raw.len() / 8 + 256);
+    make_room(out, raw.len() + raw.len() / 8 + 256);
     loop {
         let done = compress.total_in() as usize;
         compress
@@ -68,17 +69,23 @@ fn deflate(compress: &mut Compress, raw: &[u8], out: &mut Vec<u8>) {
         if compress.total_in() as usize == raw.len() && out.len() < out.capacity() {
             return;
         }
-        out.reserve(256);
+        make_room(out, 256);
     }
 }
 
 /// Appends `raw` as one zstd frame.
 fn frame(compressor: &mut Compressor<'static>, raw: &[u8], out: &mut Vec<u8>) {
     let before = out.len();
-    out.resize(before + compress_bound(raw.len()), 0);
-    let len = compressor
-        .compress_to_buffer(raw, &mut out[before..])
-        .expect("a frame fits into zstd's own bound for it");
+    let bound = compress_bound(raw.len());
+    make_room(out, bound);
+    let fits = "a frame fits into zstd's own bound for it";
+    if before == 0 {
+        // Into memory that need not be zeroed first.
+        compressor.compress_to_buffer(raw, out).expect(fits);
+        return;
+    }
+    out.resize(before + bound, 0);
+    let len = compressor.compress_to_buffer(raw, &mut out[before..]).expect(fits);
     out.truncate(before + len);
 }
 

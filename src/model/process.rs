@@ -131,7 +131,7 @@ impl Base {
             pending: AtomicUsize::new(0),
             faults: Mutex::default(),
             chunks: Chunks::new(1, 1 << 20),
-            buffers: Recycler::new(2, 1 << 20),
+            buffers: Recycler::new(2 << 20, 1 << 20),
         }
     }
 

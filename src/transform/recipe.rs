@@ -19,6 +19,7 @@ use super::pointer::Pointer;
 use super::value::{Values, utf8, value};
 use super::{Form, Forms, Out, Outputs, Program, Transform};
 use crate::batch::Counts;
+use crate::budget::make_room;
 use crate::outgoing::{self, Headers, Outgoing, Pair};
 use crate::record::{Entry, Payload, Record, RejectKind, Rejection, Section};
 
@@ -162,10 +163,10 @@ impl Program for Recipe {
         self.envelope.prepare(section, parts);
         let overhead = self.envelope.overhead(parts, first.position);
         match lines {
-            Some(lines) => stored.reserve(section.buffer().len() + lines * overhead),
+            Some(lines) => make_room(stored, section.buffer().len() + lines * overhead),
             None => {
                 let bytes: usize = section.entries().iter().map(|entry| entry.len as usize).sum();
-                stored.reserve(bytes + section.len() * overhead);
+                make_room(stored, bytes + section.len() * overhead);
                 counts.read += section.len() as u64;
                 counts.bytes_read += bytes as u64;
             }
