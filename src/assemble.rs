@@ -426,7 +426,7 @@ impl<'a> Assembler<'a> {
         aged.iter().try_for_each(|partition| self.close_early(partition, Close::Wait))
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "kafka", feature = "s3"))]
     pub(crate) fn may_close(&self, partition: &Partition) -> bool {
         self.lots.get(partition).is_some_and(|lot| !lot.is_planned())
     }

@@ -404,6 +404,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "http")]
     fn problems(change: impl FnOnce(&mut Http)) -> Vec<String> {
         let mut http = Http { urls: vec!["http://h/a".into()], ..Http::default() };
         change(&mut http);

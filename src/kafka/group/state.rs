@@ -331,7 +331,7 @@ impl State {
 }
 
 /// What the model falsifies when it takes rule 3 away.
-#[cfg(test)]
+#[cfg(all(test, feature = "kafka", feature = "s3"))]
 impl State {
     /// Another name without the loss of everything.
     pub fn rename(&mut self, member: &str) {

@@ -193,6 +193,7 @@ fn a_program_that_fails_is_named_once() {
 }
 
 /// The metadata of an instance that the environment says to be at this address.
+#[cfg(feature = "http")]
 fn machine(url: &str) -> Credentials {
     let variable = |name: &str| (name == "AWS_EC2_METADATA_SERVICE_ENDPOINT").then(|| url.into());
     let lookup = Lookup { variable: &variable, read: &|_| Err(io::ErrorKind::NotFound.into()) };
