@@ -9,6 +9,12 @@ use crate::codec::Codec;
 
 const NAMES: [&str; 4] = [".ndjson", ".jsonl", ".json", ".txt"];
 
+/// Names of files of other kinds end like this. Whoever gives one wants a file, not a directory of that name.
+const OTHERS: [&str; 15] = [
+    ".arrow", ".avro", ".bz2", ".csv", ".gz", ".log", ".orc", ".parquet", ".tsv", ".xml", ".xz", ".yaml",
+    ".yml", ".zip", ".zst",
+];
+
 /// What is expected of an output.
 pub const EXPECTED: &str = "a directory, a file (.ndjson, .jsonl, .json or .txt, with .gz or .zst), s3://BUCKET[/PREFIX], kafka:TOPIC or - (stdout)";
 
@@ -47,6 +53,10 @@ pub fn parse(text: &str) -> Result<Place, String> {
             Err(format!("{text} is a file and its name is not one of an output file; expected {EXPECTED}"))
         }
         _ if extension(text).is_some() => Ok(Place::File(path)),
+        Err(_) if is_other(text) => Err(format!(
+            "{text} looks like a file, and only files with JSON lines are written; expected {EXPECTED}; a directory of \
+             that name: {text}/"
+        )),
         _ => Ok(Place::Dir(path)),
     }
 }
@@ -101,6 +111,12 @@ fn topic(text: &str) -> Result<Option<String>, String> {
         Some("") => Ok(Some(String::new())),
         Some(name) => super::kafka::check_name("topic", name).map(|()| Some(name.to_owned())),
     }
+}
+
+/// Whether this is the name of a file of another kind; `.gz` alone is none.
+fn is_other(text: &str) -> bool {
+    let name = text.rsplit('/').next().unwrap_or(text).to_ascii_lowercase();
+    OTHERS.iter().any(|suffix| name.len() > suffix.len() && name.ends_with(suffix))
 }
 
 fn is_stream(kind: fs::FileType) -> bool {
@@ -218,10 +234,23 @@ mod tests {
 
     #[test]
     fn everything_else_is_a_directory_or_stdout() {
-        for text in ["out", "./out", "a.json/", ".json", "a.csv", "a.gz", "dir.d", "none"] {
+        for text in ["out", "./out", "a.json/", ".json", "a.csv/", "a.gz/b", ".gz", "dir.d", "v1.2", "none"] {
             assert_eq!(parse(text), Ok(Place::Dir(PathBuf::from(text))), "{text}");
         }
         assert_eq!(parse("-"), Ok(Place::Stdout));
+    }
+
+    #[test]
+    fn a_name_of_another_kind_of_file_is_refused_unless_it_is_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.csv", "a.gz", "all.PARQUET", "a.json.xz"] {
+            let text = format!("{}/{name}", dir.path().display());
+            let error = parse(&text).unwrap_err();
+            assert!(error.starts_with(&format!("{text} looks like a file")), "{error}");
+            assert!(error.ends_with(&format!("a directory of that name: {text}/")), "{error}");
+            fs::create_dir(&text).unwrap();
+            assert_eq!(parse(&text), Ok(Place::Dir(PathBuf::from(&text))), "it is there");
+        }
     }
 
     #[test]
