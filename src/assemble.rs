@@ -387,9 +387,6 @@ impl<'a> Assembler<'a> {
     /// Closes what is open of a partition that is at its end.
     fn close_last(&mut self, partition: &Partition) -> Result<()> {
         let Some(mut lot) = self.lots.remove(partition) else { return Ok(()) };
-        if self.closed {
-            return Ok(());
-        }
         let mut out = Closed::default();
         self.close(&mut lot, Close::End, &mut out)?;
         self.flush(out)?;
@@ -540,14 +537,13 @@ impl<'a> Assembler<'a> {
         }
         let complete = self.open_lanes == 0 && !self.closed;
         let reason = if complete { Close::End } else { Close::Drain };
-        if !self.closed {
-            let early = complete || self.at.cuts == Cuts::Early;
-            // A batch with planned ends ahead must end there and nowhere else: the next run does it.
-            let closable =
-                self.lots.iter().filter(|(of, lot)| !lot.is_planned() && (early || of.identity().once));
-            let closable: Vec<Partition> = closable.map(|(partition, _)| partition.clone()).collect();
-            closable.iter().try_for_each(|partition| self.close_early(partition, reason))?;
-        }
+        let early = complete || self.at.cuts == Cuts::Early;
+        // A batch with planned ends ahead must end there and nowhere else: the next run does it. Behind a refusal
+        // nothing is open.
+        let closable =
+            self.lots.iter().filter(|(of, lot)| !lot.is_planned() && (early || of.identity().once));
+        let closable: Vec<Partition> = closable.map(|(partition, _)| partition.clone()).collect();
+        closable.iter().try_for_each(|partition| self.close_early(partition, reason))?;
         if !complete && self.at.cuts == Cuts::Early {
             // Nobody reads them any more: whoever wants them has them as soon as what is cut is committed.
             let all: Vec<Partition> = self.lots.keys().cloned().collect();
