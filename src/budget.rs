@@ -105,6 +105,13 @@ impl Budget {
         self.state.lock().waiting
     }
 
+    /// How many readers wait and were not let go on.
+    #[cfg(test)]
+    pub(crate) fn waiting_still(&self) -> usize {
+        let state = self.state.lock();
+        state.waiting - state.granted
+    }
+
     /// Bytes that are out now.
     pub fn used(&self) -> usize {
         self.state.lock().used

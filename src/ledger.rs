@@ -277,6 +277,66 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_without_a_position_is_no_batch() {
+        let mut ledger = Ledger::new(7, 0, 0, []);
+        for end in [7, 6] {
+            let gap = Gap { expected: 7, found: 7 };
+            assert_eq!(ledger.cut(batch(7, end, Content::Records)), Err(gap), "it ends at {end}");
+        }
+    }
+
+    /// Also while an earlier batch keeps the watermark back.
+    #[test]
+    fn only_a_batch_that_is_open_is_published() {
+        let mut ledger = Ledger::new(0, 0, 0, []);
+        ledger.cut(batch(0, 10, Content::Records)).unwrap();
+        ledger.cut(batch(10, 20, Content::Records)).unwrap();
+        assert_eq!(ledger.publish(5, 1), Err(Gap { expected: 0, found: 5 }), "no batch starts there");
+        ledger.publish(10, 1).unwrap();
+        assert_eq!(ledger.publish(10, 1), Err(Gap { expected: 0, found: 10 }), "published twice");
+        ledger.publish(0, 0).unwrap();
+        assert_eq!((ledger.watermark(), ledger.request().rejected), (20, 1));
+    }
+
+    #[test]
+    fn what_goes_on_at_the_watermark_moves_with_it() {
+        let resume = |byte: u8| Some(Arc::from([byte]));
+        let at = |ledger: &Ledger| {
+            let request = ledger.snapshot();
+            (request.watermark, request.line, request.resume)
+        };
+        let mut ledger = Ledger::new(10, 2, 0, []).resuming(resume(1));
+        for (start, line) in [(10, 4), (20, 6)] {
+            let cut = batch(start, start + 10, Content::Records);
+            ledger.cut(CutBatch { line, resume: resume(line as u8), ..cut }).unwrap();
+        }
+        assert_eq!(at(&ledger), (10, 2, resume(1)));
+        ledger.publish(20, 0).unwrap();
+        assert_eq!(at(&ledger), (10, 2, resume(1)));
+        ledger.publish(10, 0).unwrap();
+        assert_eq!(at(&ledger), (30, 6, resume(6)));
+    }
+
+    #[test]
+    fn it_has_moved_until_its_watermark_is_stored() {
+        let mut ledger = Ledger::new(0, 0, 0, []);
+        assert!(ledger.has_moved(), "where it begins is stored nowhere");
+        let request = ledger.request();
+        ledger.acknowledge(&request);
+        ledger.cut(batch(0, 5, Content::Records)).unwrap();
+        assert!(!ledger.has_moved());
+        ledger.publish(0, 0).unwrap();
+        assert!(ledger.has_moved());
+    }
+
+    #[test]
+    fn what_is_below_the_watermark_may_be_published() {
+        let mut ledger = Ledger::new(0, 0, 0, []);
+        ledger.cut(batch(0, 5, Content::Empty)).unwrap();
+        assert!(ledger.is_planned(5) && !ledger.is_planned(6));
+    }
+
+    #[test]
     fn an_empty_range_advances_without_a_receipt() {
         let mut ledger = Ledger::new(0, 0, 0, []);
         ledger.cut(batch(0, 7, Content::Empty)).unwrap();

@@ -337,3 +337,204 @@ impl Block {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Cut;
+
+    fn tools(codec: Codec, part: Option<usize>) -> Tools {
+        Tools {
+            codecs: [codec; 2],
+            framing: Framing::Stream,
+            part,
+            even_parts: [false; 2],
+            budget: Budget::new(1 << 20),
+            checksums: true,
+            buffers: Recycler::new(2, 1 << 20),
+            encoder: Encoder::new(codec),
+        }
+    }
+
+    fn partition() -> Partition {
+        Partition::named("test", "a")
+    }
+
+    /// A section of one record that ends at `end`, in the line of that number.
+    fn section(end: u64) -> SectionOut {
+        SectionOut {
+            cut: Cut { entry: 1, end, line: end, close: Close::Open, opened_at: 0 },
+            opened_at: 0,
+            first_time: None,
+            counts: Counts { read: 1, ..Counts::default() },
+            wait: Wait::Size,
+            stored: None,
+            failed: None,
+        }
+    }
+
+    fn encoded(text: &str) -> Option<Block> {
+        Some(Block::Encoded(Piece::owned(text.into())))
+    }
+
+    fn resume(byte: u8) -> Arc<[u8]> {
+        Arc::from([byte])
+    }
+
+    #[test]
+    fn a_batch_says_how_to_go_on_from_its_end() {
+        let (mut lot, mut tools) = (Lot::new(&partition(), 0, []), tools(Codec::None, None));
+        let close = |lot: &mut Lot, tools: &mut Tools| {
+            let batch = lot.close(Close::Count, tools).batch;
+            (batch.id.start, batch.end, batch.line, batch.resume)
+        };
+        lot.enter(vec![(10, resume(1)), (20, resume(2)), (40, resume(3))]);
+        lot.add(section(20), &mut tools);
+        assert_eq!(close(&mut lot, &mut tools), (0, 20, 20, Some(resume(2))));
+        // Of the same chunk.
+        lot.add(section(30), &mut tools);
+        assert_eq!(close(&mut lot, &mut tools), (20, 30, 30, Some(resume(2))));
+        // A range without records.
+        lot.advance(50, Some(resume(4)));
+        assert_eq!(close(&mut lot, &mut tools), (30, 50, 30, Some(resume(4))));
+        // A planned end that stands before the first record that there is.
+        lot.enter(vec![(70, resume(5))]);
+        lot.add(section(60), &mut tools);
+        assert_eq!(close(&mut lot, &mut tools), (50, 60, 60, Some(resume(5))));
+        lot.add(section(80), &mut tools);
+        lot.add(section(75), &mut tools);
+        lot.advance(78, None);
+        assert_eq!(lot.end(), 80, "it never goes back");
+    }
+
+    #[test]
+    fn a_batch_is_opened_by_its_first_record() {
+        let (mut lot, mut tools) = (Lot::new(&partition(), 0, []), tools(Codec::None, None));
+        let none = SectionOut { counts: Counts::default(), opened_at: 1, first_time: Some(1), ..section(10) };
+        lot.add(none, &mut tools);
+        assert!(lot.age().is_none());
+        lot.add(SectionOut { opened_at: 2, first_time: Some(3), ..section(20) }, &mut tools);
+        lot.add(SectionOut { opened_at: 4, first_time: Some(5), ..section(30) }, &mut tools);
+        assert!(lot.age().is_some());
+        assert_eq!((lot.id().opened_at, lot.id().first_time), (2, 3));
+    }
+
+    #[test]
+    fn only_ends_behind_its_start_are_planned() {
+        let planned = |end| Planned { end, first_time: 0, opened_at: 0 };
+        let mut lot = Lot::new(&partition(), 10, [planned(10), planned(20)]);
+        assert!(lot.is_planned() && !Lot::new(&partition(), 10, [planned(10)]).is_planned());
+        lot.advance(20, None);
+        lot.close(Close::Planned, &mut tools(Codec::None, None));
+        assert!(!lot.is_planned());
+    }
+
+    #[test]
+    fn what_is_held_is_all_that_waits() {
+        let (mut lot, mut tools) = (Lot::new(&partition(), 0, []), tools(Codec::Zstd(1), Some(100)));
+        let raw = |len: usize| Some(Block::Raw(Piece::owned(vec![b'x'; len])));
+        lot.add(SectionOut { stored: raw(7), failed: raw(5), ..section(10) }, &mut tools);
+        assert_eq!(lot.held(), 12);
+        let text = "x".repeat(100);
+        lot.add(SectionOut { failed: encoded(&text), ..section(20) }, &mut tools);
+        let pieces = lot.failed.body.pieces().iter().map(Piece::pinned).sum::<usize>();
+        assert_eq!(lot.held(), 7 + pieces, "dead letters were compressed, the output was not");
+        assert!(pieces >= 100);
+        assert_eq!(lot.part(&tools).map(|part| part.stream), Some(Stream::Failed));
+        assert_eq!(lot.held(), 7);
+        lot.close(Close::Count, &mut tools);
+        assert_eq!(lot.held(), 0);
+    }
+
+    #[test]
+    fn small_blocks_are_compressed_where_they_end_or_once_there_are_enough() {
+        let (mut lot, mut tools) = (Lot::new(&partition(), 0, []), tools(Codec::Zstd(1), None));
+        let mut add = |lot: &mut Lot, len: usize, wait: Wait| {
+            let block = Some(Block::Raw(Piece::owned(vec![b'x'; len])));
+            lot.add(SectionOut { stored: block, wait, ..section(10) }, &mut tools);
+            let lens = lot.stored.body.pieces().iter().map(|piece| piece.raw_len).collect::<Vec<_>>();
+            (lot.stored.raw.len(), lens)
+        };
+        assert_eq!(add(&mut lot, 10, Wait::Size), (10, vec![]));
+        assert_eq!(add(&mut lot, 10, Wait::Over), (0, vec![20]));
+        assert_eq!(add(&mut lot, RUN, Wait::Block), (RUN, vec![20]));
+        assert_eq!(add(&mut lot, 1, Wait::Over), (0, vec![20, RUN as u64 + 1]));
+        assert_eq!(add(&mut lot, RUN - 1, Wait::Size).0, RUN - 1);
+        assert_eq!(add(&mut lot, 1, Wait::Size), (0, vec![20, RUN as u64 + 1, RUN as u64]));
+    }
+
+    #[test]
+    fn what_is_compressed_already_stands_behind_what_waited() {
+        let (mut lot, mut tools) = (Lot::new(&partition(), 0, []), tools(Codec::Zstd(1), None));
+        let raw = Some(Block::Raw(Piece::owned(b"first".to_vec())));
+        lot.add(SectionOut { stored: raw, ..section(10) }, &mut tools);
+        lot.add(SectionOut { stored: encoded("second"), ..section(20) }, &mut tools);
+        let pieces = lot.stored.body.pieces();
+        assert_eq!((pieces.len(), pieces[1].bytes()), (2, &b"second"[..]));
+    }
+
+    /// Dead letters first: once the output is there, so are they.
+    #[test]
+    fn the_last_parts_are_dead_letters_and_output_with_the_totals_of_all() {
+        let (mut lot, mut tools) = (Lot::new(&partition(), 0, []), tools(Codec::None, Some(4)));
+        let both = SectionOut { stored: encoded("output"), failed: encoded("letter"), ..section(10) };
+        lot.add(both, &mut tools);
+        let upload = lot.upload();
+        let mut parts = Vec::new();
+        while let Some(part) = lot.part(&tools) {
+            parts.push(part);
+        }
+        let rest = SectionOut { stored: encoded("abc"), failed: encoded("de"), ..section(20) };
+        lot.add(rest, &mut tools);
+        assert!(lot.part(&tools).is_none(), "too little");
+        let rest = lot.close(Close::Count, &mut tools).upload.unwrap();
+        assert!(Arc::ptr_eq(&rest.upload, &upload) && lot.take_upload().is_none());
+        parts.extend(rest.parts);
+        let parts: Vec<_> =
+            parts.iter().map(|p| (p.stream, p.index, p.offset, p.body.len(), p.last)).collect();
+        let (stored, failed) = (Stream::Stored, Stream::Failed);
+        assert_eq!(
+            parts,
+            [
+                (stored, 0, 0, 6, false),
+                (failed, 0, 0, 6, false),
+                (failed, 1, 6, 2, true),
+                (stored, 1, 6, 3, true)
+            ]
+        );
+        let totals = Totals { stored: 9, stored_crc32c: crc32c::crc32c(b"outputabc"), failed: 8 };
+        assert_eq!(rest.totals, totals);
+    }
+
+    #[test]
+    fn a_small_piece_is_copied_out_of_a_large_buffer() {
+        let (mut lot, mut tools) = (Lot::new(&partition(), 0, []), tools(Codec::None, None));
+        let buffer =
+            Arc::new(Buffer { bytes: vec![b'x'; 1000], lease: crate::budget::Lease::default(), home: None });
+        let piece = |range| {
+            let mut piece = Piece::new(&buffer, range);
+            (piece.raw_len, piece.raw_crc) = (7, 8);
+            piece
+        };
+        let mut add = |range, close| {
+            let block = Some(Block::Encoded(piece(range)));
+            let cut = Cut { close, ..section(10).cut };
+            lot.add(SectionOut { cut, stored: block, ..section(10) }, &mut tools);
+            let last = lot.stored.body.pieces().last().unwrap();
+            (last.pinned(), last.raw_len, last.raw_crc, last.crc32c != 0, tools.budget.used())
+        };
+        assert_eq!(add(0..250, Close::Open), (1000, 7, 8, false, 0), "it is no small one");
+        assert_eq!(add(0..10, Close::Count), (1000, 7, 8, false, 0), "it does not stay");
+        assert_eq!(add(0..249, Close::Open), (249, 7, 8, true, 249), "charged, and with its checksum");
+    }
+
+    #[test]
+    fn what_a_part_leaves_does_not_pin_the_part() {
+        let (mut lot, mut tools) = (Lot::new(&partition(), 0, []), tools(Codec::None, Some(900)));
+        tools.even_parts = [true, false];
+        let text = "x".repeat(1000);
+        lot.add(SectionOut { stored: encoded(&text), ..section(10) }, &mut tools);
+        assert_eq!(lot.part(&tools).map(|part| part.body.len()), Some(900));
+        assert_eq!((lot.held(), tools.budget.used()), (100, 100));
+    }
+}
