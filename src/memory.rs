@@ -27,7 +27,7 @@ const SLOT: usize = 5 << 20;
 const GROWTH: usize = 3;
 /// Jobs that wait where a writer takes several at once: most are small then. Their bytes are in the flow budget.
 const GROUPED: usize = 256;
-/// A full chunk takes a worker so long at least.
+/// A full chunk takes a worker about so long, on a fast machine.
 const TASK: Duration = Duration::from_micros(150);
 /// More is not worth waiting for.
 const GATHER: Duration = Duration::from_micros(400);
@@ -149,7 +149,7 @@ impl Division {
         }
     }
 
-    /// At most half of the time in which the workers are through with all chunks in flight: none of them runs out of
+    /// About half of the time in which the workers are through with all chunks in flight: none of them runs out of
     /// chunks, and no reader of permits, while results gather.
     fn gather(&self, workers: usize) -> Duration {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
