@@ -277,6 +277,16 @@ impl Error {
         }
     }
 
+    /// Who was asked, or called, and gave no answer in time.
+    pub(crate) fn silent(&self) -> Option<&Arc<Address>> {
+        match self {
+            Error::GaveUp { last, .. } => last.silent(),
+            Error::Timeout { call, .. } => Some(&call.broker),
+            Error::Connect { broker, source, .. } if source.kind() == io::ErrorKind::TimedOut => Some(broker),
+            _ => None,
+        }
+    }
+
     /// Whether it may have been done although no answer came.
     pub fn is_ambiguous(&self) -> bool {
         match self {

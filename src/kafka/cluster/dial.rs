@@ -1,7 +1,7 @@
 //! Connections of a [`Cluster`]: the control connection, and new ones for work.
 //!
 //! Whom to dial: the known brokers, then the bootstrap list, each in random order, so that many clients do not
-//! all press on the first broker of a list. Once the control connection is as old as metadata may be, another broker
+//! all press on the first broker of a list; last whoever gave no answer of late. Once the control connection is as old as metadata may be, another broker
 //! is asked in place of this one.
 
 use std::sync::Arc;
@@ -76,7 +76,7 @@ impl Cluster {
         let mut last: Option<Error> = None;
         let mut candidates = self.candidates();
         // Stable: the others stay in their random order.
-        candidates.sort_by_key(|broker| but.is_some_and(|but| **broker == *but));
+        candidates.sort_by_key(|broker| (self.is_silent(broker), but.is_some_and(|but| **broker == *but)));
         for broker in candidates {
             if last.is_some() && Instant::now() >= deadline {
                 break;
@@ -86,7 +86,10 @@ impl Cluster {
                 log::debug!("{error}; trying {broker}");
             }
             match self.dial(&broker, deadline) {
-                Err(error) if error.retry() == Retry::Transient => last = Some(error),
+                Err(error) if error.retry() == Retry::Transient => {
+                    self.suspect(&error);
+                    last = Some(error);
+                }
                 outcome => return outcome,
             }
         }
@@ -116,23 +119,28 @@ impl Cluster {
         };
         let is_doubted = self.0.doubted.swap(false, Ordering::Relaxed);
         if let Some(mut kept) = control.take_if(|kept| kept.is_open()) {
-            if is_doubted || kept.is_old() {
+            if is_doubted || kept.is_old() || self.is_silent(kept.connection.broker()) {
                 kept = self.draw(kept, deadline)?;
             }
             let throttle = kept.connection.throttle();
             self.sleep(throttle.min(deadline.saturating_duration_since(Instant::now())))?;
             match question(&mut kept.connection) {
                 Err(Error::Io { .. } | Error::Closed { .. }) => {}
-                outcome => {
-                    *control = Some(kept).filter(Control::is_open);
-                    return outcome;
-                }
+                outcome => return self.keep(&mut control, kept, outcome),
             }
         }
         let closed = control.as_ref().filter(|_| is_doubted).map(|kept| kept.connection.broker().clone());
         let mut fresh = Control::new(self.dial_any(closed.as_deref(), deadline)?, self.metadata_age());
         let outcome = question(&mut fresh.connection);
-        *control = Some(fresh).filter(Control::is_open);
+        self.keep(&mut control, fresh, outcome)
+    }
+
+    /// After a question: keeps the connection for the next one, if it is still good.
+    fn keep<T>(&self, control: &mut Option<Control>, asked: Control, outcome: Result<T>) -> Result<T> {
+        if asked.is_open() {
+            self.trust(asked.connection.broker());
+            *control = Some(asked);
+        }
         outcome
     }
 

@@ -4,7 +4,8 @@
 //! Every question is asked again, with backoff, until its deadline, unless the answer says that asking again is of
 //! no use. When no known broker answers, the bootstrap list is tried again, in random order. No broker is asked for
 //! ever: one that is cut off from the others would go on telling what was true before. So another is asked once the control
-//! connection is old, and sooner where what was told does not help.
+//! connection is old, and sooner where what was told does not help. Whoever does not answer, whatever was asked, is
+//! asked last.
 //!
 //! What it must never do: create a topic by asking about it, or go back to an older leader epoch (see [`topic`]).
 //! It has no thread. It holds its locks only while it copies, but for that of the control connection, which
@@ -71,6 +72,8 @@ struct Inner {
     control: Mutex<Option<Control>>,
     /// Whether another broker is asked next.
     doubted: AtomicBool,
+    /// Who gave no answer in time, and when. They are asked last.
+    silent: Mutex<HashMap<Arc<Address>, Instant>>,
 }
 
 #[derive(Default)]
@@ -104,6 +107,7 @@ impl Cluster {
             known: Mutex::default(),
             control: Mutex::default(),
             doubted: AtomicBool::new(false),
+            silent: Mutex::default(),
         }))
     }
 
@@ -167,6 +171,24 @@ impl Cluster {
     /// Another broker is asked next: what this one says may be untrue.
     pub(crate) fn doubt(&self) {
         self.0.doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// If no answer came in time, whoever gave none is asked last about the cluster: of a machine that is gone nothing
+    /// comes back, and each question to it takes the whole timeout. Until it answers or metadata have become old.
+    pub(crate) fn suspect(&self, error: &Error) {
+        if let Some(broker) = error.silent() {
+            self.0.silent.lock().insert(broker.clone(), Instant::now());
+        }
+    }
+
+    /// Whether it gave no answer of late.
+    fn is_silent(&self, broker: &Arc<Address>) -> bool {
+        self.0.silent.lock().get(broker).is_some_and(|at| at.elapsed() < self.metadata_age())
+    }
+
+    /// It answers.
+    fn trust(&self, broker: &Arc<Address>) {
+        self.0.silent.lock().remove(broker);
     }
 
     /// What was told of a topic last; [`Code::NONE`] also if nothing was.
@@ -257,6 +279,7 @@ impl Cluster {
     /// broker is asked next: this one may be cut off from the others.
     pub(crate) fn again(&self, what: &dyn fmt::Display, error: &Error, attempt: u32, wait: Duration) {
         self.0.options.services.retry(SERVICE, error.kind());
+        self.suspect(error);
         if attempt.is_multiple_of(UNHELPED) {
             self.doubt();
         }

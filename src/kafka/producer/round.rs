@@ -199,6 +199,8 @@ impl Producer {
         fatal: &mut Option<Error>,
     ) {
         self.links.remove(&broker);
+        // Before it is asked who leads now.
+        self.cluster.suspect(&error);
         round.moved = true;
         if error.is_ambiguous() {
             for (index, partition) in places {

@@ -162,6 +162,29 @@ fn a_silent_broker_does_not_outlast_the_deadline() {
 }
 
 #[test]
+fn a_silent_broker_is_the_last_that_is_asked_again() {
+    let others = [nobody(), nobody()];
+    let fake = telling(move |_, _| {
+        let all = others.iter().map(|at| broker(2, at));
+        Some(metadata(all.collect(), vec![]))
+    });
+    let connections = Arc::new(AtomicUsize::new(0));
+    // The order is random: often enough, it comes first.
+    for round in 1..=8 {
+        let seen = connections.clone();
+        let silent = Fake::start(move |_| {
+            seen.fetch_add(1, Ordering::SeqCst);
+            Reply::Silence
+        });
+        let cluster = cluster(&[&silent.address, &fake.address]);
+        let call = Call { broker: silent.address.clone(), api: "Produce", version: 9 };
+        cluster.suspect(&Error::Timeout { call, after: Duration::ZERO });
+        cluster.refresh(&[], late()).unwrap();
+        assert_eq!(connections.load(Ordering::SeqCst), 0, "round {round}");
+    }
+}
+
+#[test]
 fn what_another_try_cannot_help_ends_a_refresh_at_once() {
     let count = Arc::new(AtomicUsize::new(0));
     let seen = count.clone();

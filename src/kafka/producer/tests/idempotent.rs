@@ -1,6 +1,9 @@
 //! Once each, in order, whatever happens on the way.
 
+use std::sync::Arc;
+
 use kafka_protocol::messages::ApiKey;
+use parking_lot::Mutex;
 
 use super::*;
 use crate::error::Retry;
@@ -273,6 +276,33 @@ fn a_node_that_goes_away_is_left() {
     put(&mut producer, out, &["a"]);
     producer.flush().unwrap();
     assert_eq!(world.values(0), ["a"]);
+}
+
+/// A machine that is gone closes no connection: all that is sent to it waits for the whole timeout.
+#[test]
+fn a_node_that_falls_silent_is_asked_nothing_more() {
+    let (mut gone, heard) = (false, Arc::new(Mutex::new(Vec::new())));
+    let seen = heard.clone();
+    let world = World::start(3, &[1], move |state, node, asked| {
+        if node == 1 && asked.key == ApiKey::Produce && !state.values(0).is_empty() {
+            gone = true;
+            state.leaders = vec![(2, 1)];
+        }
+        (node == 1 && gone).then(|| {
+            seen.lock().push(asked.key);
+            Reply::Silence
+        })
+    });
+    // It tells about the cluster, too; the others are known from its answer only.
+    let cluster = cluster_at(vec![world.addresses[0].clone()], Duration::from_secs(1));
+    let mut producer = Producer::new(cluster, settings());
+    let out = producer.output(TOPIC).unwrap();
+    for value in ["a", "b"] {
+        put(&mut producer, out, &[value]);
+        producer.flush().unwrap();
+    }
+    assert_eq!(world.values(0), ["a", "b"]);
+    assert_eq!(*heard.lock(), [ApiKey::Produce]);
 }
 
 /// A topic that takes batches of `most` bytes.
