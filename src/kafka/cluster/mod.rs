@@ -182,12 +182,12 @@ impl Cluster {
     }
 
     /// Whether it gave no answer of late.
-    fn is_silent(&self, broker: &Arc<Address>) -> bool {
+    pub(crate) fn is_silent(&self, broker: &Arc<Address>) -> bool {
         self.0.silent.lock().get(broker).is_some_and(|at| at.elapsed() < self.metadata_age())
     }
 
     /// It answers.
-    fn trust(&self, broker: &Arc<Address>) {
+    pub(crate) fn trust(&self, broker: &Arc<Address>) {
         self.0.silent.lock().remove(broker);
     }
 

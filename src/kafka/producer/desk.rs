@@ -74,8 +74,10 @@ impl Desk {
 
     /// The connection, opened if need be.
     fn connect(&mut self, patience: &Patience) -> Result<&mut Connection> {
-        if !self.connection.as_ref().is_some_and(Connection::is_open) {
-            let cluster = &patience.cluster;
+        let cluster = &patience.cluster;
+        // Whoever gave no answer to others will hardly give one here, and may be no coordinator any more.
+        let is_good = |kept: &Connection| kept.is_open() && !cluster.is_silent(kept.broker());
+        if !self.connection.as_ref().is_some_and(is_good) {
             self.connection = Some(match &self.coordinator {
                 Some((kind, key)) => cluster.coordinator(*kind, key, patience.deadline)?,
                 None => cluster.connect_any(patience.deadline)?,
@@ -148,6 +150,7 @@ impl Desk {
         let call = Call { broker: connection.broker().clone(), api: R::NAME, version };
         let timeout = left().min(cluster.options().request_timeout);
         let answer = connection.call_within(&request(version), version, timeout)?;
+        cluster.trust(&call.broker);
         Ok((call, answer))
     }
 }

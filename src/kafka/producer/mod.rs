@@ -241,7 +241,7 @@ impl Producer {
         let (begun, deadline) = (Instant::now(), self.deadline());
         let (mut delays, mut tries) = (self.delays(), 0);
         let mut last = None;
-        if self.refreshed_at.elapsed() > self.cluster.metadata_age() {
+        if self.leave_silent() || self.refreshed_at.elapsed() > self.cluster.metadata_age() {
             self.refresh(deadline)?;
         }
         loop {
@@ -287,6 +287,14 @@ impl Producer {
         if numbered && self.transaction.is_none() {
             self.bump();
         }
+    }
+
+    /// Closes connections to brokers that gave no answer to others, and tells whether there were any: they may lead nothing
+    /// any more.
+    fn leave_silent(&mut self) -> bool {
+        let before = self.links.len();
+        self.links.retain(|_, link| !self.cluster.is_silent(link.broker()));
+        self.links.len() < before
     }
 
     fn seal(&mut self) -> Result<()> {

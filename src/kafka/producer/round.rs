@@ -186,7 +186,9 @@ impl Producer {
         let until = (at + self.cluster.options().request_timeout).min(deadline);
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let link = self.links.get_mut(&broker).expect("it was sent on this connection");
-        link.receive(pending, left)
+        let answer = link.receive(pending, left)?;
+        self.cluster.trust(link.broker());
+        Ok(answer)
     }
 
     /// No answer came: what was sent may be stored.

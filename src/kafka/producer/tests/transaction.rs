@@ -8,6 +8,7 @@ use kafka_protocol::messages::{
     TxnOffsetCommitRequest, TxnOffsetCommitResponse, add_partitions_to_txn_response as added,
     txn_offset_commit_response as committed,
 };
+use parking_lot::Mutex;
 
 use super::*;
 use crate::error::Retry;
@@ -310,6 +311,34 @@ fn a_coordinator_that_moves_between_offsets_and_end_is_found() {
         assert_eq!(counted(&world), (["a", "b"].map(String::from).to_vec(), Some(2)));
         let nodes: Vec<_> = world.calls(ApiKey::EndTxn).into_iter().map(|call| call.0).collect();
         assert_eq!(nodes, [2, 1]);
+    }
+}
+
+/// A machine that is gone leads and coordinates nothing any more: whoever found that out waits for it once.
+#[test]
+fn a_node_that_falls_silent_is_waited_for_once() {
+    for last in [ApiKey::Produce, ApiKey::TxnOffsetCommit, ApiKey::EndTxn] {
+        let (began, heard) = (Arc::new(AtomicI32::new(0)), Arc::new(Mutex::new(Vec::new())));
+        let (count, seen) = (began.clone(), heard.clone());
+        let mut gone = false;
+        let world = World::start(3, &[1, 1], move |state, node, asked| {
+            if node == 1 && asked.key == last && count.load(Ordering::SeqCst) == 2 {
+                gone = true;
+                (state.leaders, state.coordinators) = (vec![(2, 1), (2, 1)], (2, 2));
+            }
+            (node == 1 && gone).then(|| {
+                seen.lock().push(asked.key);
+                Reply::Silence
+            })
+        });
+        let (mut producer, out) = producer_waiting(&world, transactional(), Duration::from_secs(1));
+        for (number, values) in [(1, ["a", "b"]), (2, ["c", "d"]), (3, ["e", "f"])] {
+            began.store(number, Ordering::SeqCst);
+            let ended = move_two(&mut producer, out, values, i64::from(number)).unwrap();
+            assert_eq!(ended, Ended::Committed);
+        }
+        assert_eq!(counted(&world), (["a", "b", "c", "d", "e", "f"].map(String::from).to_vec(), Some(3)));
+        assert_eq!(*heard.lock(), [last]);
     }
 }
 
