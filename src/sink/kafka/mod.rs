@@ -141,7 +141,7 @@ impl KafkaSink {
                     );
                     refused = member;
                 }
-                Err(error) => return Err(self.undo(state, &owned, error).into()),
+                Err(error) => return Err(self.undo(state, &owned, error)),
             }
         }
     }
@@ -157,7 +157,7 @@ impl KafkaSink {
     /// Asks for the outcome of a commit. What was in it has receipts if it counts.
     fn finish(&self, state: &mut State, batches: &[Batch], receipts: &mut Vec<Receipt>) -> Result<()> {
         if let Err(error) = state.mailbox.producer().0.finish() {
-            return Err(self.revive(state, error).into());
+            return Err(self.revive(state, error));
         }
         self.stored(state);
         let (place, committed) = (state.mailbox.place(), std::mem::take(&mut state.committing));
@@ -199,11 +199,11 @@ impl KafkaSink {
     }
 
     /// Aborts a transaction that failed, unless it may have been committed: then what is in it is remembered.
-    fn undo(&self, state: &mut State, owned: &[&Batch], error: kafka::Error) -> kafka::Error {
+    fn undo(&self, state: &mut State, owned: &[&Batch], error: kafka::Error) -> Error {
         let (producer, _) = state.mailbox.producer();
         if producer.is_committing() {
             state.committing = owned.iter().map(|batch| Delivery::of(batch)).collect();
-            return error;
+            return error.into();
         }
         let worst = match producer.abort() {
             // Fenced, say, which is why it failed.
@@ -215,22 +215,29 @@ impl KafkaSink {
     }
 
     /// Goes on after somebody else has ended a transaction, if that can be: what this process no longer owns, the
-    /// group knows. What is not known to count is read again from where the group says.
-    fn revive(&self, state: &mut State, error: kafka::Error) -> kafka::Error {
-        let (kafka::Error::Fenced { transactional_id, code }, Some(group)) = (&error, &self.group) else {
-            return error;
-        };
+    /// group knows. What is not known to count is read again from where the group says; without a group nobody can
+    /// say it.
+    fn revive(&self, state: &mut State, error: kafka::Error) -> Error {
+        let kafka::Error::Fenced { transactional_id, code } = &error else { return error.into() };
         let (producer, _) = state.mailbox.producer();
-        match producer.revive(self.whose) {
-            Revived::No => return error,
-            Revived::Undone => {}
-            Revived::Unknown => {
-                group.doubt("a transaction was ended by somebody else while it was committed")
+        let in_doubt = match (producer.revive(self.whose), &self.group) {
+            (Revived::No, _) => return error.into(),
+            (Revived::Undone, _) => None,
+            (Revived::Unknown, Some(group)) => {
+                group.doubt("a transaction was ended by somebody else while it was committed");
+                None
             }
-        }
+            (Revived::Unknown, None) => Some(format!(
+                "a transaction of {transactional_id} took longer than its timeout, and no answer to its end came before \
+                 the cluster said so ({code})"
+            )),
+        };
         state.committing.clear();
+        if let Some(what) = in_doubt {
+            return Error::InDoubt { what };
+        }
         let transactional_id = transactional_id.clone();
-        kafka::Error::Abortable { transactional_id, api: "the transaction", code: *code }
+        kafka::Error::Abortable { transactional_id, api: "the transaction", code: *code }.into()
     }
 
     /// Where each partition goes on behind its last batch; `None` if one is not owned any more.

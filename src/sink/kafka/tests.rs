@@ -304,6 +304,10 @@ fn a_transaction_that_failed_is_aborted_and_done_again() {
 
 /// Fences the first EndTxn, as after the transaction's timeout or by another producer.
 fn fenced_after(timeout: Duration, whose: Whose) -> (World, Result<()>, Result<()>) {
+    fenced(timeout, Some(Member::new()), whose)
+}
+
+fn fenced(timeout: Duration, member: Option<Arc<Member>>, whose: Whose) -> (World, Result<()>, Result<()>) {
     let mut first = true;
     let world = World::start(1, &[1], move |_, _, asked| {
         (asked.key == ApiKey::EndTxn && std::mem::take(&mut first)).then(|| {
@@ -313,7 +317,8 @@ fn fenced_after(timeout: Duration, whose: Whose) -> (World, Result<()>, Result<(
     });
     let mut settings = transactional(long());
     settings.transactional = Some(Transactional { id: "mover".into(), timeout });
-    let sink = KafkaSink::with(cluster(&world, long()), TOPIC, settings, Some(Member::new()), whose).unwrap();
+    let group = member.map(|member| member as Arc<dyn Membership>);
+    let sink = KafkaSink::with(cluster(&world, long()), TOPIC, settings, group, whose).unwrap();
     let batches = [batch(0, 1, 2, &["a", "b"])];
     let outcomes = [(), ()].map(|()| sink.store(&batches, &mut Vec::new()));
     let [one, other] = outcomes;
@@ -406,6 +411,43 @@ fn the_group_hears_of_offsets_before_and_after() {
     sink.store(&[batch(0, 1, 2, &["a", "b"]), batch(0, 1, 3, &["c"])], &mut Vec::new()).unwrap();
     // The first try is refused: a generation forgets what was told in the one before.
     assert_eq!(*member.told.lock(), [("sending", 3), ("sending", 3), ("stored", 3)]);
+}
+
+/// Files have no group: brokers that were away for longer than the timeout are no reason to end.
+#[test]
+fn a_transaction_without_a_group_that_took_too_long_is_done_again() {
+    let (world, one, other) = fenced(Duration::ZERO, None, Whose::Anyones);
+    assert!(one.unwrap_err().is_transient());
+    other.unwrap();
+    assert_eq!(world.values(0), ["a", "b"]);
+    let (world, one, _) = fenced(Duration::from_secs(60), None, Whose::Anyones);
+    assert_eq!(one.unwrap_err().exit_code(), 4);
+    assert!(world.values(0).is_empty());
+}
+
+/// The first answer to its end is lost, the next says that there is no such transaction.
+#[test]
+fn a_transaction_that_took_too_long_and_may_count_ends_a_run_without_a_group_that_can_be_run_again() {
+    for (timeout, code) in [(Duration::ZERO, 1), (Duration::from_secs(60), 4)] {
+        let mut tries = 0;
+        let world = World::start(1, &[1], move |_, _, asked| {
+            (asked.key == ApiKey::EndTxn).then(|| {
+                tries += 1;
+                let answer = kafka_protocol::messages::EndTxnResponse::default().with_error_code(48);
+                match tries {
+                    1 => Reply::Cut,
+                    _ => asked.answer::<kafka_protocol::messages::EndTxnRequest>(&answer),
+                }
+            })
+        });
+        let mut settings = transactional(long());
+        settings.transactional = Some(Transactional { id: "mover".into(), timeout });
+        let sink = plain(&world, settings);
+        let mut receipts = Vec::new();
+        let error = sink.store(&[batch(0, 1, 2, &["a", "b"])], &mut receipts).unwrap_err();
+        assert!(!error.is_transient() && receipts.is_empty(), "{error}");
+        assert_eq!(error.exit_code(), code, "{error}");
+    }
 }
 
 #[test]
