@@ -206,11 +206,12 @@ impl KafkaReader {
         Ok(moved.then_some(Read::Chunk))
     }
 
-    fn fetched(&mut self, fetched: Fetched, chunk: &mut Chunk) -> Result<()> {
+    /// Takes what was fetched. Something comes of it at once only where nothing is left to be fetched.
+    fn fetched(&mut self, fetched: Fetched, chunk: &mut Chunk) -> Result<Option<Read>> {
         let of = fetched.of;
-        let Some(held) = self.held.get_mut(&of) else { return Ok(()) };
+        let Some(held) = self.held.get_mut(&of) else { return Ok(None) };
         if let Some(fault) = fetched.fault {
-            return self.fault(&of, fault);
+            return self.fault(&of, fault, chunk);
         }
         let readable = match self.shared.options.fetch.isolation {
             Isolation::ReadCommitted => fetched.last_stable,
@@ -220,14 +221,14 @@ impl KafkaReader {
         chunk.set_readable(&held.partition, held.reading.next, readable);
         self.shared.consumed.fetch_add(fetched.records.len() as u64, Ordering::Relaxed);
         self.current = Some((of, Fetch::new(fetched.records, fetched.aborted)));
-        Ok(())
+        Ok(None)
     }
 
     /// What comes next cannot be had.
-    fn fault(&mut self, of: &TopicPartition, fault: FetchFault) -> Result<()> {
+    fn fault(&mut self, of: &TopicPartition, fault: FetchFault, chunk: &mut Chunk) -> Result<Option<Read>> {
         match fault {
             FetchFault::OutOfRange { log_start, high_watermark } => {
-                self.out_of_range(of, log_start, high_watermark)
+                self.out_of_range(of, log_start, high_watermark, chunk)
             }
             FetchFault::Truncated { offset, epoch, end } => {
                 Err(refused(&of.to_string(), truncated(offset, epoch, end)))
@@ -244,9 +245,15 @@ impl KafkaReader {
         }
     }
 
-    fn out_of_range(&mut self, of: &TopicPartition, log_start: i64, high_watermark: i64) -> Result<()> {
+    fn out_of_range(
+        &mut self,
+        of: &TopicPartition,
+        log_start: i64,
+        high_watermark: i64,
+        chunk: &mut Chunk,
+    ) -> Result<Option<Read>> {
         // Given up meanwhile.
-        let Some(next) = self.held.get(of).map(|held| held.reading.next) else { return Ok(()) };
+        let Some(next) = self.held.get(of).map(|held| held.reading.next) else { return Ok(None) };
         let (log_start, high_watermark) = if log_start < 0 || high_watermark < 0 {
             (self.shared.resolve(of, At::Earliest)?.offset, self.shared.resolve(of, At::Latest)?.offset)
         } else {
@@ -269,12 +276,18 @@ impl KafkaReader {
             return Err(refused(&of.to_string(), format!("{why}; {hint}")));
         }
         log::warn!("{of}: {why}; going on at {}: the records between are lost", begin.offset);
-        let Some(held) = self.held.get_mut(of) else { return Ok(()) };
+        let Some(held) = self.held.get_mut(of) else { return Ok(None) };
         held.reading.next = begin.offset;
         held.reading.leader_epoch = -1;
         self.fetcher.remove(of);
         held.begun = false;
-        Ok(())
+        // The gap is told: where no record follows it up to the end, a run that waits until all is committed up to there
+        // would wait for ever.
+        chunk.start(&held.partition, next);
+        chunk.set_payload(held.reading.payload);
+        chunk.set_end(held.reading.end.map_or(begin.offset, |end| end.min(begin.offset)).max(next));
+        chunk.set_resume(resume(-1));
+        Ok((chunk.end > next).then_some(Read::Chunk))
     }
 
     /// Looks for partitions that were added, whenever the cluster has told something, whoever asked.
@@ -370,7 +383,11 @@ impl Reader for KafkaReader {
                 return Ok(Read::Done);
             }
             match self.fetcher.next(WAIT)? {
-                Some(fetched) => self.fetched(fetched, chunk)?,
+                Some(fetched) => {
+                    if let Some(read) = self.fetched(fetched, chunk)? {
+                        return Ok(read);
+                    }
+                }
                 None => return Ok(Read::Idle),
             }
         }

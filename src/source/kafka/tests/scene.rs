@@ -30,6 +30,11 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// A broker that leads everything and coordinates all groups. Each partition has the records 0 to 3.
 fn scene(partitions: &Arc<Mutex<usize>>) -> Fake {
+    scene_with(partitions, fetch)
+}
+
+/// The same with other answers to who fetches.
+fn scene_with(partitions: &Arc<Mutex<usize>>, fetch: fn(&Asked) -> Reply) -> Fake {
     let own = Arc::new(Mutex::new(None));
     let (at, partitions) = (own.clone(), partitions.clone());
     let fake = Fake::start(move |asked| {
@@ -68,6 +73,25 @@ fn list(asked: &Asked) -> Reply {
     asked.answer::<ListOffsetsRequest>(&ListOffsetsResponse::default().with_topics(topics.collect()))
 }
 
+/// All records were deleted.
+fn fetch_deleted(asked: &Asked) -> Reply {
+    let request = asked.request::<FetchRequest>();
+    let topics = request.topics.iter().map(|topic| {
+        let rows = topic.partitions.iter().map(|one| {
+            PartitionData::default()
+                .with_partition_index(one.partition)
+                .with_error_code(if one.fetch_offset < 3 { 1 } else { 0 })
+                .with_high_watermark(3)
+                .with_last_stable_offset(3)
+                .with_log_start_offset(3)
+        });
+        FetchableTopicResponse::default().with_topic_id(topic.topic_id).with_partitions(rows.collect())
+    });
+    let answer = FetchResponse::default().with_responses(topics.collect());
+    std::thread::sleep(Duration::from_millis(5));
+    asked.answer::<FetchRequest>(&answer)
+}
+
 fn fetch(asked: &Asked) -> Reply {
     let request = asked.request::<FetchRequest>();
     let topics = request.topics.iter().map(|topic| {
@@ -89,8 +113,17 @@ fn fetch(asked: &Asked) -> Reply {
 }
 
 fn source(fake: &Fake, group: Option<GroupSettings>, until: Until) -> KafkaSource {
+    source_with(fake, group, until, |_| {})
+}
+
+fn source_with(
+    fake: &Fake,
+    group: Option<GroupSettings>,
+    until: Until,
+    change: impl FnOnce(&mut KafkaOptions),
+) -> KafkaSource {
     let settings = ClusterSettings { retry: soon(), metadata_age: Duration::from_millis(20) };
-    let options = KafkaOptions {
+    let mut options = KafkaOptions {
         topics: vec![TOPIC.into()],
         group,
         from: From::Latest,
@@ -102,6 +135,7 @@ fn source(fake: &Fake, group: Option<GroupSettings>, until: Until) -> KafkaSourc
         limit: None,
         plans: false,
     };
+    change(&mut options);
     KafkaSource::new(cluster_with(&[&fake.address], settings), options).unwrap()
 }
 
@@ -160,6 +194,18 @@ fn a_run_with_an_end_reads_the_partitions_that_were_there_when_it_began() {
         }
     };
     assert!(matches!(last, Read::Done), "{last:?}");
+}
+
+/// Whoever waits until all is committed up to the end waits for this.
+#[test]
+fn a_gap_up_to_the_end_is_told() {
+    let fake = scene_with(&Arc::new(Mutex::new(1)), fetch_deleted);
+    let source = source_with(&fake, None, Until::End, |options| {
+        (options.from, options.on_out_of_range) = (From::Earliest, OutOfRange::Latest);
+    });
+    let mut readers = source.open(&Start { marks: &Forget, readers: 1, stop: &Stop::new() }).unwrap();
+    assert_eq!(next(&mut readers), ("t:0 from".into(), 0));
+    assert_eq!(next(&mut readers), ("t:0".into(), 3));
 }
 
 #[test]
