@@ -51,6 +51,9 @@ impl Fetcher {
         if let Err(code) = Code(answer.error_code).check() {
             return self.refuse_all(serial, code);
         }
+        if answer.responses.is_empty() && answer.throttle_time_ms > 0 {
+            return self.put_off(serial);
+        }
         let names: HashMap<Uuid, Arc<str>> = self
             .partitions
             .values()
@@ -227,6 +230,15 @@ impl Fetcher {
         let all: Vec<_> = self.asked_in(serial);
         for of in all {
             self.refuse(&of, code);
+        }
+    }
+
+    /// A broker that wants to be left alone sends an answer without anything in it (KIP-219). Nothing is wrong with its
+    /// partitions: they are asked for again when it may be asked.
+    fn put_off(&mut self, serial: u64) {
+        let now = self.clock.now();
+        for partition in self.partitions.values_mut().filter(|one| one.asked == Some(serial)) {
+            (partition.asked, partition.heard) = (None, now);
         }
     }
 

@@ -161,6 +161,19 @@ fn throttling_is_honoured() {
     assert!(seen[1].at - seen[0].at >= throttle);
 }
 
+/// That is how brokers throttle who fetches.
+#[test]
+fn an_answer_that_only_throttles_is_no_trouble() {
+    let twist: Twist = Box::new(|_, count, asked, _| {
+        let answer = FetchResponse::default().with_throttle_time_ms(10);
+        (count < 5).then(|| asked.answer::<FetchRequest>(&answer))
+    });
+    let mut world = World::new(Setup { leaders: vec![1], twist: Some(twist), ..Setup::default() });
+    world.add(0, 0, -1);
+    world.read_to(&[(0, 60)]);
+    assert_eq!(world.scene.lock().metadata_count, 1);
+}
+
 #[test]
 fn a_batch_larger_than_asked_for_makes_progress() {
     // Brokers send the first batch whole; one that does not is asked for more and more.
