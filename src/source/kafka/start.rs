@@ -26,8 +26,11 @@ impl Shared {
     pub(super) fn begin(&self, seat: &Seat) -> Result<Begin> {
         let of = &seat.tenancy.of;
         if let Some(committed) = &seat.tenancy.committed {
+            let offset = committed.offset.max(0) as u64;
+            let log_end = || self.offset(of, At::Latest, Isolation::ReadUncommitted);
+            still_there(of, offset, self.desk.end(of), log_end)?;
             return Ok(Begin {
-                offset: committed.offset.max(0) as u64,
+                offset,
                 leader_epoch: committed.leader_epoch,
                 plan: self.plan(of, committed)?,
             });
@@ -88,6 +91,31 @@ pub(crate) enum Age {
 /// a group, is read whole. Pure.
 pub(crate) fn origin(from: From, age: Age) -> From {
     if age == Age::Younger { From::Earliest } else { from }
+}
+
+/// Where a run ends before the commit it fetches nothing, so nobody tells it that the log was cut back. `log_end` is asked
+/// for there: others may have gone on behind the end of this run.
+///
+/// # Errors
+/// If the log ends before the commit: what is written there now would never be read.
+fn still_there(
+    of: &TopicPartition,
+    offset: u64,
+    end: Option<u64>,
+    log_end: impl FnOnce() -> Result<u64>,
+) -> Result<()> {
+    if end.is_none_or(|end| end >= offset) {
+        return Ok(());
+    }
+    let log_end = log_end()?;
+    if log_end >= offset {
+        return Ok(());
+    }
+    let why = format!(
+        "the group has committed offset {offset}, but the log ends at {log_end}: its end was lost, as after an unclean \
+         leader election; reset the group's offset to go on"
+    );
+    Err(refused(&of.to_string(), why))
 }
 
 /// The planned ends beside a commit. `log_end` is asked for if there are any.
@@ -162,6 +190,20 @@ mod tests {
         for other in [Remembered::Absent, Remembered::Foreign("x".into())] {
             assert_eq!(recovered(&of, &committed(other), || unreachable!()).unwrap(), []);
         }
+    }
+
+    #[test]
+    fn a_log_that_ends_before_the_commit_is_an_error_where_a_run_would_read_nothing() {
+        let of = TopicPartition::new("t", 3);
+        // Where it fetches the leader tells.
+        for end in [None, Some(5), Some(9)] {
+            still_there(&of, 5, end, || unreachable!()).unwrap();
+        }
+        // Another member has gone on.
+        still_there(&of, 5, Some(4), || Ok(5)).unwrap();
+        let error = still_there(&of, 5, Some(4), || Ok(4)).unwrap_err();
+        assert!(error.to_string().contains("committed offset 5, but the log ends at 4"), "{error}");
+        assert_eq!(error.exit_code(), 4);
     }
 
     #[test]
