@@ -263,16 +263,21 @@ impl Producer {
         Ok(())
     }
 
+    /// Whether the last transaction began so long ago that the cluster aborts it.
+    pub fn is_overdue(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|it| it.began.elapsed() >= it.settings.timeout)
+    }
+
     /// After [`Error::Fenced`]: whether this producer may go on. Then the next [`Producer::begin`] takes the
-    /// transactional id over again; another producer that took over in the meantime is fenced by this.
+    /// transactional id over again. To be called only by whom a consumer group fences as well: another producer
+    /// that took over in the meantime is fenced by this.
     ///
     /// An id that others may use goes on only if the cluster aborted its transaction because that took longer than
-    /// its timeout (this process was stopped, say, or brokers were away): no two are to use it at a time. One that is
-    /// this producer's alone always does: nobody else wants it, its transaction was aborted for somebody who waited for
-    /// it.
+    /// its timeout (this process was stopped, say, or brokers were away). One that is this producer's alone always
+    /// does: nobody else wants it, its transaction was aborted for somebody who waited for it.
     pub fn revive(&mut self, id: Whose) -> Revived {
+        let expired = self.is_overdue();
         let Some(transaction) = &mut self.transaction else { return Revived::No };
-        let expired = transaction.began.elapsed() >= transaction.settings.timeout;
         let revived = match (transaction.phase, transaction.unsure) {
             (Phase::Fenced(_), _) if id == Whose::Anyones && !expired => return Revived::No,
             (Phase::Fenced(_), true) => Revived::Unknown,

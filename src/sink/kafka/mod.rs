@@ -215,27 +215,31 @@ impl KafkaSink {
     }
 
     /// Goes on after somebody else has ended a transaction, if that can be: what this process no longer owns, the
-    /// group knows. What is not known to count is read again from where the group says; without a group nobody can
-    /// say it.
+    /// group knows. What is not known to count is read again from where the group says.
+    ///
+    /// Without a group nobody can tell the cluster, which has waited for long enough, from another pipeline that took
+    /// over while this process was stopped. To go on could store again what that one has stored.
     fn revive(&self, state: &mut State, error: kafka::Error) -> Error {
         let kafka::Error::Fenced { transactional_id, code } = &error else { return error.into() };
         let (producer, _) = state.mailbox.producer();
-        let in_doubt = match (producer.revive(self.whose), &self.group) {
-            (Revived::No, _) => return error.into(),
-            (Revived::Undone, _) => None,
-            (Revived::Unknown, Some(group)) => {
-                group.doubt("a transaction was ended by somebody else while it was committed");
-                None
+        let Some(group) = &self.group else {
+            if !producer.is_overdue() {
+                return error.into();
             }
-            (Revived::Unknown, None) => Some(format!(
-                "a transaction of {transactional_id} took longer than its timeout, and no answer to its end came before \
-                 the cluster said so ({code})"
-            )),
-        };
-        state.committing.clear();
-        if let Some(what) = in_doubt {
+            let what = format!(
+                "a transaction of {transactional_id} took longer than its timeout and was ended by the cluster, or by \
+                 another pipeline that uses this transactional_id ({code})"
+            );
             return Error::InDoubt { what };
+        };
+        match producer.revive(self.whose) {
+            Revived::No => return error.into(),
+            Revived::Undone => {}
+            Revived::Unknown => {
+                group.doubt("a transaction was ended by somebody else while it was committed")
+            }
         }
+        state.committing.clear();
         let transactional_id = transactional_id.clone();
         kafka::Error::Abortable { transactional_id, api: "the transaction", code: *code }.into()
     }
