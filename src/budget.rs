@@ -237,6 +237,12 @@ impl Recycler {
     }
 }
 
+/// A copy of what stands in a buffer of `size` bytes, if it is so little that it must not hold the buffer; nothing is
+/// little, too.
+pub(crate) fn copied(bytes: &[u8], size: usize) -> Option<Vec<u8>> {
+    (bytes.is_empty() || bytes.len() < size / 4).then(|| bytes.to_vec())
+}
+
 /// What buffers grow by at least.
 const STEP: usize = 64 << 10;
 

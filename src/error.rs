@@ -226,7 +226,7 @@ impl Error {
                 Some("the summary shows the first of them; --set processing.max_rejected=N raises the limit")
             }
             Error::InDoubt { .. } => {
-                Some("run the same command again: it looks at what is there and goes on")
+                Some("run the same command again: it goes on where its state, or its consumer group, says")
             }
             Error::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, BatchId, Body, Buffer, Counts, Piece};
-use crate::budget::{Budget, Recycler};
+use crate::budget::{Budget, Recycler, copied};
 use crate::codec::sum::joined;
 use crate::codec::{Codec, Encoder, Framer};
 use crate::cut::Close;
@@ -257,7 +257,13 @@ impl Strand {
         let raw = std::mem::take(&mut self.raw);
         let mut bytes = tools.buffers.take();
         let raw_crc = tools.encoder.encode(&raw, &mut bytes);
-        let mut piece = tools.piece(bytes, Some(&tools.buffers));
+        let mut piece = match copied(&bytes, bytes.capacity()) {
+            Some(copy) => {
+                tools.buffers.give(bytes);
+                tools.piece(copy, None)
+            }
+            None => tools.piece(bytes, Some(&tools.buffers)),
+        };
         (piece.raw_len, piece.raw_crc) = (raw.len() as u64, raw_crc);
         self.frame(piece, tools);
         self.raw = raw;
@@ -307,10 +313,8 @@ impl Strand {
 impl Tools {
     /// Copies a small piece out of a large buffer.
     fn compact(&self, piece: Piece) -> Piece {
-        if piece.len() * 4 >= piece.pinned() {
-            return piece;
-        }
-        let mut copy = self.piece(piece.bytes().to_vec(), None);
+        let Some(copy) = copied(piece.bytes(), piece.pinned()) else { return piece };
+        let mut copy = self.piece(copy, None);
         (copy.raw_len, copy.raw_crc) = (piece.raw_len, piece.raw_crc);
         copy
     }
@@ -351,7 +355,7 @@ mod tests {
             even_parts: [false; 2],
             budget: Budget::new(1 << 20),
             checksums: true,
-            buffers: Recycler::new(2, 1 << 20),
+            buffers: Recycler::new(2 << 20, 1 << 20),
             encoder: Encoder::new(codec),
         }
     }
@@ -444,6 +448,23 @@ mod tests {
         assert_eq!(lot.held(), 7);
         lot.close(Close::Count, &mut tools);
         assert_eq!(lot.held(), 0);
+    }
+
+    #[test]
+    fn what_is_compressed_here_holds_no_large_buffer() {
+        for codec in [Codec::Gzip(6), Codec::Zstd(1)] {
+            let (mut lot, mut tools) = (Lot::new(&partition(), 0, []), tools(codec, None));
+            // What the compressor wants at most is much more than what it needs.
+            for end in 1..=3 {
+                let block = Some(Block::Raw(Piece::owned(vec![b'x'; RUN])));
+                lot.add(SectionOut { stored: block, wait: Wait::Over, ..section(end) }, &mut tools);
+            }
+            let pieces = lot.stored.body.pieces();
+            assert_eq!(pieces.len(), 3);
+            assert!(pieces.iter().all(|piece| piece.pinned() < 1000), "{codec:?}");
+            assert_eq!(tools.budget.used(), pieces.iter().map(Piece::pinned).sum::<usize>());
+            assert!(tools.buffers.take().capacity() > RUN, "the next one uses it again");
+        }
     }
 
     #[test]

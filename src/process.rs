@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::batch::{Buffer, Counts, Piece};
-use crate::budget::{Lease, Recycler};
+use crate::budget::{Lease, Recycler, copied};
 use crate::codec::{Codec, Encoder};
 use crate::cut::Close;
 use crate::error::Result;
@@ -227,10 +227,9 @@ impl<'a> Shop<'a> {
     /// The output in `used`, which is empty again. Little output is copied: its buffer would be held for as long as
     /// the batch is, and the next chunk's needs as much room again.
     fn buffer(&self, used: &mut Vec<u8>) -> Buffer {
-        let (bytes, home) = if used.len() * 4 < used.capacity() {
-            (used.as_slice().to_vec(), None)
-        } else {
-            (std::mem::replace(used, self.buffers.take()), Some(self.buffers.clone()))
+        let (bytes, home) = match copied(used, used.capacity()) {
+            Some(copy) => (copy, None),
+            None => (std::mem::replace(used, self.buffers.take()), Some(self.buffers.clone())),
         };
         self.buffers.trim(used);
         Buffer { bytes, lease: Lease::default(), home }
@@ -297,8 +296,10 @@ mod tests {
     use super::*;
     use crate::record::Identity;
 
-    /// Makes each record as large as its number says, and a dead letter of ten bytes of it.
-    struct Grow;
+    /// Makes each record as large as its number says, and a dead letter of so many bytes of it.
+    struct Grow {
+        letter: usize,
+    }
 
     impl Program for Grow {
         fn run(&self, section: &Section<'_>, out: &mut Out) {
@@ -306,7 +307,7 @@ mod tests {
                 let size = std::str::from_utf8(section.record(entry).bytes).unwrap();
                 let size: usize = size.parse().unwrap();
                 out.stored.resize(out.stored.len() + size, b'a');
-                out.failed.extend_from_slice(&[b'b'; 10]);
+                out.failed.resize(out.failed.len() + self.letter, b'b');
             }
         }
     }
@@ -329,7 +330,7 @@ mod tests {
     fn little_output_holds_no_large_buffer() {
         let chunks = Chunks::new(2, 1 << 20);
         for codec in [Codec::None, Codec::Gzip(6), Codec::Zstd(3)] {
-            let shop = Shop::new(&Grow, [codec; 2], Recycler::new(4 << 20, 1 << 20), &chunks);
+            let shop = Shop::new(&Grow { letter: 10 }, [codec; 2], Recycler::new(4 << 20, 1 << 20), &chunks);
             let [stored, failed] = held(&shop, "400000");
             let least = if codec == Codec::None { 400_000 } else { 10 };
             assert!((least..=4 * least.max(1000)).contains(&stored), "{codec:?}: {stored}");
@@ -341,10 +342,25 @@ mod tests {
     }
 
     #[test]
+    fn whoever_has_no_output_takes_no_buffer() {
+        let chunks = Chunks::new(2, 1 << 20);
+        for codec in [Codec::None, Codec::Gzip(6)] {
+            let buffers = Recycler::new(4 << 20, 1 << 20);
+            for _ in 0..3 {
+                buffers.give(Vec::with_capacity(400_000));
+            }
+            let shop = Shop::new(&Grow { letter: 0 }, [codec; 2], buffers, &chunks);
+            assert_eq!(held(&shop, "400000")[1], 0);
+            let idle = shop.idle.lock();
+            assert!(idle[0].failed.capacity() + idle[0].out.failed.capacity() == 0, "{codec:?}");
+        }
+    }
+
+    #[test]
     fn nobody_keeps_the_buffers_of_a_very_large_record() {
         let chunks = Chunks::new(2, 1 << 20);
         for codec in [Codec::None, Codec::Gzip(6), Codec::Zstd(3)] {
-            let shop = Shop::new(&Grow, [codec; 2], Recycler::new(4 << 20, 1 << 20), &chunks);
+            let shop = Shop::new(&Grow { letter: 10 }, [codec; 2], Recycler::new(4 << 20, 1 << 20), &chunks);
             held(&shop, "9000000");
             let idle = shop.idle.lock();
             let kept = idle.iter().flat_map(|bench| [&bench.out.stored, &bench.out.failed, &bench.stored]);

@@ -113,10 +113,10 @@ fn topic(text: &str) -> Result<Option<String>, String> {
     }
 }
 
-/// Whether this is the name of a file of another kind; `.gz` alone is none.
+/// Whether this is the name of a file of another kind, or of one of ours in capitals; `.gz` alone is none.
 fn is_other(text: &str) -> bool {
     let name = text.rsplit('/').next().unwrap_or(text).to_ascii_lowercase();
-    OTHERS.iter().any(|suffix| name.len() > suffix.len() && name.ends_with(suffix))
+    OTHERS.iter().chain(&NAMES).any(|suffix| name.len() > suffix.len() && name.ends_with(suffix))
 }
 
 fn is_stream(kind: fs::FileType) -> bool {
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn a_name_of_another_kind_of_file_is_refused_unless_it_is_a_directory() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["a.csv", "a.gz", "all.PARQUET", "a.json.xz"] {
+        for name in ["a.csv", "a.gz", "all.PARQUET", "a.json.xz", "ALL.JSON", "ALL.ndjson.GZ"] {
             let text = format!("{}/{name}", dir.path().display());
             let error = parse(&text).unwrap_err();
             assert!(error.starts_with(&format!("{text} looks like a file")), "{error}");

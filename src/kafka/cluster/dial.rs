@@ -1,8 +1,8 @@
 //! Connections of a [`Cluster`]: the control connection, and new ones for work.
 //!
 //! Whom to dial: the known brokers, then the bootstrap list, each in random order, so that many clients do not
-//! all press on the first broker of a list; last whoever gave no answer of late. Once the control connection is as old as metadata may be, another broker
-//! is asked in place of this one.
+//! all press on the first broker of a list; last whoever gave no answer of late. Once the control connection is as old
+//! as metadata may be, another broker is asked in place of this one.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

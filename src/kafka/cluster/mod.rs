@@ -174,7 +174,8 @@ impl Cluster {
     }
 
     /// If no answer came in time, whoever gave none is asked last about the cluster: of a machine that is gone nothing
-    /// comes back, and each question to it takes the whole timeout. Until it answers or metadata have become old.
+    /// comes back, and each question to it takes the whole timeout. Until it answers one about the cluster, or to a
+    /// producer, or metadata have become old.
     pub(crate) fn suspect(&self, error: &Error) {
         if let Some(broker) = error.silent() {
             self.0.silent.lock().insert(broker.clone(), Instant::now());

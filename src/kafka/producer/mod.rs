@@ -289,8 +289,8 @@ impl Producer {
         }
     }
 
-    /// Closes connections to brokers that gave no answer to others, and tells whether there were any: they may lead nothing
-    /// any more.
+    /// Closes connections to brokers that gave no answer to others, and tells whether there were any: they may lead
+    /// nothing any more.
     fn leave_silent(&mut self) -> bool {
         let before = self.links.len();
         self.links.retain(|_, link| !self.cluster.is_silent(link.broker()));

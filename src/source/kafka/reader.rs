@@ -281,12 +281,13 @@ impl KafkaReader {
         held.reading.leader_epoch = -1;
         self.fetcher.remove(of);
         held.begun = false;
-        // The gap is told: where no record follows it up to the end, a run that waits until all is committed up to there
-        // would wait for ever.
+        // The gap is told: where no record follows it up to the end, a run that waits until all is committed up to
+        // there would wait for ever.
         chunk.start(&held.partition, next);
         chunk.set_payload(held.reading.payload);
+        // Batches that are planned to end in it, too, have no leader epoch to go on from.
+        chunk.set_resume_within(resume(-1));
         chunk.set_end(held.reading.end.map_or(begin.offset, |end| end.min(begin.offset)).max(next));
-        chunk.set_resume(resume(-1));
         Ok((chunk.end > next).then_some(Read::Chunk))
     }
 

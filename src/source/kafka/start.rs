@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::desk::Seat;
 use super::{PATIENCE, Shared, refused};
-use crate::config::kafka::From;
+use crate::config::kafka::{From, Until};
 use crate::error::Result;
 use crate::kafka::cluster::{At, Isolation, PartitionInfo, TopicPartition};
 use crate::kafka::group::{Committed, Remembered};
@@ -27,8 +27,19 @@ impl Shared {
         let of = &seat.tenancy.of;
         if let Some(committed) = &seat.tenancy.committed {
             let offset = committed.offset.max(0) as u64;
-            let log_end = || self.offset(of, At::Latest, Isolation::ReadUncommitted);
-            still_there(of, offset, self.desk.end(of), log_end)?;
+            // Only the end that this run asked for is the log's.
+            let end = self.desk.end(of).filter(|_| self.options.until == Until::End);
+            let log_end = || {
+                let (_, epoch) = self.cluster.leader(of)?;
+                // One that is cut off from the others does not know what they have written since.
+                let is_older = committed.leader_epoch < 0 || epoch < committed.leader_epoch;
+                if is_older {
+                    Ok(None)
+                } else {
+                    self.offset(of, At::Latest, Isolation::ReadUncommitted).map(Some)
+                }
+            };
+            still_there(of, offset, end, log_end)?;
             return Ok(Begin {
                 offset,
                 leader_epoch: committed.leader_epoch,
@@ -93,8 +104,8 @@ pub(crate) fn origin(from: From, age: Age) -> From {
     if age == Age::Younger { From::Earliest } else { from }
 }
 
-/// Where a run ends before the commit it fetches nothing, so nobody tells it that the log was cut back. `log_end` is asked
-/// for there: others may have gone on behind the end of this run.
+/// Where a run ends before the commit it fetches nothing, so nobody tells it that the log was cut back. `log_end` is
+/// asked for there: others may have gone on behind the end of this run, or the leader may not know of what they wrote.
 ///
 /// # Errors
 /// If the log ends before the commit: what is written there now would never be read.
@@ -102,15 +113,12 @@ fn still_there(
     of: &TopicPartition,
     offset: u64,
     end: Option<u64>,
-    log_end: impl FnOnce() -> Result<u64>,
+    log_end: impl FnOnce() -> Result<Option<u64>>,
 ) -> Result<()> {
     if end.is_none_or(|end| end >= offset) {
         return Ok(());
     }
-    let log_end = log_end()?;
-    if log_end >= offset {
-        return Ok(());
-    }
+    let Some(log_end) = log_end()?.filter(|end| *end < offset) else { return Ok(()) };
     let why = format!(
         "the group has committed offset {offset}, but the log ends at {log_end}: its end was lost, as after an unclean \
          leader election; reset the group's offset to go on"
@@ -200,8 +208,9 @@ mod tests {
             still_there(&of, 5, end, || unreachable!()).unwrap();
         }
         // Another member has gone on.
-        still_there(&of, 5, Some(4), || Ok(5)).unwrap();
-        let error = still_there(&of, 5, Some(4), || Ok(4)).unwrap_err();
+        still_there(&of, 5, Some(4), || Ok(Some(5))).unwrap();
+        still_there(&of, 5, Some(4), || Ok(None)).unwrap();
+        let error = still_there(&of, 5, Some(4), || Ok(Some(4))).unwrap_err();
         assert!(error.to_string().contains("committed offset 5, but the log ends at 4"), "{error}");
         assert_eq!(error.exit_code(), 4);
     }

@@ -294,7 +294,7 @@ fn a_node_that_falls_silent_is_asked_nothing_more() {
         })
     });
     // It tells about the cluster, too; the others are known from its answer only.
-    let cluster = cluster_at(vec![world.addresses[0].clone()], Duration::from_secs(1));
+    let cluster = cluster_at(vec![world.addresses[0].clone()], Duration::from_secs(3));
     let mut producer = Producer::new(cluster, settings());
     let out = producer.output(TOPIC).unwrap();
     for value in ["a", "b"] {

@@ -331,7 +331,7 @@ fn a_node_that_falls_silent_is_waited_for_once() {
                 Reply::Silence
             })
         });
-        let (mut producer, out) = producer_waiting(&world, transactional(), Duration::from_secs(1));
+        let (mut producer, out) = producer_waiting(&world, transactional(), Duration::from_secs(3));
         for (number, values) in [(1, ["a", "b"]), (2, ["c", "d"]), (3, ["e", "f"])] {
             began.store(number, Ordering::SeqCst);
             let ended = move_two(&mut producer, out, values, i64::from(number)).unwrap();
