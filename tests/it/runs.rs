@@ -289,7 +289,12 @@ fn collect(dir: &Path, prefix: &str, tree: &mut Tree) {
         if entry.file_type().expect("it is there").is_dir() {
             collect(&entry.path(), &format!("{name}/"), tree);
         } else {
-            tree.insert(name, fs::read(entry.path()).expect("it can be read"));
+            match fs::read(entry.path()) {
+                Ok(bytes) => drop(tree.insert(name, bytes)),
+                // Of a directory that is being written to: it has its final name by now.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => panic!("{} cannot be read: {error}", entry.path().display()),
+            }
         }
     }
 }
