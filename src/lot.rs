@@ -332,6 +332,23 @@ impl Tools {
     }
 }
 
+#[cfg(test)]
+impl Tools {
+    /// What compresses nothing and makes no parts.
+    pub(crate) fn plain(budget: &Arc<Budget>, buffers: &Arc<Recycler>) -> Self {
+        Tools {
+            codecs: [Codec::None; 2],
+            framing: Framing::Batch,
+            part: None,
+            even_parts: [false; 2],
+            budget: budget.clone(),
+            checksums: true,
+            buffers: buffers.clone(),
+            encoder: Encoder::new(Codec::None),
+        }
+    }
+}
+
 impl Block {
     /// Copies a small piece out of a large buffer.
     fn compact(self, tools: &Tools) -> Block {
@@ -352,11 +369,8 @@ mod tests {
             codecs: [codec; 2],
             framing: Framing::Stream,
             part,
-            even_parts: [false; 2],
-            budget: Budget::new(1 << 20),
-            checksums: true,
-            buffers: Recycler::new(2 << 20, 1 << 20),
             encoder: Encoder::new(codec),
+            ..Tools::plain(&Budget::new(1 << 20), &Recycler::new(2 << 20, 1 << 20))
         }
     }
 

@@ -23,7 +23,7 @@ use super::tend::Stance;
 use crate::assemble::{Assembler, Assembly, Ports};
 use crate::batch::Batch;
 use crate::budget::{Budget, Recycler};
-use crate::codec::{Codec, Encoder};
+use crate::codec::Codec;
 use crate::commit::{Commit, Ledgers, Note};
 use crate::config::OnReject;
 use crate::config::kafka::{OutOfRange, Until};
@@ -162,16 +162,7 @@ impl Base {
     }
 
     fn tools(&self) -> Tools {
-        Tools {
-            codecs: [Codec::None; 2],
-            framing: Framing::Batch,
-            part: None,
-            even_parts: [false; 2],
-            budget: self.budget.clone(),
-            checksums: true,
-            buffers: self.buffers.clone(),
-            encoder: Encoder::new(Codec::None),
-        }
+        Tools::plain(&self.budget, &self.buffers)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::kafka::fake::{Asked, Fake, Reply, answer_versions};
 use crate::kafka::group::GroupSettings;
 use crate::kafka::wire::Compression;
 use crate::record::{Chunk, Payload};
+use crate::source::kafka::fill::resume;
 use crate::source::kafka::{KafkaOptions, KafkaSource};
 use crate::source::{Forget, Read, Reader, Source, Start};
 use crate::stop::Stop;
@@ -75,34 +76,28 @@ fn list(asked: &Asked) -> Reply {
 
 /// All records were deleted.
 fn fetch_deleted(asked: &Asked) -> Reply {
-    let request = asked.request::<FetchRequest>();
-    let topics = request.topics.iter().map(|topic| {
-        let rows = topic.partitions.iter().map(|one| {
-            PartitionData::default()
-                .with_partition_index(one.partition)
-                .with_error_code(if one.fetch_offset < 3 { 1 } else { 0 })
-                .with_high_watermark(3)
-                .with_last_stable_offset(3)
-                .with_log_start_offset(3)
-        });
-        FetchableTopicResponse::default().with_topic_id(topic.topic_id).with_partitions(rows.collect())
-    });
-    let answer = FetchResponse::default().with_responses(topics.collect());
-    std::thread::sleep(Duration::from_millis(5));
-    asked.answer::<FetchRequest>(&answer)
+    fetch_with(asked, |offset, row| {
+        row.with_log_start_offset(3).with_error_code(if offset < 3 { 1 } else { 0 })
+    })
 }
 
 fn fetch(asked: &Asked) -> Reply {
+    fetch_with(asked, |offset, row| {
+        let records = (offset == 0).then(|| batch(0, 3, Compression::None, &PLAIN).into());
+        row.with_log_start_offset(0).with_records(records)
+    })
+}
+
+/// Of logs that end at 3; `more` is what is told of a partition beside that, by the offset that is asked for.
+fn fetch_with(asked: &Asked, more: fn(i64, PartitionData) -> PartitionData) -> Reply {
     let request = asked.request::<FetchRequest>();
     let topics = request.topics.iter().map(|topic| {
         let rows = topic.partitions.iter().map(|one| {
-            let records = (one.fetch_offset == 0).then(|| batch(0, 3, Compression::None, &PLAIN).into());
-            PartitionData::default()
+            let row = PartitionData::default()
                 .with_partition_index(one.partition)
                 .with_high_watermark(3)
-                .with_last_stable_offset(3)
-                .with_log_start_offset(0)
-                .with_records(records)
+                .with_last_stable_offset(3);
+            more(one.fetch_offset, row)
         });
         FetchableTopicResponse::default().with_topic_id(topic.topic_id).with_partitions(rows.collect())
     });
@@ -149,11 +144,15 @@ fn begun(fake: &Fake, until: Until, readers: usize) -> (KafkaSource, Vec<Box<dyn
 
 /// What came next of any reader but idleness: which partition was assigned at which offset, or where a chunk ends.
 fn next(readers: &mut [Box<dyn Reader>]) -> (String, u64) {
-    let (mut chunk, deadline) = (Chunk::default(), Instant::now() + LONG);
+    next_into(readers, &mut Chunk::default())
+}
+
+fn next_into(readers: &mut [Box<dyn Reader>], chunk: &mut Chunk) -> (String, u64) {
+    let deadline = Instant::now() + LONG;
     loop {
         assert!(Instant::now() < deadline, "nothing comes");
         for reader in &mut *readers {
-            match reader.read(&mut chunk).unwrap() {
+            match reader.read(chunk).unwrap() {
                 Read::Assigned(partition, mark) => {
                     return (format!("{} from", partition.identity().name), mark.unwrap().watermark);
                 }
@@ -205,7 +204,10 @@ fn a_gap_up_to_the_end_is_told() {
     });
     let mut readers = source.open(&Start { marks: &Forget, readers: 1, stop: &Stop::new() }).unwrap();
     assert_eq!(next(&mut readers), ("t:0 from".into(), 0));
-    assert_eq!(next(&mut readers), ("t:0".into(), 3));
+    let mut chunk = Chunk::default();
+    assert_eq!(next_into(&mut readers, &mut chunk), ("t:0".into(), 3));
+    // Whatever is planned to end in it goes on without the leader epoch of what stood before.
+    assert_eq!(chunk.within, [(0, resume(-1))]);
 }
 
 #[test]
