@@ -121,7 +121,7 @@ impl Ledgers {
         self.table.lock().verdict(partition, end)
     }
 
-    #[cfg(all(test, feature = "kafka", feature = "s3"))]
+    #[cfg(test)]
     pub fn with<T>(&self, partition: &Partition, look: impl FnOnce(&mut Ledger) -> T) -> Option<T> {
         self.table.lock().open.get_mut(partition).map(look)
     }
@@ -346,7 +346,7 @@ impl<'a> Commit<'a> {
     }
 
     /// Whether there is anything to store.
-    #[cfg(all(test, feature = "kafka", feature = "s3"))]
+    #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         self.dirty.is_empty()
     }
