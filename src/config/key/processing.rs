@@ -132,7 +132,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "retry_max_delay",
         shape: Shape::Text,
         default: Default::Is("30s"),
-        help: "the longest delay before a retry",
+        help: "the longest delay before a retry; before brokers are asked again never more than 5s",
         expected: DURATION,
         set: |draft, value| put(&mut draft.config.processing.retry.max_delay, duration(value)?),
     },

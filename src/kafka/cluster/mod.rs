@@ -55,6 +55,9 @@ pub const REACH: Duration = Duration::from_secs(20);
 pub(crate) const SERVICE: &str = "kafka";
 /// After so many failures of anything in a row another broker is asked about the cluster.
 const UNHELPED: u32 = 3;
+/// The longest delay before brokers are asked again, however patient the policy: one that is back after 35 s would have
+/// to wait for half a minute more, and who hears nothing of it gives up after 60 s.
+const LONGEST: Duration = Duration::from_secs(5);
 /// From this version on a request can say that topics are not to be created.
 const NEVER_CREATES: i16 = 4;
 
@@ -260,7 +263,7 @@ impl Cluster {
                 outcome => return outcome,
             };
             self.0.hangup.check()?;
-            let delay = delays.next().unwrap_or(self.0.settings.retry.max_delay);
+            let delay = delays.next().unwrap_or(LONGEST);
             if deadline.saturating_duration_since(Instant::now()) <= delay {
                 let last = Box::new(telling(error, before));
                 return Err(Error::GaveUp { what: what(), after: begun.elapsed(), last });
@@ -293,9 +296,9 @@ impl Cluster {
         );
     }
 
-    /// Delays of the cluster's policy, without an end.
+    /// Delays of the cluster's policy, as [`endless`] makes them.
     pub(crate) fn delays(&self) -> Delays {
-        Policy { max_retries: u32::MAX, ..self.0.settings.retry }.delays(random())
+        endless(self.0.settings.retry)
     }
 
     pub(crate) fn sleep(&self, delay: Duration) -> Result<()> {
@@ -343,6 +346,11 @@ fn is_cut_short(error: &Error) -> bool {
 /// A topic's name as messages have it.
 pub(crate) fn topic_name(topic: &str) -> TopicName {
     TopicName(StrBytes::from_string(topic.to_string()))
+}
+
+/// The policy's delays without an end, since deadlines end what is tried in vain, and none above [`LONGEST`].
+pub(crate) fn endless(policy: Policy) -> Delays {
+    Policy { max_retries: u32::MAX, max_delay: policy.max_delay.min(LONGEST), ..policy }.delays(random())
 }
 
 /// Some number, other every time.

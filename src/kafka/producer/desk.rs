@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::super::cluster::{Cluster, Coordinates, random};
+use super::super::cluster::{Cluster, Coordinates, endless};
 use super::super::connection::Connection;
 use crate::error::Retry;
 use crate::kafka::code::Code;
@@ -99,7 +99,7 @@ impl Desk {
     ) -> Result<T> {
         let begun = Instant::now();
         let (mut before, mut tries) = (Before::Never, 0);
-        let mut delays = Policy { max_retries: u32::MAX, ..patience.retry }.delays(random());
+        let mut delays = endless(patience.retry);
         loop {
             let error = match self.attempt(patience, most, &request) {
                 Ok((call, answer)) => match judge(call.clone(), answer, before) {

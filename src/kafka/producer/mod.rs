@@ -28,7 +28,7 @@ pub use super::group::Identity;
 pub use partition::partition_for;
 pub use transaction::{Ended, GroupOffset, Revived, Transactional, Whose};
 
-use super::cluster::{Cluster, REACH, TopicPartition};
+use super::cluster::{Cluster, REACH, TopicPartition, endless};
 use super::code::Code;
 use super::connection::Connection;
 use super::error::{Error, Result};
@@ -352,7 +352,7 @@ impl Producer {
     }
 
     fn delays(&self) -> Delays {
-        Policy { max_retries: u32::MAX, ..self.settings.retry }.delays(super::cluster::random())
+        endless(self.settings.retry)
     }
 
     fn patience(&self, deadline: Instant) -> Patience {

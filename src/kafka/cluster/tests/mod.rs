@@ -109,3 +109,16 @@ fn telling(mut answer: impl FnMut(usize, &Asked) -> Option<MetadataResponse> + S
         key => panic!("unexpected {key:?}"),
     })
 }
+
+#[test]
+fn brokers_that_are_back_are_not_kept_waiting_for_half_a_minute() {
+    let patient =
+        Policy { max_retries: 2, delay: Duration::from_millis(500), max_delay: Duration::from_secs(30) };
+    let delays: Vec<_> = endless(patient).take(40).collect();
+    assert_eq!(delays.len(), 40, "deadlines end what is tried in vain, not a number of retries");
+    assert!(delays.iter().all(|delay| *delay <= LONGEST), "{delays:?}");
+    assert!(delays[39] >= LONGEST / 2, "{delays:?}");
+
+    let quick = Policy { max_delay: Duration::from_millis(800), ..patient };
+    assert!(endless(quick).take(40).all(|delay| delay <= quick.max_delay));
+}
