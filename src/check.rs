@@ -286,7 +286,8 @@ fn directory(name: &str, dir: &Path) -> Finding {
 
 /// Whether `path` is a directory that can be written, or one that can be made in the nearest one above it that exists.
 fn writable(path: &Path) -> Verdict {
-    let mut at: PathBuf = path.to_path_buf();
+    // Without a slash at its end, by which a file is not found.
+    let mut at: PathBuf = path.components().collect();
     while is_missing_path(&at) {
         match at.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => at = parent.to_path_buf(),

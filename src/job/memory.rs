@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::record::Partition;
-use crate::sink::dir::place::is_absent;
+use crate::sink::dir::place::{is_absent, make_dir};
 use crate::source::file::FileInput;
 use crate::source::file::identity::{Fingerprint, compare, fingerprint};
 use crate::source::{Cuts, Forget, Mark, Marks, Same};
@@ -205,7 +205,7 @@ pub(super) fn output_of(home: &dyn Home, leftovers: Option<&Leftovers>, place: &
         let found = fs::canonicalize(path).or_else(|error| missing(error, path));
         found.map_err(|error| Error::io("find", path, error))
     };
-    fs::create_dir_all(dir).map_err(|error| Error::io("create the directory", dir, error))?;
+    make_dir(dir)?;
     let stored = real(&leftovers.stored)?;
     Ok(match real(dir)?.starts_with(&stored) {
         // The state stands inside its output: the output may be moved with it.

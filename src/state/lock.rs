@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::sink::dir::place::make_dir;
 
 const FILE: &str = "lock";
 
@@ -19,9 +20,9 @@ impl Lock {
     /// Makes the directory where it is missing and takes its lock. Does not wait.
     ///
     /// # Errors
-    /// [`Error::Locked`] if another run holds it.
+    /// [`Error::Locked`] if another run holds it; what [`make_dir`] says.
     pub fn take(dir: &Path, host: &str) -> Result<Self> {
-        fs::create_dir_all(dir).map_err(|error| Error::io("create the directory", dir, error))?;
+        make_dir(dir)?;
         let path = dir.join(FILE);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = file.map_err(|error| Error::io("open", &path, error))?;

@@ -230,9 +230,16 @@ fn a_hundred_thousand_levels_pass_unchanged() {
 #[test]
 fn an_output_that_cannot_be_written_is_said() {
     let dir = with("a.json", "{}\n");
-    for output in ["a.json/x", "/proc/nothing"] {
-        let ended = run(dir.path(), &["a.json", "-o", output]).exits(4);
-        assert!(ended.says("pipeline: cannot create ").stdout.is_empty(), "{output}");
+    let ended = run(dir.path(), &["a.json", "-o", "/proc/nothing"]).exits(4);
+    assert!(ended.says("pipeline: cannot create ").stdout.is_empty());
+    for output in ["a.json/x", "a.json/"] {
+        let ended = run(dir.path(), &["a.json", "-o", output]).exits(2);
+        assert!(
+            ended.says("cannot create the directory a.json").says("a.json is no directory").stdout.is_empty()
+        );
+        let check = run(dir.path(), &["a.json", "-o", output, "--check"]).exits(2);
+        let said = String::from_utf8_lossy(&check.stdout);
+        assert!(said.contains("a.json is no directory"), "{said}");
     }
     // The directory of a file is never made, so a wrong name is wrong use.
     for (output, missing) in [

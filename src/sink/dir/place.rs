@@ -55,9 +55,9 @@ impl Place {
     /// Makes `root` where it is missing, sweeps what dead runs left, and checks that it can be written.
     ///
     /// # Errors
-    /// If `root` is not a directory that can be written.
+    /// What [`make_dir`] says; if `root` cannot be written.
     pub fn prepare(root: &Path, fsync: Fsync) -> Result<Arc<Self>> {
-        fs::create_dir_all(root).map_err(|error| Error::io("create the directory", root, error))?;
+        make_dir(root)?;
         let temporary = Temporary::create(root)?;
         Ok(Arc::new(Place { root: root.to_owned(), temporary, fsync, known: Mutex::default() }))
     }
@@ -217,6 +217,25 @@ impl Place {
 fn system_time(millis: i64) -> SystemTime {
     let distance = Duration::from_millis(millis.unsigned_abs());
     if millis < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
+}
+
+/// Makes a directory and those above it where they are missing.
+///
+/// # Errors
+/// [`Error::Usage`] if a file stands where a directory belongs.
+pub fn make_dir(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).map_err(|error| {
+        // Without a slash at its end, by which a file is not found.
+        let dir: PathBuf = dir.components().collect();
+        match dir.ancestors().find(|at| fs::metadata(at).is_ok_and(|found| !found.is_dir())) {
+            Some(file) => Error::Usage(format!(
+                "cannot create the directory {}: {} is no directory",
+                dir.display(),
+                file.display()
+            )),
+            None => Error::io("create the directory", dir, error),
+        }
+    })
 }
 
 /// Whether the error says that there is no such file, whatever part of its path is missing.
