@@ -43,6 +43,8 @@ pub enum Error {
     Damaged {
         /// The input.
         name: String,
+        /// What its positions count: `byte`, `offset`.
+        unit: &'static str,
         /// The first position that could not be read.
         position: u64,
         /// What is wrong with it.
@@ -291,8 +293,8 @@ impl fmt::Display for Error {
                 if holder.is_empty() { Ok(()) } else { write!(f, " by {holder}") }
             }
             Error::Io { op, path, source } => write!(f, "cannot {op} {}: {source}", path.display()),
-            Error::Damaged { name, position, reason } => {
-                write!(f, "input {name} is damaged at byte {position}: {reason}")
+            Error::Damaged { name, unit, position, reason } => {
+                write!(f, "input {name} is damaged at {unit} {position}: {reason}")
             }
             Error::Rejected { what, because: Intolerance::NoPlace } => {
                 write!(f, "a record was rejected and there is no place for it: {what}")

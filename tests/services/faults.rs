@@ -1,13 +1,15 @@
 //! Brokers that die and come back, leaders that move, topics that change. Each test says within what time the run
-//! must be going again; nothing may be missing afterwards.
+//! must be going again; nothing may be missing afterwards. And a broker whose disk lies.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::admin;
 use crate::cluster::Cluster3;
-use crate::flow::Flow;
+use crate::flow::{Flow, RUN};
 use crate::kafka::Kafka;
 use crate::records::Feeder;
 use crate::runs::Running;
@@ -143,4 +145,38 @@ fn a_topic_is_deleted_under_a_run() {
     admin::delete(kafka, &flow.topic);
     let ran = run.ended_within(Duration::from_secs(60));
     assert!(matches!(ran.code, Some(1 | 4)) && ran.stderr.contains(&flow.topic), "{ran:?}");
+}
+
+/// A broker hands out what stands on its disk and looks at no checksum.
+#[test]
+fn a_batch_that_is_damaged_on_the_brokers_disk_ends_the_run_where_it_stands() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let flow = Flow::new(kafka, "damaged", 2);
+    kafka.fill(&flow.topic, 2, 10);
+    for _ in 0..2 {
+        kafka.fill(&flow.topic, 1, 10);
+    }
+    let segment = format!("1/data/{}-0/{:020}.log", flow.topic, 0);
+    let segment = File::options().read(true).write(true).open(kafka.nodes.dir().join(segment));
+    let segment = segment.expect("the broker's directories are as they were");
+    let behind = |begin: u64| {
+        let mut length = [0; 4];
+        segment.read_exact_at(&mut length, begin + 8).expect("a batch is there");
+        begin + 12 + u64::from(u32::from_be_bytes(length))
+    };
+    let last = behind(behind(0)) - 1;
+    let mut byte = [0; 1];
+    segment.read_exact_at(&mut byte, last).expect("the second batch is there");
+    segment.write_all_at(&[!byte[0]], last).expect("it can be written");
+
+    let damaged = format!("kafka topic partition {}-0 is damaged at offset 10: ", flow.topic);
+    // A run without an end does not go on without the partition, either.
+    for args in [&["--until", "end", "-o", "out"][..], &["-o", "out"], &["--until", "end", "-o", "out"]] {
+        flow.start(args).ended_within(RUN).expect(4, &[&damaged]);
+        assert_eq!(flow.stored().len(), 20, "what stands before it and all of the other partition, once");
+    }
+
+    segment.write_all_at(&byte, last).expect("it can be written");
+    flow.to_dir();
+    flow.is_stored_once();
 }

@@ -130,7 +130,7 @@ impl Raw {
     }
 
     pub(super) fn damaged(&self, reason: impl Into<String>) -> Error {
-        Error::Damaged { name: self.name.clone(), position: self.at, reason: reason.into() }
+        Error::Damaged { name: self.name.clone(), unit: "byte", position: self.at, reason: reason.into() }
     }
 
     fn failed(&self, error: io::Error) -> Got {
@@ -303,7 +303,7 @@ impl Unpacked {
             "{reason} (of the compressed file, there or behind it; {} bytes were decoded)",
             self.decoded
         );
-        Got::Failed(Error::Damaged { name: self.raw.name.clone(), position, reason })
+        Got::Failed(Error::Damaged { name: self.raw.name.clone(), unit: "byte", position, reason })
     }
 }
 

@@ -111,6 +111,7 @@ impl<'a> Open<'a> {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Error::Damaged {
                 name: self.path.display().to_string(),
+                unit: "byte",
                 position: at,
                 reason: "it was truncated while it was read".into(),
             },

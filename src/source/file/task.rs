@@ -191,6 +191,7 @@ impl Task {
     fn unreadable(&self, what: &str) -> Error {
         Error::Damaged {
             name: self.input.partition.name().to_owned(),
+            unit: "byte",
             position: 0,
             reason: format!("it is {what}; plain UTF-8, gzip and zstd are read, so convert it first"),
         }

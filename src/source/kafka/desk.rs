@@ -22,7 +22,7 @@ pub(crate) struct Seat {
     pub reader: usize,
     /// Whether its start is committed, or need not be.
     pub begun: bool,
-    /// Whether it was read to its end.
+    /// Whether it was read to its end, or as far as it can be.
     pub ended: bool,
     /// How old it is, where that is known without asking the group.
     pub age: Option<Age>,
@@ -132,6 +132,17 @@ impl Desk {
     /// A partition was read to its end.
     pub fn ended(&self, partition: &Partition) {
         self.update(partition, |seat| seat.ended = true);
+    }
+
+    /// The rest of a partition cannot be read. This run does not wait for it to be committed.
+    pub fn failed(&self, partition: &Partition) {
+        let mut table = self.table.lock();
+        let Some(seat) = table.seats.get_mut(&partition.identity().epoch) else { return };
+        seat.ended = true;
+        let of = seat.tenancy.of.clone();
+        if let Some(ends) = &mut table.ends {
+            ends.remove(&of);
+        }
     }
 
     fn update(&self, partition: &Partition, change: impl FnOnce(&mut Seat)) {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::kafka::wire::record::BadHeaders;
 use crate::kafka::wire::{Aborted, Batch, Batches, Crc, Damage, Fault, Place, Record, Unpacker, Verdict};
 use crate::record::{BEGINNING, Chunk, Incoming, Payload, RejectKind, Rejection, Room};
 
@@ -53,7 +52,7 @@ impl Fetch {
         Fetch { bytes, at: 0, place: None, aborted: Aborted::new(aborted) }
     }
 
-    /// Puts records into a chunk that was started.
+    /// Puts records into a chunk that was started. In front of damage it has all that is whole.
     ///
     /// # Errors
     /// [`Damage`], naming the record batch.
@@ -63,18 +62,30 @@ impl Fetch {
         unpacker: &mut Unpacker,
         chunk: &mut Chunk,
     ) -> Result<Filled, Damage> {
+        let filled = self.walk(reading, unpacker, chunk);
+        let end = reading.end.map_or(reading.next, |end| end.min(reading.next));
+        chunk.set_end(end.max(chunk.end));
+        filled
+    }
+
+    fn walk(
+        &mut self,
+        reading: &mut Reading,
+        unpacker: &mut Unpacker,
+        chunk: &mut Chunk,
+    ) -> Result<Filled, Damage> {
         let mut epoch = None;
-        let filled = loop {
+        loop {
             if reading.is_at_end() {
-                break Filled::End;
+                return Ok(Filled::End);
             }
             if reading.left == 0 {
-                break Filled::Empty;
+                return Ok(Filled::Empty);
             }
             let bytes = self.bytes.clone();
             let crc = if self.place.is_some() { Crc::Skip } else { Crc::Check };
             let Some(batch) = Batches::with_crc(&bytes[self.at..], crc).next().transpose()? else {
-                break Filled::Empty;
+                return Ok(Filled::Empty);
             };
             // A position in this chunk goes with the epoch of what stands before it, never with an earlier one: that
             // leader's log may end in front of it.
@@ -83,17 +94,14 @@ impl Fetch {
                 chunk.within.push((chunk.end + 1, resume(batch.leader_epoch())));
             }
             if self.batch(&batch, reading, unpacker, chunk)? == Room::Full {
-                break Filled::Full;
+                return Ok(Filled::Full);
             }
             if self.place.is_none() {
                 self.at += batch.bytes().len();
                 reading.next = reading.next.max(batch.next_offset() as u64);
                 reading.leader_epoch = batch.leader_epoch();
             }
-        };
-        let end = reading.end.map_or(reading.next, |end| end.min(reading.next));
-        chunk.set_end(end.max(chunk.end));
-        Ok(filled)
+        }
     }
 
     /// Takes the records of one batch. Leaves the walk in `place` if it is not at its end.
@@ -126,10 +134,12 @@ impl Fetch {
                 self.place = Some(before);
                 return Ok(Room::More);
             }
-            let room = reading.take(&record, chunk).map_err(|_| Damage {
-                base_offset: batch.base_offset(),
-                fault: Fault::Record { index: (record.offset - batch.base_offset()) as i32, what: "headers" },
-            })?;
+            if record.headers.clone().any(|header| header.is_err()) {
+                let index = (record.offset - batch.base_offset()) as i32;
+                let fault = Fault::Record { index, what: "headers" };
+                return Err(Damage { base_offset: batch.base_offset(), fault });
+            }
+            let room = reading.take(&record, chunk);
             reading.leader_epoch = batch.leader_epoch();
             if room == Room::Full {
                 self.place = Some(records.place());
@@ -150,14 +160,13 @@ impl Reading {
         self.end.is_some_and(|end| self.next >= end)
     }
 
-    /// Copies one record into the chunk.
-    fn take(&mut self, record: &Record<'_>, chunk: &mut Chunk) -> Result<Room, BadHeaders> {
+    /// Copies one record into the chunk, whose headers are whole.
+    fn take(&mut self, record: &Record<'_>, chunk: &mut Chunk) -> Room {
         self.next = record.offset as u64 + 1;
         self.left -= 1;
         let length = record.value.map_or(0, <[u8]>::len);
         let is_too_large = length > self.max_record_bytes;
         let kept = if is_too_large { BEGINNING.min(length) } else { length };
-        let mut headers = Ok(());
         let room = chunk.push_incoming(
             record.offset as u64,
             Incoming {
@@ -165,13 +174,7 @@ impl Reading {
                 value: record.value.map(|value| &value[..kept]),
                 // -1 stands for no time.
                 time: (record.timestamp >= 0).then_some(record.timestamp),
-                headers: record.headers.map_while(|header| match header {
-                    Ok(pair) => Some(pair),
-                    Err(bad) => {
-                        headers = Err(bad);
-                        None
-                    }
-                }),
+                headers: record.headers.map_while(Result::ok),
             },
         );
         if is_too_large {
@@ -179,6 +182,6 @@ impl Reading {
             let rejection = Rejection::new(RejectKind::TooLarge, message);
             chunk.reject_last(Rejection { length: Some(length as u64), ..rejection });
         }
-        headers.map(|()| room)
+        room
     }
 }

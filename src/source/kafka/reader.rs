@@ -173,37 +173,64 @@ impl KafkaReader {
     }
 
     /// Puts fetched records into the chunk. `None`: there was nothing in them.
-    fn fill(&mut self, chunk: &mut Chunk) -> Result<Option<Read>> {
-        let Some((of, fetch)) = &mut self.current else { return Ok(None) };
+    fn fill(&mut self, chunk: &mut Chunk) -> Option<Read> {
+        let (of, fetch) = self.current.as_mut()?;
         let Some(held) = self.held.get_mut(of) else {
             self.current = None;
-            return Ok(None);
+            return None;
         };
         let from = held.reading.next;
         held.reading.left = self.left;
         chunk.start(&held.partition, from);
         chunk.set_payload(held.reading.payload);
         let filled = fetch.fill(&mut held.reading, &mut self.unpacker, chunk);
-        let filled = filled.map_err(|damage| Error::Damaged {
-            name: format!("kafka topic partition {of}"),
-            position: damage.base_offset.max(0) as u64,
-            reason: explained(&damage),
-        })?;
         self.left = held.reading.left;
         chunk.set_resume(resume(held.reading.leader_epoch));
         let moved = held.reading.next > from;
-        if filled == Filled::End {
+        if matches!(filled, Ok(Filled::End)) {
             self.shared.desk.ended(&held.partition);
             self.news.push_back(Read::Ended(held.partition.clone()));
             self.fetcher.remove(of);
         }
-        if filled != Filled::Full {
+        if !matches!(filled, Ok(Filled::Full)) {
+            let of = of.clone();
             self.current = None;
             // Not before: the walk that was left goes on in this memory.
             self.unpacker.shrink(KEEP);
             chunk.close_block();
+            if let Err(damage) = filled {
+                let error = Error::Damaged {
+                    name: format!("kafka topic partition {of}"),
+                    unit: "offset",
+                    position: damage.base_offset.max(0) as u64,
+                    reason: explained(&damage),
+                };
+                self.fail(&of, error);
+            }
         }
-        Ok(moved.then_some(Read::Chunk))
+        moved.then_some(Read::Chunk)
+    }
+
+    /// The rest of a partition cannot be read; what was read of it is stored.
+    fn fail(&mut self, of: &TopicPartition, error: Error) {
+        let Some(held) = self.held.get(of) else { return };
+        self.shared.desk.failed(&held.partition);
+        self.news.push_back(Read::Failed(held.partition.clone(), error));
+        self.fetcher.remove(of);
+    }
+
+    /// What is to be told before anything else. A run without an end stops where a partition fails: it would go on
+    /// without it for months. One with an end reads the others up to there.
+    fn news(&mut self) -> Option<Read> {
+        let news = self.news.pop_front()?;
+        if let Read::Failed(partition, error) = &news {
+            if self.shared.desk.ends().is_some() {
+                log::warn!("{partition}: {error}; the rest of it is not read, the others are");
+            } else {
+                self.stop.drain();
+            }
+        }
+        Some(news)
     }
 
     /// Takes what was fetched. Something comes of it at once only where nothing is left to be fetched.
@@ -264,7 +291,9 @@ impl KafkaReader {
             OutOfRange::Error => {
                 let hint = "records were lost upstream, by retention or an unclean leader election; \
                             --set kafka.source.on_out_of_range=earliest or latest goes on without them";
-                return Err(refused(&of.to_string(), format!("{why}; {hint}")));
+                // What was read is stored: it may be gone where it came from.
+                self.fail(of, refused(&of.to_string(), format!("{why}; {hint}")));
+                return Ok(None);
             }
             OutOfRange::Earliest => At::Earliest,
             OutOfRange::Latest => At::Latest,
@@ -365,16 +394,16 @@ impl Reader for KafkaReader {
         }
         self.look_for_partitions();
         self.orders()?;
-        if let Some(news) = self.news.pop_front() {
+        if let Some(news) = self.news() {
             return Ok(news);
         }
         self.miss_topics()?;
         self.begin_fetching();
         loop {
-            if let Some(news) = self.news.pop_front() {
+            if let Some(news) = self.news() {
                 return Ok(news);
             }
-            if let Some(read) = self.fill(chunk)? {
+            if let Some(read) = self.fill(chunk) {
                 return Ok(read);
             }
             if !self.news.is_empty() || self.current.is_some() {

@@ -63,7 +63,7 @@ impl Bench {
         loop {
             let from = self.reading.next;
             self.chunk.start(&partition, from);
-            let filled = fetch.fill(&mut self.reading, &mut self.unpacker, &mut self.chunk)?;
+            let filled = fetch.fill(&mut self.reading, &mut self.unpacker, &mut self.chunk);
             self.chunks += 1;
             for section in self.chunk.sections() {
                 for entry in section.entries() {
@@ -75,8 +75,8 @@ impl Bench {
                 }
             }
             assert!(self.chunk.end >= from && self.chunk.end <= self.reading.next);
-            if filled != Filled::Full {
-                return Ok(filled);
+            if filled != Ok(Filled::Full) {
+                return filled;
             }
         }
     }
@@ -194,10 +194,28 @@ fn damage_is_told_with_the_place_and_what_stood_before_it_is_there() {
     let mut second = batch(5, 5, Compression::None, &PLAIN);
     *second.last_mut().unwrap() ^= 1;
     bytes.extend(second);
-    let mut bench = Bench::new(0, Limits { block_records: 5, ..Limits::default() });
+    for block_records in [5, 100] {
+        let mut bench = Bench::new(0, Limits { block_records, ..Limits::default() });
+        let damage = bench.take(bytes.clone(), Vec::new()).unwrap_err();
+        assert!(matches!(damage, Damage { base_offset: 5, fault: Fault::Checksum { .. } }), "{damage:?}");
+        assert_eq!((bench.records.len(), bench.reading.next, bench.chunk.end), (5, 5, 5));
+    }
+}
+
+/// Its checksum is right: so it was written.
+#[test]
+fn a_record_with_damaged_headers_is_not_taken_and_those_before_it_are() {
+    let mut bytes = batch(0, 5, Compression::None, &PLAIN);
+    // The last header has no value, which is a length of -1; now it is one of -2.
+    *bytes.last_mut().unwrap() = 3;
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    let mut bench = Bench::new(0, Limits::default());
     let damage = bench.take(bytes, Vec::new()).unwrap_err();
-    assert!(matches!(damage, Damage { base_offset: 5, fault: Fault::Checksum { .. } }), "{damage:?}");
-    assert_eq!((bench.records.len(), bench.reading.next), (5, 5));
+    let fault = Fault::Record { index: 4, what: "headers" };
+    assert_eq!(damage, Damage { base_offset: 0, fault });
+    assert_eq!((bench.records.len(), bench.reading.next, bench.chunk.end), (4, 4, 4));
+    assert_eq!(bench.reading.left, u64::MAX - 4);
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl Reader for NumbersReader {
                     let name = partition.name().to_string();
                     Read::Failed(
                         partition,
-                        Error::Damaged { name, position: after, reason: "scripted".into() },
+                        Error::Damaged { name, unit: "record", position: after, reason: "scripted".into() },
                     )
                 }
             });

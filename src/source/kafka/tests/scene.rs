@@ -166,6 +166,16 @@ fn next_into(readers: &mut [Box<dyn Reader>], chunk: &mut Chunk) -> (String, u64
     }
 }
 
+fn after_idleness(reader: &mut Box<dyn Reader>, chunk: &mut Chunk) -> Read {
+    let deadline = Instant::now() + LONG;
+    loop {
+        match reader.read(chunk).unwrap() {
+            Read::Idle => assert!(Instant::now() < deadline, "nothing comes"),
+            read => return read,
+        }
+    }
+}
+
 #[test]
 fn partitions_that_are_added_are_read_from_their_beginning_without_a_group_too() {
     let partitions = Arc::new(Mutex::new(1));
@@ -185,13 +195,7 @@ fn a_run_with_an_end_reads_the_partitions_that_were_there_when_it_began() {
     source.reach().unwrap();
     let mut chunk = Chunk::default();
     assert!(matches!(readers[0].read(&mut chunk).unwrap(), Read::Ended(_)));
-    let deadline = Instant::now() + LONG;
-    let last = loop {
-        match readers[0].read(&mut chunk).unwrap() {
-            Read::Idle => assert!(Instant::now() < deadline, "nothing comes"),
-            read => break read,
-        }
-    };
+    let last = after_idleness(&mut readers[0], &mut chunk);
     assert!(matches!(last, Read::Done), "{last:?}");
 }
 
@@ -208,6 +212,32 @@ fn a_gap_up_to_the_end_is_told() {
     assert_eq!(next_into(&mut readers, &mut chunk), ("t:0".into(), 3));
     // Whatever is planned to end in it goes on without the leader epoch of what stood before.
     assert_eq!(chunk.within, [(0, resume(-1))]);
+}
+
+/// What was read before is stored and committed: where it came from it is gone. The others are read to their ends; a run
+/// without an end would go on without this one for months.
+#[test]
+fn a_partition_whose_rest_is_gone_fails_alone_and_ends_a_run_that_has_no_end() {
+    for until in [Until::End, Until::Forever] {
+        let fake = scene_with(&Arc::new(Mutex::new(1)), fetch_deleted);
+        let source = source_with(&fake, None, until, |options| options.from = From::Earliest);
+        let stop = Stop::new();
+        let mut readers = source.open(&Start { marks: &Forget, readers: 1, stop: &stop }).unwrap();
+        assert_eq!(next(&mut readers), ("t:0 from".into(), 0));
+        let mut chunk = Chunk::default();
+        match after_idleness(&mut readers[0], &mut chunk) {
+            Read::Failed(partition, error) => {
+                assert_eq!(partition.name(), "t:0");
+                assert!(
+                    error.to_string().contains("offset 0 is not there: the broker has 3 to 3"),
+                    "{error}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(stop.is_running(), until == Until::End);
+        assert!(matches!(after_idleness(&mut readers[0], &mut chunk), Read::Done));
+    }
 }
 
 #[test]
