@@ -56,6 +56,7 @@ pub struct Metrics {
     /// What went wrong with whom.
     pub services: Services,
     held: AtomicBool,
+    finished: AtomicBool,
     budget: OnceLock<Arc<Budget>>,
     totals: Mutex<Totals>,
     reaches: Mutex<Reaches>,
@@ -221,6 +222,7 @@ impl Default for Metrics {
             latencies: Latencies::default(),
             services: Services::default(),
             held: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
             budget: OnceLock::new(),
             reaches: Mutex::default(),
             totals: Mutex::default(),
@@ -258,6 +260,16 @@ impl Metrics {
     /// What was stored can be seen.
     pub fn release(&self) {
         self.held.store(false, Ordering::Release);
+    }
+
+    /// The sink was finished: all that could be read is stored.
+    pub(crate) fn finish(&self) {
+        self.finished.store(true, Ordering::Release);
+    }
+
+    /// Whether the sink was finished.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
     }
 
     /// Bytes between read and stored, and how many there may be; `None` before the run.

@@ -437,6 +437,7 @@ impl<'a> Run<'a> {
         let damaged_only = self.faults.lock().iter().all(|fault| matches!(fault, Error::Damaged { .. }));
         if *reading.lock() == Reading::Complete && !pipe.stop.is_aborted() && damaged_only {
             pipe.sink.finish()?;
+            pipe.metrics.finish();
             if self.faults.lock().is_empty() {
                 self.marks.finished()?;
             }

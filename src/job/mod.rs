@@ -268,7 +268,7 @@ impl<'a> Job<'a> {
             (result, _) => result,
         };
         let rehearsed = self.mode == Mode::Rehearse;
-        if rehearsed || self.is_visible(&result) {
+        if rehearsed || self.is_visible() {
             metrics.release();
         }
         let outcome = match &result {
@@ -281,7 +281,7 @@ impl<'a> Job<'a> {
             // The summary alone tells what would have been stored.
             metrics.hold();
         }
-        summary.output = (!rehearsed && self.is_visible(&result)).then(|| self.place());
+        summary.output = (!rehearsed && self.is_visible()).then(|| self.place());
         summary.dry_run = rehearsed;
         summary.rejected_earlier = parts.rejected;
         summary.dead_letters = self.dead_letters(summary.records_rejected + summary.rejected_earlier);
@@ -289,8 +289,8 @@ impl<'a> Job<'a> {
     }
 
     /// Whether what was stored can be seen: of one file only if the run came to its end.
-    fn is_visible(&self, result: &Result<End>) -> bool {
-        !self.is_held() || matches!(result, Ok(End::Finished) | Err(Error::Damaged { .. }))
+    fn is_visible(&self) -> bool {
+        !self.is_held() || self.metrics.is_finished()
     }
 
     /// Whether nothing of the output can be seen before the end: one file is stored as a whole or not at all. A

@@ -2,6 +2,8 @@
 //! on where it stopped.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -103,6 +105,31 @@ fn a_run_that_waits_for_its_input_can_be_stopped() {
             drop(writer);
         }
     }
+}
+
+/// One file appears although an input is damaged, but not where the run was stopped, and then nothing counts as stored.
+#[test]
+fn a_file_that_does_not_appear_is_not_told_of() {
+    let bench = Bench::new();
+    bench.write("cut.gz", [0x1f, 0x8b, 8, 0]);
+    make_fifo(&bench.path("fifo"));
+    let args = ["cut.gz", "fifo", "-o", "x.ndjson", "--summary", "json"];
+    let running = Running::start(bench.command(&args));
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let open = || fs::File::options().write(true).custom_flags(nonblock).open(bench.path("fifo")).ok();
+    let mut writer = None;
+    until("the second input is read", || {
+        writer = open();
+        writer.is_some()
+    });
+    let mut writer = writer.expect("it was opened");
+    writer.write_all(b"{}\n").expect("it is read");
+    running.signal(Signal::INT);
+    let ran = running.ended_within(SOON).expect(4, &["input cut.gz is damaged"]);
+    assert!(!bench.path("x.ndjson").exists());
+    let summary = ran.stderr.lines().find(|line| line.starts_with('{')).expect("a summary");
+    let summary: serde_json::Value = serde_json::from_str(summary).expect("it is JSON");
+    assert_eq!((&summary["output"], &summary["records_stored"]), (&serde_json::Value::Null, &0.into()));
 }
 
 #[test]
