@@ -42,6 +42,8 @@ impl Array {
                 Place::Element => return self.element(cursor, bytes, tail),
                 Place::Behind => return behind(cursor, bytes, tail),
                 Place::Over => return Found::Nothing,
+                // What ended it may stand in the next buffer: a chunk may have ended before it.
+                Place::Unclosed if tail == Tail::Open => return Found::Nothing,
                 Place::Unclosed => return self.unclosed(cursor, bytes),
                 Place::Before | Place::First | Place::Next => {}
             }
@@ -75,6 +77,8 @@ impl Array {
                     cursor.at = index;
                     return Found::Nothing;
                 }
+                // Nothing but that comma: there is no element to tell of, and one place is not that of two records.
+                Event::Comma if last && index == begin => return self.unclosed(cursor, bytes),
                 Event::Comma if last => (Place::Unclosed, index),
                 Event::Comma => (Place::Next, index + 1),
                 Event::Stray if bytes[index] == b']' => (Place::Behind, index + 1),

@@ -206,6 +206,9 @@ fn faults_of_the_whole_input_are_rejections() {
     };
     check("[1,2", RejectKind::Incomplete, "2");
     check("[1,2] x \n", RejectKind::InvalidJson, "x");
+    // A block ends behind the element, so the comma comes with the next chunk.
+    check(&format!("[\"{}\",", "x".repeat(70)), RejectKind::Incomplete, ",");
+    check(&format!("[\"{}\",,", "x".repeat(70)), RejectKind::Incomplete, ",");
     check("{\n\"a\":1}\n{\n", RejectKind::Incomplete, "{\n");
 }
 
@@ -311,6 +314,23 @@ fn a_run_goes_on_at_every_batch_end() {
                 whole.records.iter().filter(|seen| seen.position >= *end).cloned().collect();
             assert_eq!(rest.records, expected);
             assert!(whole.cuts.ends_with(&rest.cuts));
+        }
+    }
+}
+
+#[test]
+fn a_run_goes_on_before_the_commas_that_an_array_ends_with() {
+    let dir = Dir::new();
+    for commas in 1..8 {
+        let path = dir.write("a", format!("[1{}", ",".repeat(commas)));
+        let source = FileSource::new(options(&[&path])).unwrap();
+        let whole = drive(&source, &Forget, |_| {}).remove(0).1;
+        assert_eq!(whole.records.len(), commas.max(2));
+        for (end, line, _) in whole.cuts.iter().filter(|(end, ..)| *end < 2 + commas as u64) {
+            let rest = drive(&source, &At(*end, *line, false), |_| {}).remove(0).1;
+            let before = whole.records.len() - rest.records.len();
+            assert_eq!(rest.records, whole.records[before..], "{commas} commas, from {end}");
+            assert_eq!(before % 3, 0, "{commas} commas, from {end}");
         }
     }
 }
