@@ -21,6 +21,8 @@ enum Place {
     First,
     /// Behind a comma.
     Next,
+    /// Behind a comma where an earlier run has stopped.
+    Again,
     /// In an element.
     Element,
     /// Behind the closing bracket.
@@ -33,7 +35,7 @@ enum Place {
 
 impl Array {
     pub(super) fn resume(&mut self, before: u8) {
-        self.place = if before == b',' { Place::Next } else { Place::Behind };
+        self.place = if before == b',' { Place::Again } else { Place::Behind };
     }
 
     pub(super) fn next(&mut self, cursor: &mut Cursor, bytes: &[u8], tail: Tail) -> Found {
@@ -42,6 +44,9 @@ impl Array {
                 Place::Element => return self.element(cursor, bytes, tail),
                 Place::Behind => return behind(cursor, bytes, tail),
                 Place::Over => return Found::Nothing,
+                // If nothing follows, the comma is the last byte of what was said to have no end.
+                Place::Again if bytes.is_empty() => return Found::Nothing,
+                Place::Again => self.place = Place::Next,
                 // What ended it may stand in the next buffer: a chunk may have ended before it.
                 Place::Unclosed if tail == Tail::Open => return Found::Nothing,
                 Place::Unclosed => return self.unclosed(cursor, bytes),

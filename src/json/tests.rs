@@ -129,7 +129,9 @@ fn a_hundred_thousand_levels_are_one_record() {
 
 #[test]
 fn a_scan_goes_on_behind_a_comma_or_behind_the_array() {
-    for (rest, before, records) in [("2,3]", b',', 2), (" \n", b']', 0), ("x\n", b']', 1)] {
+    for (rest, before, records) in
+        [("2,3]", b',', 2), (" ", b',', 1), ("", b',', 0), (" \n", b']', 0), ("x\n", b']', 1)]
+    {
         let mut scanner = Scanner::new(Syntax::Array, 100);
         scanner.resume(before);
         let found = std::iter::from_fn(|| match scanner.next(rest.as_bytes(), Tail::Last) {

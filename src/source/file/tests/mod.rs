@@ -326,7 +326,7 @@ fn a_run_goes_on_before_the_commas_that_an_array_ends_with() {
         let source = FileSource::new(options(&[&path])).unwrap();
         let whole = drive(&source, &Forget, |_| {}).remove(0).1;
         assert_eq!(whole.records.len(), commas.max(2));
-        for (end, line, _) in whole.cuts.iter().filter(|(end, ..)| *end < 2 + commas as u64) {
+        for (end, line, _) in &whole.cuts {
             let rest = drive(&source, &At(*end, *line, false), |_| {}).remove(0).1;
             let before = whole.records.len() - rest.records.len();
             assert_eq!(rest.records, whole.records[before..], "{commas} commas, from {end}");
