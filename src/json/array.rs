@@ -21,6 +21,8 @@ enum Place {
     First,
     /// Behind a comma.
     Next,
+    /// Behind a comma where an earlier run has stopped.
+    Again,
     /// In an element.
     Element,
     /// Behind the closing bracket.
@@ -33,7 +35,7 @@ enum Place {
 
 impl Array {
     pub(super) fn resume(&mut self, before: u8) {
-        self.place = if before == b',' { Place::Next } else { Place::Behind };
+        self.place = if before == b',' { Place::Again } else { Place::Behind };
     }
 
     pub(super) fn next(&mut self, cursor: &mut Cursor, bytes: &[u8], tail: Tail) -> Found {
@@ -42,6 +44,11 @@ impl Array {
                 Place::Element => return self.element(cursor, bytes, tail),
                 Place::Behind => return behind(cursor, bytes, tail),
                 Place::Over => return Found::Nothing,
+                // If nothing follows, the comma is the last byte of what was said to have no end.
+                Place::Again if bytes.is_empty() => return Found::Nothing,
+                Place::Again => self.place = Place::Next,
+                // What ended it may stand in the next buffer: a chunk may have ended before it.
+                Place::Unclosed if tail == Tail::Open => return Found::Nothing,
                 Place::Unclosed => return self.unclosed(cursor, bytes),
                 Place::Before | Place::First | Place::Next => {}
             }
@@ -75,6 +82,8 @@ impl Array {
                     cursor.at = index;
                     return Found::Nothing;
                 }
+                // Nothing but that comma: there is no element to tell of, and one place is not that of two records.
+                Event::Comma if last && index == begin => return self.unclosed(cursor, bytes),
                 Event::Comma if last => (Place::Unclosed, index),
                 Event::Comma => (Place::Next, index + 1),
                 Event::Stray if bytes[index] == b']' => (Place::Behind, index + 1),

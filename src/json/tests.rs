@@ -95,6 +95,9 @@ fn behind_an_array_every_line_is_a_fault() {
 fn an_array_that_is_not_closed_is_a_fault() {
     check("[", Syntax::Array, &["!"]);
     check("[1,", Syntax::Array, &["1", ",!"]);
+    check("[1,,", Syntax::Array, &["1", ",!"]);
+    check("[, ,", Syntax::Array, &["", ",!"]);
+    check("[ ,", Syntax::Array, &[",!"]);
     check("[1, ", Syntax::Array, &["1", "!"]);
     check("[1,2", Syntax::Array, &["1", "2!"]);
     check("[{\"a\":1},{\"a\":2}\n", Syntax::Array, &["{\"a\":1}", "{\"a\":2}!"]);
@@ -126,7 +129,9 @@ fn a_hundred_thousand_levels_are_one_record() {
 
 #[test]
 fn a_scan_goes_on_behind_a_comma_or_behind_the_array() {
-    for (rest, before, records) in [("2,3]", b',', 2), (" \n", b']', 0), ("x\n", b']', 1)] {
+    for (rest, before, records) in
+        [("2,3]", b',', 2), (" ", b',', 1), ("", b',', 0), (" \n", b']', 0), ("x\n", b']', 1)]
+    {
         let mut scanner = Scanner::new(Syntax::Array, 100);
         scanner.resume(before);
         let found = std::iter::from_fn(|| match scanner.next(rest.as_bytes(), Tail::Last) {
@@ -139,10 +144,11 @@ fn a_scan_goes_on_behind_a_comma_or_behind_the_array() {
 
 #[test]
 fn a_comma_at_the_end_is_the_same_fault_wherever_a_scan_began() {
-    for (before, rest) in [(b'1', ","), (b']', ",")] {
+    for (before, rest) in [(b'1', ","), (b']', ","), (b',', ",")] {
         let mut scanner = Scanner::new(Syntax::Array, 100);
         scanner.resume(before);
         assert!(matches!(scanner.next(rest.as_bytes(), Tail::Last), Found::Fault(_, Fault::Incomplete)));
+        assert_eq!(scanner.next(rest.as_bytes(), Tail::Last), Found::Nothing);
     }
 }
 
@@ -229,6 +235,8 @@ proptest! {
             }
             // Between records stand only white space, commas and brackets of the array, and a mark.
             let mut at = 0;
+            // A place is that of one record.
+            prop_assert!(whole.is_sorted_by(|one, other| one.0 < other.0 && one.3 <= other.0));
             for (begin, _, _, next) in &whole {
                 let between = &text[at..*begin as usize];
                 let between = between.strip_prefix(MARK).filter(|_| at == 0).unwrap_or(between);

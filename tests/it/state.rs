@@ -2,7 +2,7 @@
 //! `--fresh`, `--state`.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Stdio;
@@ -14,6 +14,13 @@ use crate::runs::{Bench, Ran, Running, Tree, count, lines, numbers, until};
 
 /// A run over `in.json` in batches of 50.
 const RUN: &[&str] = &["-b", "50", "in.json"];
+
+/// One member.
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).expect("in memory");
+    encoder.finish().expect("in memory")
+}
 
 /// 120 records, processed once.
 #[track_caller]
@@ -208,6 +215,22 @@ fn an_input_that_grew_in_the_middle_of_a_record_is_refused() {
     bench.run(RUN).expect(3, &[]);
     bench.append("in.json", "0}\n");
     refused(&bench, RUN, &["in.json grew", "in the middle of a record", "--fresh"]);
+}
+
+#[test]
+fn a_compressed_input_that_grew_in_the_middle_of_a_record_is_read_no_further() {
+    let bench = Bench::new();
+    bench.write("in.json", gzip(&(lines(0..120) + "12")));
+    bench.run(RUN).expect(0, &[]);
+    let before = bench.objects("out");
+    bench.append("in.json", gzip("34\n5\n"));
+    for _ in 0..2 {
+        bench.run(RUN).expect(4, &["in.json", "it has grown in the middle of the last record", "--fresh"]);
+        assert!(bench.objects("out") == before);
+    }
+    bench.run(&["-b", "50", "in.json", "--fresh"]).expect(0, &[]);
+    bench.append("in.json", gzip("6\n"));
+    bench.run(RUN).expect(0, &[]);
 }
 
 #[test]

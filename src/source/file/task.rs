@@ -9,7 +9,7 @@ use memchr::memchr;
 use crate::codec::decode::{SNIFF, foreign, sniff};
 use crate::config::Format;
 use crate::error::Error;
-use crate::json::{Scanner, Syntax, Tail, detect, is_decided};
+use crate::json::{Scanner, Syntax, Tail, detect, is_decided, is_white};
 use crate::record::{Chunk, Payload};
 use crate::source::Mark;
 use crate::stop::Stop;
@@ -36,6 +36,10 @@ const SKIPS: usize = 256;
 const PATIENCE: Duration = Duration::from_millis(100);
 
 const SHORTER: &str = "it is shorter than what an earlier run has read of it";
+
+/// Of plain files that is known before they are opened (`identity`).
+const TORN: &str =
+    "it has grown in the middle of the last record that an earlier run has read of it; --fresh begins again";
 
 /// Reads one input.
 pub(super) struct Task {
@@ -239,37 +243,48 @@ impl Task {
                 shared.skipped.fetch_add(watermark, Ordering::Relaxed);
                 Next::Stage(Stage::Skip(open, syntax, watermark - 1, 0))
             }
-            Open::Packed(_) if (head.len() as u64) < watermark => {
+            // As much, too: what follows may be of the record that ended there.
+            Open::Packed(_) if head.len() as u64 <= watermark => {
                 let last = head.last().copied().unwrap_or(0);
                 Next::Stage(Stage::Skip(open, syntax, head.len() as u64, last))
             }
             Open::Packed(_) => {
                 let last = head[watermark as usize - 1];
                 head.drain(..watermark as usize);
-                self.fill(open, syntax, (head, Some(last)), shared)
+                self.go_on(open, syntax, (head, last), shared)
             }
         }
     }
 
-    /// Reads up to the mark and throws it away; what one read returns beyond it is the first to be scanned.
+    /// Goes on with `rest`, which follows the byte `last` before the mark: unless both are of one record.
+    fn go_on(&self, open: Open, syntax: Syntax, (rest, last): (Vec<u8>, u8), shared: &Shared) -> Next {
+        match is_torn(syntax, last, rest.first()) {
+            true => Next::Failed(open.raw().damaged(TORN)),
+            false => self.fill(open, syntax, (rest, Some(last)), shared),
+        }
+    }
+
+    /// Reads up to the mark and throws it away; what a read returns beyond it is the first to be scanned.
     fn skip(&self, mut open: Open, (syntax, mut at, mut last): (Syntax, u64, u8), shared: &Shared) -> Next {
         let mut buffer = Vec::with_capacity(HEAD);
         for _ in 0..SKIPS {
             buffer.clear();
+            let wanted = self.watermark() - at;
             match open.read(&mut buffer) {
                 Got::Bytes => {}
                 Got::Idle => break,
+                // Said again to whoever reads on.
+                Got::End(_) if wanted == 0 => return self.go_on(open, syntax, (Vec::new(), last), shared),
                 Got::End(_) => return Next::Failed(open.raw().damaged(SHORTER)),
                 Got::Failed(error) => return Next::Failed(error),
             }
-            let wanted = self.watermark() - at;
-            if buffer.len() as u64 >= wanted {
-                let wanted = wanted as usize;
-                let last = buffer[wanted - 1];
-                buffer.drain(..wanted);
-                return self.fill(open, syntax, (buffer, Some(last)), shared);
+            let passed = buffer.len().min(wanted as usize);
+            last = buffer[..passed].last().copied().unwrap_or(last);
+            if buffer.len() > passed {
+                buffer.drain(..passed);
+                return self.go_on(open, syntax, (buffer, last), shared);
             }
-            (at, last) = (at + buffer.len() as u64, buffer.last().copied().unwrap_or(last));
+            at += passed as u64;
         }
         Next::Wait(Stage::Skip(open, syntax, at, last))
     }
@@ -306,6 +321,24 @@ impl Task {
             growth: Arc::<Growth>::clone(&shared.growth),
         });
         Next::Stage(Stage::Fill(open, Box::new(filler)))
+    }
+}
+
+/// Whether the byte before a mark and the one behind it, if there is one, are of one record: the input ended in between
+/// when it was read. Not all of that can be told from two bytes; of a value over lines nothing is known but that it has
+/// no end.
+fn is_torn(syntax: Syntax, before: u8, behind: Option<&u8>) -> bool {
+    let Some(behind) = behind else { return false };
+    match syntax {
+        Syntax::Lines | Syntax::Text => before != b'\n',
+        Syntax::Values => {
+            !is_white(before)
+                && !matches!(before, b'}' | b']' | b'"')
+                && !is_white(*behind)
+                && !matches!(behind, b'{' | b'[')
+        }
+        // Behind one that was not closed there is nothing but faults.
+        Syntax::Array => false,
     }
 }
 
