@@ -30,7 +30,7 @@ use crate::record::Partition;
 use crate::sink::{Commits, DeadLetters, Order, Shape};
 use crate::source::{Cuts, Flow, Mark};
 use crate::stop::Stop;
-use crate::write::Job;
+use crate::write::{Job, size};
 
 /// The assembler's surroundings.
 pub(crate) struct Assembly<'a> {
@@ -61,6 +61,9 @@ const KEPT: Duration = Duration::from_secs(1);
 /// Results gather behind that of a chunk of so many bytes: small ones come faster, and readers would run out of
 /// permits.
 const MUCH: u64 = 128 << 10;
+
+/// So many small batches make a job, and more do not wait for each other: writers work side by side.
+const GATHERED: usize = 32;
 
 /// The channels of the assembler. Dropping them is what ends writers and the commit thread.
 pub(crate) struct Ports {
@@ -95,6 +98,9 @@ pub(crate) struct Assembler<'a> {
     closed: bool,
     /// Permits of results that have come, not given back yet.
     owed: usize,
+    /// Small batches that are still to be queued, as one job, while there are more events in the same message.
+    gathered: Vec<Batch>,
+    gathers: bool,
     /// Since when somebody has kept bytes that a reader waits for, and whether that was said.
     kept: Option<Instant>,
     told: bool,
@@ -104,19 +110,19 @@ pub(crate) struct Assembler<'a> {
 #[derive(Default)]
 struct LaneOrder {
     next: u64,
-    early: BTreeMap<u64, Event>,
+    early: BTreeMap<u64, Vec<Event>>,
 }
 
 impl LaneOrder {
-    /// Keeps an event; yields it, and those it was missing for, in order by [`LaneOrder::next`].
-    fn put(&mut self, seq: u64, event: Event) {
-        self.early.insert(seq, event);
+    /// Keeps events; yields them, and those they were missing for, in order by [`LaneOrder::next`].
+    fn put(&mut self, seq: u64, events: Vec<Event>) {
+        self.early.insert(seq, events);
     }
 
-    fn next(&mut self) -> Option<Event> {
-        let event = self.early.remove(&self.next)?;
+    fn next(&mut self) -> Option<Vec<Event>> {
+        let events = self.early.remove(&self.next)?;
         self.next += 1;
-        Some(event)
+        Some(events)
     }
 }
 
@@ -135,6 +141,8 @@ impl<'a> Assembler<'a> {
             seen: (0, 0),
             closed: false,
             owed: 0,
+            gathered: Vec::new(),
+            gathers: false,
             kept: None,
             told: false,
         }
@@ -170,12 +178,15 @@ impl<'a> Assembler<'a> {
 
     fn receive(&mut self, message: Message) -> Result<()> {
         self.give_back();
-        if matches!(message.event, Event::Chunk(_)) {
-            self.at.metrics.flow.chunks_assembled.fetch_add(1, Ordering::Relaxed);
-        }
-        self.lanes[message.lane].put(message.seq, message.event);
-        while let Some(event) = self.lanes[message.lane].next() {
-            self.event(message.lane, event)?;
+        self.at.metrics.flow.chunks_assembled.fetch_add(message.chunks() as u64, Ordering::Relaxed);
+        self.lanes[message.lane].put(message.seq, message.events);
+        while let Some(events) = self.lanes[message.lane].next() {
+            self.gathers = events.len() > 1;
+            for event in events {
+                self.event(message.lane, event)?;
+            }
+            self.gathers = false;
+            self.queue_gathered()?;
         }
         self.at.metrics.flow.open_batches.store(self.lots.len() as u64, Ordering::Relaxed);
         self.kept = None;
@@ -381,7 +392,26 @@ impl<'a> Assembler<'a> {
         if self.at.shape.singly && self.at.shape.order == Order::Any {
             return out.batches.into_iter().try_for_each(|batch| self.job(Job::Store(vec![batch])));
         }
-        if out.batches.is_empty() { Ok(()) } else { self.job(Job::Store(out.batches)) }
+        if out.batches.is_empty() {
+            return Ok(());
+        }
+        let most = (self.at.shape.group as u64).min(MUCH);
+        if !self.gathers || size(&out.batches) > most {
+            return self.job(Job::Store(out.batches));
+        }
+        let count = self.gathered.len() + out.batches.len();
+        if count > GATHERED || size(&self.gathered) + size(&out.batches) > most {
+            self.queue_gathered()?;
+        }
+        self.gathered.extend(out.batches);
+        Ok(())
+    }
+
+    fn queue_gathered(&mut self) -> Result<()> {
+        match std::mem::take(&mut self.gathered) {
+            none if none.is_empty() => Ok(()),
+            batches => self.queue(Job::Store(batches)),
+        }
     }
 
     /// Closes what is open of a partition that is at its end.
@@ -555,7 +585,13 @@ impl<'a> Assembler<'a> {
         Ok(if complete { Reading::Complete } else { Reading::Cut })
     }
 
-    fn job(&self, job: Job) -> Result<()> {
+    /// Queues a job behind all that was gathered.
+    fn job(&mut self, job: Job) -> Result<()> {
+        self.queue_gathered()?;
+        self.queue(job)
+    }
+
+    fn queue(&self, job: Job) -> Result<()> {
         let _waiting = self.at.metrics.writer_waits.begin();
         self.at.pending.fetch_add(1, Ordering::AcqRel);
         self.ports.jobs.send(job).map_err(|_| Error::Stopped)?;

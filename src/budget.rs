@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
 use crate::stop::Stop;
@@ -68,10 +68,23 @@ impl Budget {
                 return Err(Error::Stopped);
             }
         }
+        Ok(self.grant(state, bytes))
+    }
+
+    /// Takes `bytes` if they are free.
+    pub fn try_acquire(self: &Arc<Self>, bytes: usize) -> Option<Lease> {
+        let state = self.state.lock();
+        if !self.fits(&state, bytes) {
+            return None;
+        }
+        Some(self.grant(state, bytes))
+    }
+
+    fn grant(self: &Arc<Self>, mut state: MutexGuard<'_, State>, bytes: usize) -> Lease {
         state.used += bytes;
         state.peak = state.peak.max(state.used);
         drop(state);
-        Ok(Lease { budget: Some(self.clone()), bytes })
+        Lease { budget: Some(self.clone()), bytes }
     }
 
     fn fits(&self, state: &State, bytes: usize) -> bool {

@@ -168,8 +168,9 @@ enum Ending {
 /// second, and to be woken for each of them took one to two hundredths of all processor time.
 const NAP: Duration = Duration::from_millis(1);
 
-/// So many notes more than there are results and jobs may wait for it: those of a nap.
-pub(crate) const NOTES: usize = 64;
+/// So many notes more than there are results and jobs may wait for it: those of a nap. Where half of them come at once it
+/// does not nap: others would soon wait for it.
+pub(crate) const NOTES: usize = 256;
 
 /// The commit thread's state.
 pub(crate) struct Commit<'a> {
@@ -225,14 +226,16 @@ impl<'a> Commit<'a> {
                 Err(RecvTimeoutError::Timeout) => self.flush()?,
                 Err(RecvTimeoutError::Disconnected) => return self.flush(),
             }
+            let mut count = 1;
             while let Ok(note) = notes.try_recv() {
                 self.apply(note)?;
+                count += 1;
             }
             let waited = self.is_waited_for();
             if self.is_due() {
                 self.flush()?;
             }
-            if !waited {
+            if !waited && count < NOTES / 2 {
                 std::thread::sleep(NAP);
             }
         }

@@ -1,5 +1,8 @@
 //! The reader loop: flow budget, fill, permit, spawn. One thread a reader.
 //!
+//! What is small goes on in bundles, as one task and one message, while the reader has more at hand: of 100,000 files
+//! with a line each the threads would do little else than wake each other, three times a file.
+//!
 //! A reader waits for bytes while it holds none, and for a permit, which the assembler gives back when it
 //! receives a task's result. The results channel has as many places as there are permits, so a task never blocks
 //! when it sends. There is no channel between readers and pool: tasks from outside the pool start in the order
@@ -13,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::Mutex;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Lease};
 use crate::cut::{Cutters, Limits};
 use crate::error::{Error, Result, Retry};
 use crate::metrics::Metrics;
@@ -26,18 +29,25 @@ use crate::stop::Stop;
 pub(crate) struct Message {
     pub lane: usize,
     pub seq: u64,
-    pub event: Event,
+    /// In order; one at least.
+    pub events: Vec<Event>,
 }
 
 impl Message {
     /// How many bytes of records were read for it.
     pub fn bytes(&self) -> u64 {
-        match &self.event {
+        let bytes = |event: &Event| match event {
             Event::Chunk(Ok(processed)) => {
                 processed.sections.iter().map(|section| section.counts.bytes_read).sum()
             }
             _ => 0,
-        }
+        };
+        self.events.iter().map(bytes).sum()
+    }
+
+    /// How many chunks it was made of.
+    pub fn chunks(&self) -> usize {
+        self.events.iter().filter(|event| matches!(event, Event::Chunk(_))).count()
     }
 }
 
@@ -50,6 +60,41 @@ pub(crate) enum Event {
     Ended(Partition),
     Failed(Partition, Error),
     Done,
+}
+
+/// What waits to be sent together.
+#[derive(Default)]
+struct Bundle {
+    items: Vec<Item>,
+    chunks: u64,
+    /// How much memory the chunks hold.
+    bytes: usize,
+}
+
+enum Item {
+    Chunk(Box<Chunk>),
+    Event(Event),
+}
+
+/// A bundle is sent when it has so much, in bytes of memory and in items.
+const FULL: (usize, usize) = (128 << 10, 96);
+
+impl Bundle {
+    fn push(&mut self, item: Item) {
+        if let Item::Chunk(chunk) = &item {
+            self.chunks += 1;
+            self.bytes += chunk.lease.bytes();
+        }
+        self.items.push(item);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= FULL.0 || self.items.len() >= FULL.1
+    }
 }
 
 /// Partitions that the assembler wants paused or resumed, by lane.
@@ -83,14 +128,12 @@ impl<'scope> Readers<'scope> {
     pub fn run(&'scope self, mut reader: Box<dyn Reader>, lane: &Lane<'_, 'scope>) -> Result<()> {
         let mut cutters = Cutters::new(self.limits);
         let mut tenancies = Tenancies::default();
-        let mut seq = 0;
+        let (mut bundle, mut seq) = (Bundle::default(), 0);
         while self.stop.is_running() {
             for (partition, flow) in self.flows[lane.index].lock().drain(..) {
                 reader.pause(&partition, flow);
             }
-            let waiting = self.metrics.reader_waits.begin();
-            let Ok(lease) = self.budget.acquire(self.chunk_bytes, self.stop) else { break };
-            drop(waiting);
+            let Some(lease) = self.lease(&mut bundle, lane, &mut seq)? else { break };
             let mut chunk = self.shop.chunks.take();
             chunk.lease = lease;
             chunk.cutters = cutters;
@@ -112,28 +155,37 @@ impl<'scope> Readers<'scope> {
             }
             cutters = std::mem::take(&mut chunk.cutters);
             tenancies.check(&read)?;
-            let Some(event) = self.event(read, chunk, &mut cutters, lane, seq)? else { continue };
-            seq += 1;
-            if let Some(event) = event {
-                let done = matches!(event, Event::Done);
-                self.send(lane, seq - 1, event)?;
-                if done {
-                    break;
-                }
+            let item = self.item(read, chunk, &mut cutters)?;
+            let goes_on = item.is_some() && reader.has_more_at_hand();
+            let done = matches!(item, Some(Item::Event(Event::Done)));
+            item.into_iter().for_each(|item| bundle.push(item));
+            if !goes_on || bundle.is_full() {
+                self.send(&mut bundle, lane, &mut seq)?;
+            }
+            if done {
+                break;
             }
         }
-        Ok(())
+        self.send(&mut bundle, lane, &mut seq)
     }
 
-    /// `None`: nothing happened. `Some(None)`: a chunk was spawned under this number.
-    fn event(
+    /// Takes the bytes of a chunk. Blocks, with nothing held; `None` if the run was stopped meanwhile.
+    fn lease(
         &'scope self,
-        read: Read,
-        chunk: Box<Chunk>,
-        cutters: &mut Cutters,
+        bundle: &mut Bundle,
         lane: &Lane<'_, 'scope>,
-        seq: u64,
-    ) -> Result<Option<Option<Event>>> {
+        seq: &mut u64,
+    ) -> Result<Option<Lease>> {
+        if let Some(lease) = self.budget.try_acquire(self.chunk_bytes) {
+            return Ok(Some(lease));
+        }
+        self.send(bundle, lane, seq)?;
+        let _waiting = self.metrics.reader_waits.begin();
+        Ok(self.budget.acquire(self.chunk_bytes, self.stop).ok())
+    }
+
+    /// What is to be sent of what was read; `None` if that is nothing.
+    fn item(&self, read: Read, mut chunk: Box<Chunk>, cutters: &mut Cutters) -> Result<Option<Item>> {
         if let Some(what) = &chunk.broken {
             return Err(broken(&chunk, what));
         }
@@ -141,8 +193,10 @@ impl<'scope> Readers<'scope> {
             if chunk.partition.is_none() {
                 return Err(broken(&chunk, "returned a chunk that it did not start"));
             }
-            self.spawn(chunk, lane, seq)?;
-            return Ok(Some(None));
+            let memory = chunk.memory();
+            chunk.lease.resize(memory);
+            self.metrics.read(&chunk);
+            return Ok(Some(Item::Chunk(chunk)));
         }
         if !chunk.is_empty() {
             return Err(broken(&chunk, &format!("left records in the chunk and returned {read:?}")));
@@ -174,36 +228,47 @@ impl<'scope> Readers<'scope> {
             }
             Read::Done => Event::Done,
         };
-        Ok(Some(Some(event)))
+        Ok(Some(Item::Event(event)))
     }
 
-    fn spawn(&'scope self, mut chunk: Box<Chunk>, lane: &Lane<'_, 'scope>, seq: u64) -> Result<()> {
-        let memory = chunk.memory();
-        chunk.lease.resize(memory);
-        self.metrics.read(&chunk);
+    /// Sends the bundle, by way of the pool if there are chunks in it. Blocks until a permit is free.
+    fn send(&'scope self, bundle: &mut Bundle, lane: &Lane<'_, 'scope>, seq: &mut u64) -> Result<()> {
+        if bundle.is_empty() {
+            return Ok(());
+        }
+        let Bundle { items, chunks, .. } = std::mem::take(bundle);
         self.permit()?;
-        self.metrics.flow.chunks_read.fetch_add(1, Ordering::Relaxed);
-        let (index, results) = (lane.index, lane.results.clone());
-        lane.pool.spawn(move |_| {
-            let begun = Instant::now();
-            // Behind an abort nobody waits for it, and what panicked once would panic again.
-            let result = if self.stop.is_aborted() { Err(Error::Stopped) } else { self.shop.run(chunk) };
-            if let Ok(processed) = &result {
-                let read: u64 = processed.sections.iter().map(|section| section.counts.read).sum();
-                self.metrics.seen.fetch_add(read, Ordering::Relaxed);
-            }
-            let event = Event::Chunk(result);
-            self.metrics.latencies.process.since(begun);
-            self.metrics.flow.chunks_processed.fetch_add(1, Ordering::Relaxed);
-            // Fails only when the assembler is gone: the cause is elsewhere.
-            let _ = results.send(Message { lane: index, seq, event });
-        });
+        let (lane, pool, results, number) = (lane.index, lane.pool, lane.results.clone(), *seq);
+        *seq += 1;
+        let send = move || {
+            let events = items.into_iter().map(|item| self.event(item)).collect();
+            results.send(Message { lane, seq: number, events })
+        };
+        if chunks == 0 {
+            return send().map_err(|_| Error::Stopped);
+        }
+        self.metrics.flow.chunks_read.fetch_add(chunks, Ordering::Relaxed);
+        // Fails only when the assembler is gone: the cause is elsewhere.
+        pool.spawn(move |_| drop(send()));
         Ok(())
     }
 
-    fn send(&self, lane: &Lane<'_, '_>, seq: u64, event: Event) -> Result<()> {
-        self.permit()?;
-        lane.results.send(Message { lane: lane.index, seq, event }).map_err(|_| Error::Stopped)
+    /// What the assembler receives. Processes a chunk.
+    fn event(&self, item: Item) -> Event {
+        let chunk = match item {
+            Item::Chunk(chunk) => chunk,
+            Item::Event(event) => return event,
+        };
+        let begun = Instant::now();
+        // Behind an abort nobody waits for it, and what panicked once would panic again.
+        let result = if self.stop.is_aborted() { Err(Error::Stopped) } else { self.shop.run(chunk) };
+        if let Ok(processed) = &result {
+            let read: u64 = processed.sections.iter().map(|section| section.counts.read).sum();
+            self.metrics.seen.fetch_add(read, Ordering::Relaxed);
+        }
+        self.metrics.latencies.process.since(begun);
+        self.metrics.flow.chunks_processed.fetch_add(1, Ordering::Relaxed);
+        Event::Chunk(result)
     }
 
     /// Blocks until a permit is free.

@@ -360,7 +360,8 @@ impl Writers<'_> {
     }
 }
 
-fn size(batches: &[Batch]) -> u64 {
+/// How many bytes they have.
+pub(crate) fn size(batches: &[Batch]) -> u64 {
     batches.iter().map(|batch| batch.stored.len() + batch.failed.len()).sum()
 }
 

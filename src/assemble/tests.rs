@@ -357,7 +357,7 @@ fn behind_the_last_result_no_permit_is_owed() {
     let mut free = Vec::new();
     for (seq, more) in [(0, true), (1, true), (2, false)] {
         let event = chunk("a", seq * 10, seq * 10 + 10, 0);
-        assembler.receive(Message { lane: 0, seq, event }).unwrap();
+        assembler.receive(Message { lane: 0, seq, events: vec![event] }).unwrap();
         assert_eq!(assembler.is_any_under_way(), more);
         free.push(ends.permits.len());
     }

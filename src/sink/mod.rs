@@ -173,8 +173,9 @@ pub struct Shape {
     pub records: bool,
     /// Whether [`Batch::failed`] does.
     pub letter_records: bool,
-    /// Bytes of queued output, of any partitions, that a writer hands to one [`Sink::store`] call; 0: what one
-    /// chunk left. More than this is one chunk's only. Counts for [`Order::Partition`] alone.
+    /// Bytes of output, of any partitions, that are handed to one [`Sink::store`] call; 0: what one chunk left. More than
+    /// this is one chunk's only. With [`Order::Partition`] a writer takes what is queued, with others what came
+    /// together because it was small.
     pub group: usize,
     /// Whether each batch goes to a [`Sink::store`] call of its own, because several cost what they cost one by one, and
     /// writers can do them side by side. Counts for [`Order::Any`] alone.

@@ -100,6 +100,12 @@ pub trait Reader: Send {
     /// Ends the run, as records do that stand in a chunk which is told as anything but [`Read::Chunk`]. A fault of one partition alone is [`Read::Failed`].
     fn read(&mut self, chunk: &mut Chunk) -> Result<Read>;
 
+    /// Whether the next [`Reader::read`] does not wait for anybody: then what is small is handed on together with what
+    /// comes next.
+    fn has_more_at_hand(&self) -> bool {
+        false
+    }
+
     /// Stops or goes on fetching a partition.
     fn pause(&mut self, _partition: &Partition, _flow: Flow) {}
 }

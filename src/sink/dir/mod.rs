@@ -157,6 +157,8 @@ impl Sink for DirSink {
             dead_letters: DeadLetters::Store,
             checksums: true,
             codec: Some(self.namer.codec()),
+            // Directories of many small inputs are synced once for several of them.
+            group: PART,
             ..Shape::default()
         }
     }

@@ -24,6 +24,9 @@ use crate::sink::{DeadLetters, Framing, Order, Shape};
 use crate::stop::Stop;
 use pipe::Kind;
 
+/// Small inputs are handed over several at a time, up to so many bytes.
+const GROUP: usize = 64 << 10;
+
 /// What the engine must know of a stream.
 fn shape() -> Shape {
     Shape {
@@ -33,6 +36,7 @@ fn shape() -> Shape {
         framing: Framing::Stream,
         dead_letters: DeadLetters::Refuse,
         checksums: false,
+        group: GROUP,
         ..Shape::default()
     }
 }

@@ -116,6 +116,11 @@ impl Raw {
         self.opened.as_ref().map(Metadata::len)
     }
 
+    /// How many of these bytes are still to be read.
+    pub(super) fn rest(&self) -> Option<u64> {
+        self.size().map(|size| size.saturating_sub(self.at))
+    }
+
     /// Goes on at byte `to`.
     pub(super) fn seek(&mut self, to: u64) -> Result<()> {
         self.file.seek(SeekFrom::Start(to)).map_err(|error| Error::io("read", &self.path, error))?;

@@ -40,6 +40,9 @@ const PIECE: usize = 32 << 10;
 /// A chunk has room for so many more bytes than the last one took. What is read beyond its end is copied twice.
 const OVER: usize = 8 << 10;
 
+/// A small input has room for so many more bytes than it has.
+const END: usize = 64;
+
 /// A call returns after so long even if there is more: the inside of a record without an end is dropped for minutes.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -61,6 +64,8 @@ pub(super) struct Filler {
     line: u64,
     /// How many bytes the last chunk took.
     expect: usize,
+    /// Where the input ends, if that is known.
+    size: Option<u64>,
     work: Work,
     entries: Entries,
     stash: Option<Stash>,
@@ -134,12 +139,14 @@ pub(super) struct Begin {
     pub(super) line: u64,
     pub(super) longest: usize,
     pub(super) left: Option<u64>,
+    /// Where the input ends, if that is known: small ones take little memory.
+    pub(super) size: Option<u64>,
     pub(super) growth: Arc<Growth>,
 }
 
 impl Filler {
     pub(super) fn new(begin: Begin) -> Self {
-        let Begin { partition, payload, scanner, ahead, position, line, longest, left, growth } = begin;
+        let Begin { partition, payload, scanner, ahead, position, line, longest, left, size, growth } = begin;
         Filler {
             partition,
             payload,
@@ -150,6 +157,7 @@ impl Filler {
             position,
             line,
             expect: 0,
+            size,
             work: Work::default(),
             entries: Entries::default(),
             stash: None,
@@ -228,7 +236,10 @@ impl Filler {
                 self.work = Work { line: self.line, ..Work::default() };
                 let block = chunk.cutters.limits().block_bytes as usize;
                 self.work.whole = self.may_take(chunk, block);
+                let rest = self.size.map_or(u64::MAX, |size| size.saturating_sub(self.position));
                 let size = self.expect.clamp(block, block + PIECE) + OVER;
+                // There must be some room left where the end is to be seen.
+                let size = usize::try_from(rest).map_or(size, |rest| size.min(rest.saturating_add(END)));
                 if chunk.bytes.capacity() > 2 * size {
                     chunk.bytes = Vec::new();
                 }

@@ -217,6 +217,11 @@ impl Reader for FileReader {
             }
         })
     }
+
+    fn has_more_at_hand(&self) -> bool {
+        // A pipe's next bytes may be long in coming.
+        self.task.as_ref().is_none_or(|task| matches!(task.input().place, Place::Regular { .. }))
+    }
 }
 
 impl FileReader {

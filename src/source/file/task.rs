@@ -74,6 +74,22 @@ impl Open {
             Open::Packed(unpacked) => unpacked.raw(),
         }
     }
+
+    /// How many bytes it had when it was opened, if that is known.
+    fn size(&self) -> Option<u64> {
+        match self {
+            Open::Plain(raw) => raw.size(),
+            Open::Packed(_) => None,
+        }
+    }
+
+    /// How many of them are still to be read.
+    fn rest(&self) -> Option<u64> {
+        match self {
+            Open::Plain(raw) => raw.rest(),
+            Open::Packed(_) => None,
+        }
+    }
 }
 
 impl Bytes for Open {
@@ -172,7 +188,7 @@ impl Task {
     }
 
     fn peek(&self, mut raw: Box<Raw>, mut head: Vec<u8>, options: &FileOptions) -> Next {
-        head.reserve_exact(HEAD);
+        make_room(&mut head, raw.rest());
         let failed = match raw.read(&mut head) {
             Got::Idle => return Next::Wait(Stage::Peek(raw, head)),
             Got::Bytes if head.len() < SNIFF => return Next::Stage(Stage::Peek(raw, head)),
@@ -207,7 +223,7 @@ impl Task {
         let by_name = matches!(format, Format::Ndjson | Format::Text | Format::Binary);
         // Looked at in steps of a size, however much a read returns.
         while !by_name && (!is_step(&head) || is_undecided(format, &head)) {
-            head.reserve_exact(HEAD - head.len() % HEAD);
+            make_room(&mut head, open.rest());
             match open.read(&mut head) {
                 Got::Bytes if began.elapsed() < PATIENCE => {}
                 // Whoever writes to a pipe may wait for what comes of the first lines.
@@ -318,6 +334,7 @@ impl Task {
             line: self.mark.as_ref().map_or(1, |mark| mark.line.max(1)),
             longest,
             left: self.left,
+            size: open.size(),
             growth: Arc::<Growth>::clone(&shared.growth),
         });
         Next::Stage(Stage::Fill(open, Box::new(filler)))
@@ -340,6 +357,13 @@ fn is_torn(syntax: Syntax, before: u8, behind: Option<&u8>) -> bool {
         // Behind one that was not closed there is nothing but faults.
         Syntax::Array => false,
     }
+}
+
+/// Room for the next step; where no more than `rest` is to come no more than it takes, and to see the end.
+fn make_room(head: &mut Vec<u8>, rest: Option<u64>) {
+    let rest = rest.unwrap_or(u64::MAX);
+    let step = HEAD - head.len() % HEAD;
+    head.reserve_exact(usize::try_from(rest).map_or(step, |rest| step.min(rest.saturating_add(1))));
 }
 
 fn is_step(head: &[u8]) -> bool {

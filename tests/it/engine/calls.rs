@@ -10,7 +10,7 @@ use pipeline::codec::Codec;
 use pipeline::cut::Limits;
 use pipeline::outgoing::{self, Outgoing};
 use pipeline::pipeline::{End, Pipeline, Settings};
-use pipeline::record::Section;
+use pipeline::record::{Partition, Section};
 use pipeline::sink::{Commits, Order, Shape, Sink};
 use pipeline::transform::recipe::{Key, Letters, Recipe, RecipeOptions};
 use pipeline::transform::{Out, Program};
@@ -206,6 +206,34 @@ fn a_writer_takes_what_is_queued_of_all_partitions_up_to_the_group() {
     }
     // A chunk that is larger than the group goes alone.
     assert_eq!(calls_of(1).len(), 40);
+}
+
+/// Of many small inputs a call for each would be most of the work.
+#[test]
+fn small_batches_that_come_together_are_stored_together_where_the_sink_asks_for_it() {
+    let calls = |order, group| {
+        watchdog(LIMIT, move || {
+            let partitions: Vec<_> = (0..8).map(|index| tenancy(&format!("p{index}"), 1)).collect();
+            let whole = |p: &Partition| [Step::Assign(p.clone(), 0), chunk(p, 0, 10), Step::End(p.clone())];
+            let script = Script::new(partitions.iter().flat_map(whole));
+            let sink = Calling::new(Shape { writers: 1, order, part: None, group, ..Shape::default() });
+            let book = Arc::new(Book::default());
+            let pipeline = Pipeline::new(&script, &Lines, &sink).settings(settings()).marks(book.clone());
+            assert_eq!(pipeline.run().unwrap(), End::Finished);
+            let names: Vec<String> = sink.stored().into_iter().map(|batch| batch.0).collect();
+            assert_eq!(names, partitions.iter().map(|p| p.name().to_owned()).collect::<Vec<_>>());
+            assert!(names.iter().all(|name| book.watermark(name) == 10));
+            sink.calls.lock().clone()
+        })
+    };
+    for order in [Order::Total, Order::Any] {
+        let single = calls(order, 0);
+        assert_eq!(single.iter().map(Vec::len).collect::<Vec<_>>(), [1; 8]);
+        assert_eq!(calls(order, 1 << 20).len(), 1);
+        let three = 3 * single[0][0].4 as usize;
+        assert_eq!(calls(order, three).iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 2]);
+        assert_eq!(calls(order, 1).len(), 8, "what is larger goes alone");
+    }
 }
 
 #[test]

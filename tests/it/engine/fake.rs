@@ -25,6 +25,8 @@ pub struct Numbers {
     pub turn: u64,
     /// Whether the source ends, or goes on being idle for ever.
     pub endless: bool,
+    /// Whether readers say that there is more at hand, even where they are idle next.
+    pub at_hand: bool,
     pub pauses: Arc<Mutex<Vec<(String, Flow)>>>,
     /// Given up after so many records of a partition: what then happens.
     pub after: Option<(u64, After)>,
@@ -46,6 +48,7 @@ impl Numbers {
             cuts: Cuts::Early,
             turn: 0,
             endless: false,
+            at_hand: false,
             pauses: Arc::default(),
             after: None,
         }
@@ -143,6 +146,10 @@ impl Reader for NumbersReader {
         }
         self.queue.push_back((partition, position));
         Ok(Read::Chunk)
+    }
+
+    fn has_more_at_hand(&self) -> bool {
+        self.source.at_hand
     }
 
     fn pause(&mut self, partition: &Partition, flow: Flow) {

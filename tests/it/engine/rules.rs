@@ -15,6 +15,7 @@ use pipeline::record::Section;
 use pipeline::retry::Policy;
 use pipeline::sink::{Order, Part, Shape, Sink, Stream, Totals, Upload};
 use pipeline::source::{Cuts, Flow, Marks};
+use pipeline::stop::Stop;
 use pipeline::transform::{Out, Program};
 use pipeline::{Error, Result, outgoing};
 use proptest::prelude::*;
@@ -51,12 +52,15 @@ fn check(source: &Numbers, sink: &Memory, settings: Settings) -> Arc<pipeline::m
 
 #[test]
 fn rule_1_many_readers_share_a_tiny_budget() {
-    watchdog(LIMIT, || {
-        let source = Numbers { turn: 50, ..Numbers::new(8, 3000) };
-        let settings = Settings { memory_limit: 2 << 20, ..small(8) };
-        let settings = Settings { limits: Limits { block_bytes: 4 << 10, ..settings.limits }, ..settings };
-        check(&source, &Memory::new(any(64 << 10)), settings);
-    });
+    for at_hand in [false, true] {
+        watchdog(LIMIT, move || {
+            let source = Numbers { turn: 50, at_hand, ..Numbers::new(8, 3000) };
+            let settings = Settings { memory_limit: 2 << 20, ..small(8) };
+            let settings =
+                Settings { limits: Limits { block_bytes: 4 << 10, ..settings.limits }, ..settings };
+            check(&source, &Memory::new(any(64 << 10)), settings);
+        });
+    }
 }
 
 #[test]
@@ -85,6 +89,33 @@ impl Program for HoldFirst {
         }
         drop(seen);
         Lines.run(section, out);
+    }
+}
+
+/// Small chunks share a permit while more is at hand. Nothing is held back behind that, whatever comes then.
+#[test]
+fn rule_3_what_is_small_goes_on_before_a_reader_waits() {
+    for at_hand in [false, true] {
+        watchdog(LIMIT, move || {
+            // A sink that keeps order gets every record at once: each chunk closes its batch.
+            let limits = Limits { batch_size: 1, ..small(1).limits };
+            let source = Numbers { turn: 1, endless: true, at_hand, ..Numbers::new(3, 500) };
+            let sink = Memory::new(Shape { writers: 1, order: Order::Total, ..Shape::default() });
+            let stop = Stop::new();
+            std::thread::scope(|scope| {
+                let run = scope.spawn(|| {
+                    let settings = Settings { limits, ..small(1) };
+                    Pipeline::new(&source, &Lines, &sink).settings(settings).stop(&stop).run()
+                });
+                while sink.objects.lock().len() < 1500 {
+                    assert!(!run.is_finished());
+                    std::thread::yield_now();
+                }
+                stop.drain();
+                assert_eq!(run.join().unwrap().unwrap(), End::Drained);
+            });
+            sink.check(&source);
+        });
     }
 }
 
@@ -127,14 +158,16 @@ fn rule_4_a_panic_in_the_pool_ends_the_run_with_its_message() {
 
 #[test]
 fn rule_5_pressure_closes_batches_of_500_partitions() {
-    let metrics = watchdog(LIMIT, || {
-        let source = Numbers { turn: 100, size: 300, ..Numbers::new(500, 400) };
-        check(&source, &Memory::new(any(1 << 20)), Settings { memory_limit: 12 << 20, ..small(2) })
-    });
-    let closes = metrics.totals().closes;
-    assert!(closes.get(&pipeline::cut::Close::Pressure).is_some_and(|count| *count > 0), "{closes:?}");
-    let peak = metrics.peak_bytes.load(Ordering::Relaxed);
-    assert!(peak < 14 << 20, "{peak} bytes in flight");
+    for at_hand in [false, true] {
+        let metrics = watchdog(LIMIT, move || {
+            let source = Numbers { turn: 100, size: 300, at_hand, ..Numbers::new(500, 400) };
+            check(&source, &Memory::new(any(1 << 20)), Settings { memory_limit: 12 << 20, ..small(2) })
+        });
+        let closes = metrics.totals().closes;
+        assert!(closes.get(&pipeline::cut::Close::Pressure).is_some_and(|count| *count > 0), "{closes:?}");
+        let peak = metrics.peak_bytes.load(Ordering::Relaxed);
+        assert!(peak < 14 << 20, "{peak} bytes in flight");
+    }
 }
 
 #[test]
@@ -444,6 +477,7 @@ struct Case {
     cuts: Cuts,
     codec: Codec,
     source: (usize, u64, usize, u64),
+    at_hand: bool,
 }
 
 fn cases() -> impl Strategy<Value = Case> {
@@ -455,9 +489,10 @@ fn cases() -> impl Strategy<Value = Case> {
     );
     let limits = (1usize..4, 5usize << 20..32 << 20, 0u64..2000, 1000u64..2_000_000);
     let source = (1usize..20, 0u64..600, 20usize..800, 0u64..300);
-    (limits, shapes, source).prop_map(|((workers, memory, batch_size, batch_bytes), shape, source)| {
+    (limits, shapes, source, proptest::bool::ANY).prop_map(|(limits, shape, source, at_hand)| {
+        let (workers, memory, batch_size, batch_bytes) = limits;
         let (part, order, cuts, codec) = shape;
-        Case { workers, memory, batch_size, batch_bytes, part, order, cuts, codec, source }
+        Case { workers, memory, batch_size, batch_bytes, part, order, cuts, codec, source, at_hand }
     })
 }
 
@@ -468,9 +503,11 @@ proptest! {
     fn every_record_is_stored_once(case in cases()) {
         watchdog(LIMIT, move || {
             let (partitions, records, size, turn) = case.source;
-            let source = Numbers { size, turn, cuts: case.cuts, ..Numbers::new(partitions, records) };
+            let (cuts, at_hand) = (case.cuts, case.at_hand);
+            let source = Numbers { size, turn, cuts, at_hand, ..Numbers::new(partitions, records) };
             let part = case.part.filter(|_| case.order == Order::Any);
-            let shape = Shape { writers: 2, order: case.order, part, ..Shape::default() };
+            let group = if at_hand { 4 << 10 } else { 0 };
+            let shape = Shape { writers: 2, order: case.order, part, group, ..Shape::default() };
             let limits = Limits { batch_size: case.batch_size, batch_bytes: case.batch_bytes, ..small(1).limits };
             let settings = Settings { memory_limit: case.memory, limits, codec: case.codec, ..small(case.workers) };
             check(&source, &Memory { codec: case.codec, ..Memory::new(shape) }, settings);

@@ -64,6 +64,7 @@ impl Source for Script {
     }
 }
 
+/// All but what it waits for is at hand.
 struct ScriptReader(VecDeque<Step>);
 
 impl Reader for ScriptReader {
@@ -123,6 +124,10 @@ impl Reader for ScriptReader {
                 Read::Idle
             }
         })
+    }
+
+    fn has_more_at_hand(&self) -> bool {
+        !matches!(self.0.front(), Some(Step::Until(_)))
     }
 }
 

@@ -53,6 +53,7 @@ fn begin(syntax: Syntax, longest: usize) -> Begin {
         position: 0,
         line: 1,
         longest,
+        size: None,
         left: None,
         growth: Arc::default(),
     }
