@@ -1,5 +1,7 @@
 //! Tests of the state: what one run leaves and the next one makes of it.
 
+mod begin;
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
