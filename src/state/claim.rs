@@ -177,7 +177,7 @@ mod bucket {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "http"))]
     impl BucketClaim {
         /// It is to be renewed at once.
         pub(in crate::state) fn make_due(&self) {
