@@ -517,6 +517,7 @@ mod tests {
         let lease = |head: fn() -> Answer| {
             let server = Server::new(move |asked: &Asked| match asked.method.as_str() {
                 "PUT" if asked.header("if-match") == Some("\"2\"") => Answer::ok("").header("ETag", "\"3\""),
+                "PUT" if asked.header("if-match").is_none() => Answer::ok("").header("ETag", "\"4\""),
                 "PUT" => Answer::status(412),
                 "HEAD" => head(),
                 _ => Answer::status(404),
@@ -548,6 +549,10 @@ mod tests {
             matches!(error, Error::Locked { .. }) && error.to_string().contains("taken it over"),
             "{error}"
         );
+        // Where there are no conditions, nothing refuses.
+        let (_server, bare) = lease(found);
+        bare.home.conditional.store(false, Ordering::Relaxed);
+        assert!(matches!(bare.tend(), Err(Error::Locked { .. })));
         let (_server, gone) = lease(|| Answer::status(404));
         assert!(gone.tend().is_err());
         // Nobody says whose it is: that is looked at again, soon.

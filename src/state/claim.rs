@@ -177,6 +177,14 @@ mod bucket {
         }
     }
 
+    #[cfg(all(test, feature = "http"))]
+    impl BucketClaim {
+        /// It is to be renewed at once.
+        pub(in crate::state) fn make_due(&self) {
+            *self.due.lock() = Instant::now();
+        }
+    }
+
     impl Drop for BucketClaim {
         fn drop(&mut self) {
             if let Err(error) = self.bucket.delete(&self.key) {

@@ -1,5 +1,9 @@
 //! Tests of the state: what one run leaves and the next one makes of it.
 
+mod begin;
+#[cfg(all(feature = "s3", feature = "http"))]
+mod bucket;
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;

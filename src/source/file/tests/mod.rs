@@ -1,5 +1,7 @@
 //! Drives the source as the engine does, on small files in a directory of their own.
 
+mod found;
+mod known;
 mod streaming;
 
 use std::fs;

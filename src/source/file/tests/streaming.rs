@@ -391,3 +391,67 @@ proptest! {
         prop_assert_eq!(heard.chunks.last().map(|chunk| chunk.0), Some(text.len() as u64));
     }
 }
+
+/// How much white space ends a chunk must not depend on whether it was seen to come.
+#[test]
+fn a_gap_ends_a_chunk_from_the_same_length_on_however_it_comes() {
+    for length in (64 << 10) - 1..=(64 << 10) + 1 {
+        let text = format!("1\n{}2\n", "\n".repeat(length));
+        for syntax in [Syntax::Lines, Syntax::Values] {
+            let limits = Limits { block_bytes: 1 << 20, ..limits(7, 0) };
+            let by = |step| fill_by(text.as_bytes(), (syntax, 1000), (step, false), limits, Some(9)).0;
+            let whole = by(usize::MAX);
+            // The line feed of a line is a part of it.
+            let gap = length + usize::from(syntax == Syntax::Values);
+            assert_eq!(whole.chunks.len(), 1 + usize::from(gap > 64 << 10), "{syntax:?}, {length}");
+            for step in [1000, 70_000] {
+                assert!(by(step) == whole, "{syntax:?}, {length} by {step}");
+            }
+        }
+    }
+}
+
+/// A run that goes on must find the end as stored, or it would look at all of that again.
+#[test]
+fn white_space_alone_is_read_to_its_end() {
+    let white = " \n".repeat(100_000);
+    for step in [4096, usize::MAX] {
+        let heard = fill(white.as_bytes(), Syntax::Lines, step, 1000);
+        assert_eq!(heard.chunks, [(200_000, 100_001, false)], "{step}");
+        let heard = fill((white.clone() + "1\n").as_bytes(), Syntax::Lines, step, 1000);
+        assert_eq!((heard.records[0].position, heard.records[0].line), (200_000, 100_001), "{step}");
+    }
+}
+
+/// Its line ending may come later.
+#[test]
+fn a_record_may_be_as_long_as_is_allowed() {
+    let item = format!("\"{}\"", "x".repeat(LONGEST - 2));
+    for syntax in [Syntax::Lines, Syntax::Values, Syntax::Array] {
+        let text = match syntax {
+            Syntax::Array => format!("[{item},{item}]"),
+            _ => format!("{item}\n{item}\n"),
+        };
+        for step in [LONGEST, LONGEST + 1, LONGEST + 2, 7, usize::MAX] {
+            let heard = fill(text.as_bytes(), syntax, step, LONGEST);
+            let seen: Vec<_> = heard.records.iter().map(|seen| (seen.text.len(), seen.fault)).collect();
+            assert_eq!(seen, [(LONGEST, None); 2], "{syntax:?} by {step}");
+            let heard = fill(text.as_bytes(), syntax, step, LONGEST - 1);
+            let long = heard.records.iter().filter(|seen| seen.fault == Some(RejectKind::TooLarge));
+            assert_eq!(long.map(|seen| seen.length).collect::<Vec<_>>(), [Some(LONGEST as u64); 2]);
+        }
+    }
+}
+
+#[test]
+fn what_is_rejected_counts_for_a_limit_and_ends_its_block() {
+    let text = format!("1\n{}\n2\n{}\n3\n", "x".repeat(200), "y".repeat(200));
+    for (left, records) in [(1, 1), (2, 2), (3, 3), (4, 4), (9, 5)] {
+        let kind = (Syntax::Lines, 100);
+        let heard = fill_by(text.as_bytes(), kind, (50, false), limits(0, 1 << 20), Some(left)).0;
+        assert_eq!(heard.records.len(), records, "{left}");
+        for chunk in heard.chunks.iter().filter(|chunk| [203, 406].contains(&chunk.0)) {
+            assert!(chunk.2, "{left}");
+        }
+    }
+}
