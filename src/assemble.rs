@@ -7,6 +7,8 @@
 //! pressure with nothing in flight no result would arrive to wake it. Where one lane's results stand in order, its
 //! partitions do too, so order is kept by lane.
 
+mod refusal;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,17 +22,18 @@ use crate::budget::Budget;
 use crate::commit::{Gone, Note};
 use crate::config::{MaxRejected, OnReject};
 use crate::cut::Close;
-use crate::error::{Error, Intolerance, Result, Retry};
+use crate::error::{Error, Result, Retry};
 use crate::ledger::{Content, CutBatch};
 use crate::lot::{Finished, Lot, Rest, Tools};
 use crate::metrics::Metrics;
 use crate::process::{Processed, SectionOut};
 use crate::read::{Event, Flows, Message};
 use crate::record::Partition;
-use crate::sink::{Commits, DeadLetters, Order, Shape};
+use crate::sink::{Commits, Order, Shape};
 use crate::source::{Cuts, Flow, Mark};
 use crate::stop::Stop;
 use crate::write::{Job, size};
+use refusal::Certainty;
 
 /// The assembler's surroundings.
 pub(crate) struct Assembly<'a> {
@@ -512,53 +515,6 @@ impl<'a> Assembler<'a> {
         self.kept.get_or_insert_with(Instant::now).elapsed() >= wait
     }
 
-    /// Why the run may not go on past this chunk, if so.
-    fn refusal(&mut self, processed: &Processed) -> Option<Error> {
-        let rejected: u64 = processed.sections.iter().map(|section| section.counts.rejected).sum();
-        let read: u64 = processed.sections.iter().map(|section| section.counts.read).sum();
-        self.seen = (self.seen.0 + read, self.seen.1 + rejected);
-        let refuse =
-            self.at.shape.dead_letters == DeadLetters::Refuse && self.at.on_reject == OnReject::DeadLetter;
-        if rejected > 0 && (refuse || self.at.on_reject == OnReject::Fail) {
-            let sample = processed.samples.first();
-            let what =
-                sample.map_or_else(String::new, |sample| format!("{}: {}", sample.place, sample.reason));
-            let because = match self.at.on_reject {
-                OnReject::Fail => Intolerance::Configured,
-                OnReject::DeadLetter | OnReject::Drop => Intolerance::NoPlace,
-            };
-            return Some(Error::Rejected { what, because });
-        }
-        self.too_many(Certainty::SoFar)
-    }
-
-    fn too_many(&self, certainty: Certainty) -> Option<Error> {
-        let (read, rejected) = self.seen;
-        let (over, before, limit) = match self.at.max_rejected? {
-            MaxRejected::Count(count) => {
-                let before = self.at.rejected_before;
-                (rejected + before > count, before, count.to_string())
-            }
-            MaxRejected::Percent(percent) => {
-                let enough = read >= ENOUGH || certainty == Certainty::Final;
-                let over = enough && rejected as f64 * 100.0 > percent * read as f64;
-                (over, 0, format!("{percent}%"))
-            }
-        };
-        over.then_some(Error::TooManyRejected { rejected, read, before, limit })
-    }
-
-    /// Ends the run in order: what came before is stored, nothing behind it is.
-    fn refuse(&mut self, error: Error) -> Result<()> {
-        self.at.faults.lock().push(error);
-        self.closed = true;
-        for (_, mut lot) in self.lots.drain() {
-            drop(lot.take_upload());
-        }
-        self.at.stop.drain();
-        Ok(())
-    }
-
     /// All readers are gone: closes open batches of streams and gives their partitions up, drops those of files that
     /// are not at their end.
     pub(crate) fn end(mut self) -> Result<Reading> {
@@ -611,15 +567,6 @@ struct Closed {
     cuts: Vec<CutBatch>,
     batches: Vec<Batch>,
 }
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Certainty {
-    SoFar,
-    Final,
-}
-
-/// A share of a hundred means nothing before there were some records.
-const ENOUGH: u64 = 1000;
 
 #[cfg(test)]
 mod tests;

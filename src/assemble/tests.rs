@@ -1,3 +1,4 @@
+use crate::sink::DeadLetters;
 use crossbeam_channel::bounded;
 
 use super::*;

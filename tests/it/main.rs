@@ -3,6 +3,7 @@
 
 mod badinput;
 mod browser;
+mod changing;
 mod cli;
 mod engine;
 mod exposition;

@@ -217,3 +217,40 @@ fn a_file_that_is_cut_behind_the_reader_is_reported_at_its_end() {
     let Got::Failed(error) = raw.read(&mut bytes) else { panic!() };
     assert!(error.to_string().contains("from 4 to 2 bytes"), "{error}");
 }
+
+#[test]
+fn a_compressed_file_that_grew_in_the_middle_of_a_record_is_refused() {
+    let dir = Dir::new();
+    let goes_on = |format: Format, old: &str, new: &str, at: usize| {
+        let path = dir.write("a", [gzip(old.as_bytes()), gzip(new.as_bytes())].concat());
+        let options = FileOptions { format, ..options(&[&path]) };
+        let marks = At(at as u64, 1, false);
+        let (_, heard, end) = drive(&FileSource::new(options).unwrap(), &marks, |_| {}).remove(0);
+        match end.as_str() {
+            "ended" => Some(heard.texts().join(" ")),
+            _ => {
+                assert!(end.contains("it has grown in the middle of the last record"), "{end}");
+                assert!(heard.records.is_empty());
+                None
+            }
+        }
+    };
+    let goes_on_behind = |format, old: &str, new: &str| goes_on(format, old, new, old.len());
+    let long = "1\n".repeat(40_000);
+    for before in ["", &long] {
+        let lines = |last: &str, new: &str| goes_on_behind(Format::Ndjson, &(before.to_owned() + last), new);
+        assert_eq!(lines("1\n2\n", "3\n").as_deref(), Some("3"));
+        assert_eq!(lines("1\n2", "").as_deref(), Some(""), "nothing has come");
+        assert_eq!(lines("1\n2", "3\n"), None);
+        assert_eq!(lines("1\n2", "\n3\n"), None, "as of a plain file");
+    }
+    assert_eq!(goes_on_behind(Format::Text, "a\nb", "c\n"), None);
+    let values = |old: &str, new: &str| goes_on_behind(Format::Json, old, new);
+    assert_eq!(values("1 2", "3\n"), None);
+    assert_eq!(values("1 2", " 3\n").as_deref(), Some("3"));
+    assert_eq!(values("1 {}", "2\n").as_deref(), Some("2"));
+    assert_eq!(values("1 \"a", "b\"\n"), None);
+    // What was cut there is followed by what ended it.
+    assert_eq!(goes_on(Format::Json, "1 2{}", "", 3).as_deref(), Some("{}"));
+    assert_eq!(goes_on(Format::Auto, "[1,2", ",3]", 3).as_deref(), Some("2 3"));
+}
