@@ -62,7 +62,7 @@ pub(crate) struct Assembly<'a> {
 const KEPT: Duration = Duration::from_secs(1);
 
 /// Results gather behind that of a chunk of so many bytes: small ones come faster, and readers would run out of
-/// permits.
+/// permits. And batches of fewer bytes are small: they may share a job.
 const MUCH: u64 = 128 << 10;
 
 /// So many small batches make a job, and more do not wait for each other: writers work side by side.
@@ -399,7 +399,8 @@ impl<'a> Assembler<'a> {
             return Ok(());
         }
         let most = (self.at.shape.group as u64).min(MUCH);
-        if !self.gathers || size(&out.batches) > most {
+        // Batches of no bytes, too: where none is asked for the sink may not look for several partitions.
+        if !self.gathers || most == 0 || size(&out.batches) > most {
             return self.job(Job::Store(out.batches));
         }
         let count = self.gathered.len() + out.batches.len();

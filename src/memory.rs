@@ -37,7 +37,7 @@ const GATHER: Duration = Duration::from_micros(400);
 pub(crate) struct Plan {
     /// Readers side by side.
     pub readers: usize,
-    /// Chunks in flight between readers and assembler.
+    /// Tasks in flight between readers and assembler: a chunk each, or several small ones.
     pub permits: usize,
     /// Jobs that wait for a writer.
     pub queue: usize,
@@ -137,7 +137,7 @@ impl Division {
         shares.into_iter().fold(0, usize::saturating_add)
     }
 
-    /// A sink that keeps order has a job of each chunk. With places for all of them the assembler waits for a writer
+    /// A sink that keeps order has a job of each chunk that is not small. With places for all of them the assembler waits for a writer
     /// where that one is slow, and not at every chunk until both have been woken: on two processors, which the pool
     /// keeps busy, results stood there for so long that workers ran out of chunks (one run took 1.15x of the time).
     fn queue(&self, shape: &Shape) -> usize {

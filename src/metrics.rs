@@ -78,8 +78,12 @@ pub struct Flow {
     pub jobs_queued: AtomicU64,
     /// Jobs that writers are done with.
     pub jobs_done: AtomicU64,
-    /// How many chunks may be between reader and assembler at once.
-    pub chunks_limit: AtomicU64,
+    /// Tasks that readers gave to the pool: a chunk each, or several small ones.
+    pub tasks_queued: AtomicU64,
+    /// Tasks that the pool is done with.
+    pub tasks_done: AtomicU64,
+    /// How many tasks may be between reader and assembler at once.
+    pub tasks_limit: AtomicU64,
     /// How many jobs may wait for a writer or be with one.
     pub jobs_limit: AtomicU64,
 }
@@ -294,10 +298,10 @@ impl Metrics {
     }
 
     /// The run begins.
-    pub(crate) fn begin(&self, budget: &Arc<Budget>, chunks: usize, jobs: usize) {
+    pub(crate) fn begin(&self, budget: &Arc<Budget>, tasks: usize, jobs: usize) {
         let _ = self.started.set(Instant::now());
         let _ = self.budget.set(budget.clone());
-        self.flow.chunks_limit.store(chunks as u64, Ordering::Relaxed);
+        self.flow.tasks_limit.store(tasks as u64, Ordering::Relaxed);
         self.flow.jobs_limit.store(jobs as u64, Ordering::Relaxed);
     }
 

@@ -79,6 +79,12 @@ enum Item {
 /// A bundle is sent when it has so much, in bytes of memory and in items.
 const FULL: (usize, usize) = (128 << 10, 96);
 
+/// Where a chunk takes longer than this each goes alone, so that all workers have one: a transform may be slow.
+const QUICK: Duration = Duration::from_micros(300);
+
+/// So many chunks a bundle has while nobody knows how long they take.
+const FEW: u64 = 16;
+
 impl Bundle {
     fn push(&mut self, item: Item) {
         if let Item::Chunk(chunk) = &item {
@@ -92,8 +98,14 @@ impl Bundle {
         self.items.is_empty()
     }
 
-    fn is_full(&self) -> bool {
-        self.bytes >= FULL.0 || self.items.len() >= FULL.1
+    /// `each` is how long a chunk has taken so far.
+    fn is_full(&self, each: Option<Duration>) -> bool {
+        let most = match each {
+            None => FEW,
+            Some(each) if each > QUICK => 1,
+            Some(_) => u64::MAX,
+        };
+        self.chunks >= most || self.bytes >= FULL.0 || self.items.len() >= FULL.1
     }
 }
 
@@ -159,7 +171,7 @@ impl<'scope> Readers<'scope> {
             let goes_on = item.is_some() && reader.has_more_at_hand();
             let done = matches!(item, Some(Item::Event(Event::Done)));
             item.into_iter().for_each(|item| bundle.push(item));
-            if !goes_on || bundle.is_full() {
+            if !goes_on || bundle.is_full(self.metrics.latencies.process.mean()) {
                 self.send(&mut bundle, lane, &mut seq)?;
             }
             if done {
@@ -240,16 +252,22 @@ impl<'scope> Readers<'scope> {
         self.permit()?;
         let (lane, pool, results, number) = (lane.index, lane.pool, lane.results.clone(), *seq);
         *seq += 1;
-        let send = move || {
+        let message = move || {
             let events = items.into_iter().map(|item| self.event(item)).collect();
-            results.send(Message { lane, seq: number, events })
+            Message { lane, seq: number, events }
         };
         if chunks == 0 {
-            return send().map_err(|_| Error::Stopped);
+            return results.send(message()).map_err(|_| Error::Stopped);
         }
-        self.metrics.flow.chunks_read.fetch_add(chunks, Ordering::Relaxed);
-        // Fails only when the assembler is gone: the cause is elsewhere.
-        pool.spawn(move |_| drop(send()));
+        let flow = &self.metrics.flow;
+        flow.chunks_read.fetch_add(chunks, Ordering::Relaxed);
+        flow.tasks_queued.fetch_add(1, Ordering::Relaxed);
+        pool.spawn(move |_| {
+            let message = message();
+            flow.tasks_done.fetch_add(1, Ordering::Relaxed);
+            // Fails only when the assembler is gone: the cause is elsewhere.
+            let _ = results.send(message);
+        });
         Ok(())
     }
 

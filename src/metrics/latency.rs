@@ -45,6 +45,12 @@ impl Latency {
         self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
     }
 
+    /// How long it took on average; `None` where nothing was measured.
+    pub fn mean(&self) -> Option<Duration> {
+        let nanos = self.nanos.load(Ordering::Relaxed).checked_div(self.count())?;
+        Some(Duration::from_nanos(nanos))
+    }
+
     /// What was measured so far, buckets cumulated.
     pub fn histogram(&self) -> Histogram {
         let bounds = BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
@@ -77,6 +83,7 @@ mod tests {
     #[test]
     fn buckets_are_cumulated_and_bounds_belong_to_their_bucket() {
         let latency = Latency::default();
+        assert_eq!(latency.mean(), None);
         for micros in [250, 251, 1_000, 90_000_000] {
             latency.took(Duration::from_micros(micros));
         }

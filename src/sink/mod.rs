@@ -174,8 +174,9 @@ pub struct Shape {
     /// Whether [`Batch::failed`] does.
     pub letter_records: bool,
     /// Bytes of output, of any partitions, that are handed to one [`Sink::store`] call; 0: what one chunk left. More than
-    /// this is one chunk's only. With [`Order::Partition`] a writer takes what is queued, with others what came
-    /// together because it was small.
+    /// this is one chunk's only. With [`Order::Partition`] a writer takes all that is queued. With others only small
+    /// batches share a call, 32 of them and 128 KiB at most, where their chunks came together
+    /// ([`crate::source::Reader::has_more_at_hand`]).
     pub group: usize,
     /// Whether each batch goes to a [`Sink::store`] call of its own, because several cost what they cost one by one, and
     /// writers can do them side by side. Counts for [`Order::Any`] alone.

@@ -93,15 +93,19 @@ fn flowing(metrics: &Metrics, state: &State, out: &mut Text) {
     for (stage, done) in stages(metrics) {
         out.labelled(&[("stage", stage)], done);
     }
-    out.gauge("pipeline_queue_length", "Chunks or jobs that wait for a stage or are in it.");
+    out.gauge(
+        "pipeline_queue_length",
+        "Tasks (process: a chunk or several small ones), chunks (assemble) and jobs (write) that wait for a stage or are \
+         in it.",
+    );
     for (stage, length, _) in queues(metrics) {
         out.labelled(&[("stage", stage)], length);
     }
     out.gauge(
         "pipeline_queue_limit",
-        "How many chunks may be between reader and assembler, and how many jobs with the writers.",
+        "How many tasks may be between reader and assembler, and how many jobs with the writers.",
     );
-    out.labelled(&[("stage", "process")], load(&flow.chunks_limit));
+    out.labelled(&[("stage", "process")], load(&flow.tasks_limit));
     out.labelled(&[("stage", "write")], load(&flow.jobs_limit));
     out.gauge("pipeline_open_batches", "Batches that are open.");
     out.value(load(&flow.open_batches));
@@ -151,10 +155,10 @@ pub(super) fn queues(metrics: &Metrics) -> [(&'static str, u64, Option<u64>); 3]
     let flow = &metrics.flow;
     // The later counter first: what moves on in between must not make a queue negative.
     let (done, queued) = (load(&flow.jobs_done), load(&flow.jobs_queued));
-    let (assembled, processed, read) =
-        (load(&flow.chunks_assembled), load(&flow.chunks_processed), load(&flow.chunks_read));
+    let (over, tasks) = (load(&flow.tasks_done), load(&flow.tasks_queued));
+    let (assembled, processed) = (load(&flow.chunks_assembled), load(&flow.chunks_processed));
     [
-        ("process", read.saturating_sub(processed), Some(load(&flow.chunks_limit))),
+        ("process", tasks.saturating_sub(over), Some(load(&flow.tasks_limit))),
         ("assemble", processed.saturating_sub(assembled), None),
         ("write", queued.saturating_sub(done), Some(load(&flow.jobs_limit))),
     ]

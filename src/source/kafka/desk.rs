@@ -54,6 +54,8 @@ struct Table {
     ends: Option<HashMap<TopicPartition, i64>>,
     /// What was given although no group did.
     alone: HashSet<TopicPartition>,
+    /// Whether the rest of a partition could not be read.
+    failed: bool,
 }
 
 impl Desk {
@@ -134,15 +136,16 @@ impl Desk {
         self.update(partition, |seat| seat.ended = true);
     }
 
-    /// The rest of a partition cannot be read. This run does not wait for it to be committed.
+    /// The rest of a partition cannot be read.
     pub fn failed(&self, partition: &Partition) {
-        let mut table = self.table.lock();
-        let Some(seat) = table.seats.get_mut(&partition.identity().epoch) else { return };
-        seat.ended = true;
-        let of = seat.tenancy.of.clone();
-        if let Some(ends) = &mut table.ends {
-            ends.remove(&of);
-        }
+        self.table.lock().failed = true;
+        self.ended(partition);
+    }
+
+    /// Whether a partition failed. Then this run waits for no other member of its group: that one may have failed another
+    /// partition, and would wait for this one for ever.
+    pub fn has_failed(&self) -> bool {
+        self.table.lock().failed
     }
 
     fn update(&self, partition: &Partition, change: impl FnOnce(&mut Seat)) {

@@ -199,13 +199,7 @@ impl KafkaReader {
             self.unpacker.shrink(KEEP);
             chunk.close_block();
             if let Err(damage) = filled {
-                let error = Error::Damaged {
-                    name: format!("kafka topic partition {of}"),
-                    unit: "offset",
-                    position: damage.base_offset.max(0) as u64,
-                    reason: explained(&damage),
-                };
-                self.fail(&of, error);
+                self.fail(&of, damaged(&of, damage.base_offset.max(0) as u64, explained(&damage)));
             }
         }
         moved.then_some(Read::Chunk)
@@ -292,7 +286,7 @@ impl KafkaReader {
                 let hint = "records were lost upstream, by retention or an unclean leader election; \
                             --set kafka.source.on_out_of_range=earliest or latest goes on without them";
                 // What was read is stored: it may be gone where it came from.
-                self.fail(of, refused(&of.to_string(), format!("{why}; {hint}")));
+                self.fail(of, damaged(of, next, format!("{why}; {hint}")));
                 return Ok(None);
             }
             OutOfRange::Earliest => At::Earliest,
@@ -362,6 +356,7 @@ impl KafkaReader {
         }
         self.asked = Instant::now();
         let done = match (&self.shared.group, desk.ends()) {
+            (Some(_), Some(_)) if desk.has_failed() => true,
             (Some(group), Some(ends)) => match self.shared.is_committed(&ends) {
                 Ok(done) => {
                     self.unasked = None;
@@ -438,6 +433,11 @@ impl Reader for KafkaReader {
 /// How long after the last time the group is asked for its commits, where that has failed so often.
 fn ask_in(failures: u32) -> Duration {
     ASK.saturating_mul(1 << failures.min(10)).min(ASK_AT_LEAST)
+}
+
+/// What can be read of a partition ends at an offset.
+fn damaged(of: &TopicPartition, offset: u64, reason: String) -> Error {
+    Error::Damaged { name: format!("kafka topic partition {of}"), unit: "offset", position: offset, reason }
 }
 
 /// What is wrong with a record batch, and what to do where something can be done.

@@ -211,14 +211,21 @@ fn a_writer_takes_what_is_queued_of_all_partitions_up_to_the_group() {
 /// Of many small inputs a call for each would be most of the work.
 #[test]
 fn small_batches_that_come_together_are_stored_together_where_the_sink_asks_for_it() {
-    let calls = |order, group| {
+    /// Of which nothing is stored.
+    struct Nothing;
+    impl Program for Nothing {
+        fn run(&self, section: &Section<'_>, out: &mut Out) {
+            out.counts.read += section.entries().len() as u64;
+        }
+    }
+    let calls_of = |program: &'static (dyn Program + Sync), order, group| {
         watchdog(LIMIT, move || {
             let partitions: Vec<_> = (0..8).map(|index| tenancy(&format!("p{index}"), 1)).collect();
             let whole = |p: &Partition| [Step::Assign(p.clone(), 0), chunk(p, 0, 10), Step::End(p.clone())];
             let script = Script::new(partitions.iter().flat_map(whole));
             let sink = Calling::new(Shape { writers: 1, order, part: None, group, ..Shape::default() });
             let book = Arc::new(Book::default());
-            let pipeline = Pipeline::new(&script, &Lines, &sink).settings(settings()).marks(book.clone());
+            let pipeline = Pipeline::new(&script, program, &sink).settings(settings()).marks(book.clone());
             assert_eq!(pipeline.run().unwrap(), End::Finished);
             let names: Vec<String> = sink.stored().into_iter().map(|batch| batch.0).collect();
             assert_eq!(names, partitions.iter().map(|p| p.name().to_owned()).collect::<Vec<_>>());
@@ -226,7 +233,11 @@ fn small_batches_that_come_together_are_stored_together_where_the_sink_asks_for_
             sink.calls.lock().clone()
         })
     };
+    let calls = |order, group| calls_of(&Lines, order, group);
     for order in [Order::Total, Order::Any] {
+        let nothing = calls_of(&Nothing, order, 0);
+        assert_eq!(nothing.iter().map(Vec::len).collect::<Vec<_>>(), [1; 8]);
+        assert_eq!(calls_of(&Nothing, order, 1 << 20).len(), 1);
         let single = calls(order, 0);
         assert_eq!(single.iter().map(Vec::len).collect::<Vec<_>>(), [1; 8]);
         assert_eq!(calls(order, 1 << 20).len(), 1);

@@ -17,7 +17,7 @@ use crate::kafka::cluster::tests::{broker, cluster_with, coordinator, metadata, 
 use crate::kafka::cluster::{ClusterSettings, TopicPartition};
 use crate::kafka::consumer::FetchSettings;
 use crate::kafka::fake::{Asked, Fake, Reply, answer_versions};
-use crate::kafka::group::GroupSettings;
+use crate::kafka::group::{Change, Committed, GroupSettings, Remembered, Tenancy};
 use crate::kafka::wire::Compression;
 use crate::record::{Chunk, Payload};
 use crate::source::kafka::fill::resume;
@@ -238,6 +238,24 @@ fn a_partition_whose_rest_is_gone_fails_alone_and_ends_a_run_that_has_no_end() {
         assert_eq!(stop.is_running(), until == Until::End);
         assert!(matches!(after_idleness(&mut readers[0], &mut chunk), Read::Done));
     }
+}
+
+/// Another member may have failed another partition, and would wait for this one to be committed to its end for ever.
+#[test]
+fn a_member_with_a_partition_that_failed_waits_for_no_other() {
+    let fake = scene_with(&Arc::new(Mutex::new(2)), fetch_deleted);
+    let group = GroupSettings::new("g", vec![TOPIC.into()]);
+    let source = source(&fake, Some(group), Until::End);
+    let mut readers = source.open(&Start { marks: &Forget, readers: 1, stop: &Stop::new() }).unwrap();
+    let (shared, of) = (source.shared(), TopicPartition::new(TOPIC, 0));
+    let committed = Some(Committed { offset: 0, leader_epoch: -1, metadata: Remembered::Absent });
+    let tenancy = Tenancy { topic_id: shared.topic_id(&of), of, epoch: 1, committed };
+    let mut change = Some(Change::Assigned(tenancy));
+    shared.desk.pass_on(|| change.take(), |_| 0);
+    assert_eq!(next(&mut readers), ("t:0 from".into(), 0));
+    let mut chunk = Chunk::default();
+    assert!(matches!(after_idleness(&mut readers[0], &mut chunk), Read::Failed(..)));
+    assert!(matches!(after_idleness(&mut readers[0], &mut chunk), Read::Done));
 }
 
 #[test]
