@@ -15,8 +15,8 @@ use crate::state::make_fifo;
 /// "Within a second", on a machine that does other things too.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Many inputs, so that a run is never done with reading when it is stopped.
-const FILES: usize = 400;
+/// Many inputs, so that a run is never done with reading when it is stopped: some hundreds are in flight.
+const FILES: usize = 4000;
 
 const RUN: &[&str] = &["-b", "2", "-w", "2", "--set", "output.fsync=false", "in"];
 
@@ -24,7 +24,7 @@ fn inputs() -> Bench {
     let bench = Bench::new();
     fs::create_dir(bench.path("in")).expect("it is new");
     for file in 0..FILES {
-        bench.write(&format!("in/{file:03}.json"), lines(file * 5..file * 5 + 5));
+        bench.write(&format!("in/{file:04}.json"), lines(file * 5..file * 5 + 5));
     }
     bench
 }

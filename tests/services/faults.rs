@@ -147,7 +147,30 @@ fn a_topic_is_deleted_under_a_run() {
     assert!(matches!(ran.code, Some(1 | 4)) && ran.stderr.contains(&flow.topic), "{ran:?}");
 }
 
-/// A broker hands out what stands on its disk and looks at no checksum.
+/// The first segment of a partition as it stands on the broker's disk, which hands it out and looks at no checksum.
+struct Segment(File);
+
+impl Segment {
+    fn of(kafka: &Kafka, topic: &str, partition: i32) -> Self {
+        let path = format!("1/data/{topic}-{partition}/{:020}.log", 0);
+        let file = File::options().read(true).write(true).open(kafka.nodes.dir().join(path));
+        Segment(file.expect("the broker's directories are as they were"))
+    }
+
+    /// Turns each bit of the last byte of the second batch; once more, and it is as it was.
+    fn damage(&self) {
+        let behind = |begin: u64| {
+            let mut length = [0; 4];
+            self.0.read_exact_at(&mut length, begin + 8).expect("a batch is there");
+            begin + 12 + u64::from(u32::from_be_bytes(length))
+        };
+        let last = behind(behind(0)) - 1;
+        let mut byte = [0; 1];
+        self.0.read_exact_at(&mut byte, last).expect("the second batch is there");
+        self.0.write_all_at(&[!byte[0]], last).expect("it can be written");
+    }
+}
+
 #[test]
 fn a_batch_that_is_damaged_on_the_brokers_disk_ends_the_run_where_it_stands() {
     let Some(kafka) = Kafka::shared() else { return };
@@ -156,18 +179,8 @@ fn a_batch_that_is_damaged_on_the_brokers_disk_ends_the_run_where_it_stands() {
     for _ in 0..2 {
         kafka.fill(&flow.topic, 1, 10);
     }
-    let segment = format!("1/data/{}-0/{:020}.log", flow.topic, 0);
-    let segment = File::options().read(true).write(true).open(kafka.nodes.dir().join(segment));
-    let segment = segment.expect("the broker's directories are as they were");
-    let behind = |begin: u64| {
-        let mut length = [0; 4];
-        segment.read_exact_at(&mut length, begin + 8).expect("a batch is there");
-        begin + 12 + u64::from(u32::from_be_bytes(length))
-    };
-    let last = behind(behind(0)) - 1;
-    let mut byte = [0; 1];
-    segment.read_exact_at(&mut byte, last).expect("the second batch is there");
-    segment.write_all_at(&[!byte[0]], last).expect("it can be written");
+    let segment = Segment::of(kafka, &flow.topic, 0);
+    segment.damage();
 
     let damaged = format!("kafka topic partition {}-0 is damaged at offset 10: ", flow.topic);
     // A run without an end does not go on without the partition, either.
@@ -176,7 +189,28 @@ fn a_batch_that_is_damaged_on_the_brokers_disk_ends_the_run_where_it_stands() {
         assert_eq!(flow.stored().len(), 20, "what stands before it and all of the other partition, once");
     }
 
-    segment.write_all_at(&byte, last).expect("it can be written");
+    segment.damage();
+    flow.to_dir();
+    flow.is_stored_once();
+}
+
+/// None of them waits for what another cannot commit.
+#[test]
+fn members_of_a_group_that_meet_damage_all_end() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let flow = Flow::new(kafka, "all-damaged", 2);
+    for _ in 0..2 {
+        kafka.fill(&flow.topic, 2, 10);
+    }
+    let segments = [0, 1].map(|partition| Segment::of(kafka, &flow.topic, partition));
+    segments.iter().for_each(Segment::damage);
+    let members: Vec<Running> = (0..2).map(|_| flow.start(&["--until", "end", "-o", "out"])).collect();
+    for member in members {
+        member.ended_within(RUN).expect(4, &["is damaged at offset 10: "]);
+    }
+    assert_eq!(flow.stored().len(), 20);
+
+    segments.iter().for_each(Segment::damage);
     flow.to_dir();
     flow.is_stored_once();
 }
