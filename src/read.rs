@@ -357,3 +357,29 @@ fn broken(chunk: &Chunk, what: &str) -> Error {
 pub(crate) fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many small chunks share a task.
+    fn shared(each: Option<Duration>, memory: usize) -> u64 {
+        let budget = Budget::new(usize::MAX);
+        let mut bundle = Bundle::default();
+        while !bundle.is_full(each) {
+            bundle.push(Item::Event(Event::Done));
+            let lease = budget.charge(memory);
+            bundle.push(Item::Chunk(Box::new(Chunk { lease, ..Chunk::default() })));
+        }
+        bundle.chunks
+    }
+
+    #[test]
+    fn a_chunk_goes_alone_where_it_is_large_or_slow() {
+        assert_eq!(shared(Some(QUICK), FULL.0), 1);
+        assert_eq!(shared(Some(QUICK + Duration::from_nanos(1)), 100), 1);
+        assert_eq!(shared(None, 100), FEW);
+        assert_eq!(shared(Some(QUICK), FULL.0 / 4), 4);
+        assert_eq!(shared(Some(QUICK), 100), FULL.1 as u64 / 2, "with an event each");
+    }
+}

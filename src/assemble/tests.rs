@@ -14,6 +14,33 @@ const HOUR: Duration = Duration::from_secs(3600);
 const PERMITS: usize = 6;
 const LIMIT: usize = 1000;
 
+impl<'a> Assembly<'a> {
+    /// Of a sink that stores in any order; nothing closes by itself.
+    pub(crate) fn plain(
+        (budget, metrics, stop): (&'a Arc<Budget>, &'a Metrics, &'a Stop),
+        flows: &'a Flows,
+        pending: &'a AtomicUsize,
+        faults: &'a Mutex<Vec<Error>>,
+    ) -> Self {
+        Assembly {
+            shape: Shape { order: Order::Any, ..Shape::default() },
+            cuts: Cuts::Early,
+            budget,
+            metrics,
+            stop,
+            flows,
+            pending,
+            batch_wait: HOUR,
+            gather: Duration::ZERO,
+            on_reject: OnReject::DeadLetter,
+            max_rejected: None,
+            rejected_before: 0,
+            slots: 1,
+            faults,
+        }
+    }
+}
+
 /// What an assembler shares with others.
 struct Scene {
     budget: Arc<Budget>,
@@ -44,22 +71,8 @@ impl Scene {
     }
 
     fn assembly(&self) -> Assembly<'_> {
-        Assembly {
-            shape: Shape { order: Order::Any, ..Shape::default() },
-            cuts: Cuts::Early,
-            budget: &self.budget,
-            metrics: &self.metrics,
-            stop: &self.stop,
-            flows: &self.flows,
-            pending: &self.pending,
-            batch_wait: HOUR,
-            gather: Duration::ZERO,
-            on_reject: OnReject::DeadLetter,
-            max_rejected: None,
-            rejected_before: 0,
-            slots: 1,
-            faults: &self.faults,
-        }
+        let shared = (&self.budget, &self.metrics, &self.stop);
+        Assembly::plain(shared, &self.flows, &self.pending, &self.faults)
     }
 
     /// Partitions that were paused, or go on.

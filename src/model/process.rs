@@ -25,7 +25,6 @@ use crate::batch::Batch;
 use crate::budget::{Budget, Recycler};
 use crate::codec::Codec;
 use crate::commit::{Commit, Ledgers, Note};
-use crate::config::OnReject;
 use crate::config::kafka::{OutOfRange, Until};
 use crate::cut::{Cutters, Limits};
 use crate::error::Error;
@@ -145,19 +144,7 @@ impl Base {
                 checksums: true,
                 ..Shape::default()
             },
-            cuts: Cuts::Early,
-            budget: &self.budget,
-            metrics: &METRICS,
-            stop: &self.stop,
-            flows: &self.flows,
-            pending: &self.pending,
-            batch_wait: LONG,
-            gather: Duration::ZERO,
-            on_reject: OnReject::DeadLetter,
-            max_rejected: None,
-            rejected_before: 0,
-            slots: 1,
-            faults: &self.faults,
+            ..Assembly::plain((&self.budget, &METRICS, &self.stop), &self.flows, &self.pending, &self.faults)
         }
     }
 
