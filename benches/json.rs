@@ -68,7 +68,7 @@ fn read(path: &str, chunk: &mut Chunk) -> usize {
     })
     .expect("the file was just written");
     let stop = Stop::new();
-    let start = Start { marks: &Forget, readers: 1, stop: &stop };
+    let start = Start { marks: &Forget, readers: 1, workers: 0, stop: &stop };
     let mut readers = source.open(&start).expect("a file source opens");
     let mut count = 0;
     loop {

@@ -288,7 +288,17 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    fn chunk(&mut self, processed: Processed) -> Result<()> {
+    fn chunk(&mut self, mut processed: Processed) -> Result<()> {
+        if let Some(errand) = processed.errand.take() {
+            // Known by now: all chunks before it have come.
+            match errand.lines() {
+                Some((_, line)) => processed.sections.iter_mut().for_each(|section| section.cut.line = line),
+                // It is missing, or what stands before it. The reader knows.
+                None => return Ok(()),
+            }
+        }
+        let read: u64 = processed.sections.iter().map(|section| section.counts.read).sum();
+        self.at.metrics.seen.fetch_add(read, Ordering::Relaxed);
         let partition = processed.partition.clone();
         if self.closed || self.gone.contains(&partition) {
             return Ok(());

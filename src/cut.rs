@@ -188,10 +188,20 @@ impl Cutter {
         self.is_block_begin() && self.planned.is_empty() && batch_size == 0 && room
     }
 
-    /// Counts a whole block, as its records would be one by one. Only where [`Cutter::takes_block`] says so.
-    pub(crate) fn take_block(&mut self, records: u64, bytes: u64) {
-        self.batch_records += records;
+    /// Counts a whole block, as its records would be one by one, of which there is one at least. Only where
+    /// [`Cutter::takes_block`] says so.
+    pub(crate) fn take_block(&mut self, bytes: u64) {
+        // How many there are counts nowhere: no batch ends by it.
+        self.batch_records += 1;
         self.batch_bytes += bytes;
+    }
+
+    /// So many bytes, the last of the batch, were taken as whole blocks and come again.
+    pub(crate) fn give_back(&mut self, bytes: u64) {
+        self.batch_bytes -= bytes;
+        if self.batch_bytes == 0 {
+            self.batch_records = 0;
+        }
     }
 
     /// Ends the block behind the last record.
@@ -388,7 +398,12 @@ mod tests {
                     break;
                 }
                 singly.close_block();
-                whole.take_block(block.len() as u64, bytes);
+                if end % 3 == 0 {
+                    whole.take_block(1);
+                    whole.take_block(bytes);
+                    whole.give_back(bytes + 1);
+                }
+                whole.take_block(bytes);
                 prop_assert!(whole.is_block_begin());
             }
         }

@@ -37,7 +37,7 @@ const SAMPLES: usize = 3;
 pub struct Metrics {
     made: Instant,
     started: OnceLock<Instant>,
-    /// Records that workers are done with, durable or not.
+    /// Records that workers are done with and that came in order, durable or not.
     pub seen: AtomicU64,
     /// Retries of sinks and marks.
     pub retries: AtomicU64,

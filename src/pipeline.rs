@@ -295,7 +295,8 @@ impl<'a> Run<'a> {
 
     fn run(self) -> Result<End> {
         let (pipe, plan) = (self.pipe, &self.plan);
-        let start = Start { marks: self.marks, readers: plan.readers, stop: &pipe.stop };
+        let workers = self.pool.current_num_threads();
+        let start = Start { marks: self.marks, readers: plan.readers, workers, stop: &pipe.stop };
         let readers = open(pipe.source, &start).inspect_err(|error| pipe.metrics.failed(error))?;
         let chunks = Chunks::new(plan.permits + readers.len(), plan.largest);
         let shop = self.shop(&chunks);

@@ -1,4 +1,5 @@
-//! What one pool task does: a chunk in, encoded output out. Nothing here blocks.
+//! What one pool task does: a chunk in, encoded output out. Nothing here blocks, but for the number of a rejected
+//! record's line where others count the lines before it ([`Errand::lines`]).
 //!
 //! The program runs once for each section (the records of one batch), then the section is compressed as one
 //! block. A task always answers, even if a transform panics ([`run`]): otherwise its place in the order and its
@@ -14,7 +15,7 @@ use crate::budget::{Lease, Recycler, copied};
 use crate::codec::{Codec, Encoder};
 use crate::cut::Close;
 use crate::error::Result;
-use crate::record::{Chunk, Cut, Partition, Section};
+use crate::record::{Chunk, Cut, Errand, Partition, Section};
 use crate::source::Cuts;
 use crate::stage::panicked;
 use crate::transform::{Out, Program, Sample};
@@ -34,6 +35,8 @@ pub(crate) struct Processed {
     pub resume: Option<Arc<[u8]>>,
     pub within: Vec<(u64, Arc<[u8]>)>,
     pub samples: Vec<Sample>,
+    /// What its reader left to the worker: it knows whether anything of this may be stored.
+    pub errand: Option<Box<dyn Errand>>,
 }
 
 /// One section's output: what one batch takes from the chunk.
@@ -135,10 +138,7 @@ impl<'a> Shop<'a> {
 
     /// Processes a chunk; a panic of the program becomes an error.
     pub fn run(&self, chunk: Box<Chunk>) -> Result<Processed> {
-        catch_unwind(AssertUnwindSafe(|| self.process(chunk))).map_err(|panic| {
-            let thread = std::thread::current();
-            panicked(thread.name().unwrap_or("worker"), &*panic)
-        })
+        guarded(|| self.process(chunk))
     }
 
     fn process(&self, mut chunk: Box<Chunk>) -> Processed {
@@ -183,6 +183,7 @@ impl<'a> Shop<'a> {
             resume: chunk.resume.take(),
             within: std::mem::take(&mut chunk.within),
             samples: std::mem::take(&mut bench.out.samples),
+            errand: chunk.errand.take(),
         };
         let lease = std::mem::take(&mut chunk.lease);
         self.chunks.give(chunk);
@@ -246,6 +247,14 @@ impl<'a> Shop<'a> {
         }
         Some(if span.raw { Block::Raw(piece) } else { Block::Encoded(piece) })
     }
+}
+
+/// A panic becomes an error.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let thread = std::thread::current();
+        panicked(thread.name().unwrap_or("worker"), &*panic)
+    })
 }
 
 impl Bench {

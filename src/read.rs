@@ -3,6 +3,9 @@
 //! What is small goes on in bundles, as one task and one message, while the reader has more at hand: of 100,000 files
 //! with a line each the threads would do little else than wake each other, three times a file.
 //!
+//! What a reader left to the worker ([`Errand`](crate::record::Errand)) is what a task does first, for all of its
+//! chunks: whoever processes a later one may ask for what comes of it.
+//!
 //! A reader waits for bytes while it holds none, and for a permit, which the assembler gives back when it
 //! receives a task's result. The results channel has as many places as there are permits, so a task never blocks
 //! when it sends. There is no channel between readers and pool: tasks from outside the pool start in the order
@@ -20,7 +23,7 @@ use crate::budget::{Budget, Lease};
 use crate::cut::{Cutters, Limits};
 use crate::error::{Error, Result, Retry};
 use crate::metrics::Metrics;
-use crate::process::{Processed, Shop};
+use crate::process::{Processed, Shop, guarded};
 use crate::record::{Chunk, Partition};
 use crate::source::{Flow, Mark, Read, Reader};
 use crate::stop::Stop;
@@ -69,11 +72,24 @@ struct Bundle {
     chunks: u64,
     /// How much memory the chunks hold.
     bytes: usize,
+    /// Whether the reader may come to wait for what a worker does with them.
+    urgent: bool,
 }
 
 enum Item {
     Chunk(Box<Chunk>),
     Event(Event),
+}
+
+impl Item {
+    /// Does what the reader left to the worker.
+    fn run_errand(&mut self) {
+        if let Item::Chunk(chunk) = self
+            && let Err(panic) = guarded(|| chunk.run_errand())
+        {
+            *self = Item::Event(Event::Chunk(Err(panic)));
+        }
+    }
 }
 
 /// A bundle is sent when it has so much, in bytes of memory and in items.
@@ -90,6 +106,7 @@ impl Bundle {
         if let Item::Chunk(chunk) = &item {
             self.chunks += 1;
             self.bytes += chunk.lease.bytes();
+            self.urgent |= chunk.errand.is_some();
         }
         self.items.push(item);
     }
@@ -105,7 +122,7 @@ impl Bundle {
             Some(each) if each > QUICK => 1,
             Some(_) => u64::MAX,
         };
-        self.chunks >= most || self.bytes >= FULL.0 || self.items.len() >= FULL.1
+        self.urgent || self.chunks >= most || self.bytes >= FULL.0 || self.items.len() >= FULL.1
     }
 }
 
@@ -248,11 +265,14 @@ impl<'scope> Readers<'scope> {
         if bundle.is_empty() {
             return Ok(());
         }
-        let Bundle { items, chunks, .. } = std::mem::take(bundle);
+        let Bundle { mut items, chunks, .. } = std::mem::take(bundle);
         self.permit()?;
         let (lane, pool, results, number) = (lane.index, lane.pool, lane.results.clone(), *seq);
         *seq += 1;
         let message = move || {
+            if !self.stop.is_aborted() {
+                items.iter_mut().for_each(Item::run_errand);
+            }
             let events = items.into_iter().map(|item| self.event(item)).collect();
             Message { lane, seq: number, events }
         };
@@ -280,10 +300,6 @@ impl<'scope> Readers<'scope> {
         let begun = Instant::now();
         // Behind an abort nobody waits for it, and what panicked once would panic again.
         let result = if self.stop.is_aborted() { Err(Error::Stopped) } else { self.shop.run(chunk) };
-        if let Ok(processed) = &result {
-            let read: u64 = processed.sections.iter().map(|section| section.counts.read).sum();
-            self.metrics.seen.fetch_add(read, Ordering::Relaxed);
-        }
         self.metrics.latencies.process.since(begun);
         self.metrics.flow.chunks_processed.fetch_add(1, Ordering::Relaxed);
         Event::Chunk(result)
@@ -361,6 +377,7 @@ pub(crate) fn now() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Errand;
 
     /// How many small chunks share a task.
     fn shared(each: Option<Duration>, memory: usize) -> u64 {
@@ -381,5 +398,22 @@ mod tests {
         assert_eq!(shared(None, 100), FEW);
         assert_eq!(shared(Some(QUICK), FULL.0 / 4), 4);
         assert_eq!(shared(Some(QUICK), 100), FULL.1 as u64 / 2, "with an event each");
+    }
+
+    /// The reader may wait for it in its next call.
+    #[test]
+    fn what_is_left_to_a_worker_is_sent_at_once() {
+        struct Nothing;
+        impl Errand for Nothing {
+            fn run(&mut self, _chunk: &mut Chunk) {}
+            fn lines(&self) -> Option<(u64, u64)> {
+                None
+            }
+        }
+        let mut bundle = Bundle::default();
+        bundle.push(Item::Chunk(Box::default()));
+        assert!(!bundle.is_full(Some(QUICK)));
+        bundle.push(Item::Chunk(Box::new(Chunk { errand: Some(Box::new(Nothing)), ..Chunk::default() })));
+        assert!(bundle.is_full(Some(QUICK)));
     }
 }

@@ -5,6 +5,7 @@
 //! Both depend only on the records since the batch's start and on the settings ([`crate::cut`]), never on how
 //! much one `read` returned, so a batch that is done again comes out with the same bytes.
 
+mod errand;
 mod lined;
 mod partition;
 mod rejection;
@@ -16,6 +17,7 @@ use crate::budget::Lease;
 use crate::cut::{Close, Cutters, Step};
 use crate::outgoing::{Headers, Pair};
 
+pub(crate) use errand::Errand;
 pub(crate) use lined::Lined;
 pub use partition::{Identity, Partition, TopicPart};
 pub use rejection::{RejectKind, Rejection};
@@ -100,6 +102,8 @@ pub struct Chunk {
     pub(crate) entries: Vec<Entry>,
     /// Lines instead of entries: then there is no cut and no fault either.
     pub(crate) lined: Lined,
+    /// What the reader left to the worker: there are no records before that is done.
+    pub(crate) errand: Option<Box<dyn Errand>>,
     pub(crate) side: Side,
     pub(crate) cuts: Vec<Cut>,
     /// Records that the reader itself rejects, by entry index, ascending.
@@ -149,7 +153,7 @@ impl Chunk {
     /// Positions of the first and of the last record; where nobody has looked for them yet, of the first and of the
     /// last byte.
     pub(crate) fn span(&self) -> Option<(u64, u64)> {
-        if self.lined.count().is_some() {
+        if self.lined.count().is_some() || self.errand.is_some() {
             return Some((self.start, self.end - 1));
         }
         Some((self.entries.first()?.position, self.entries.last()?.position))
@@ -243,9 +247,27 @@ impl Chunk {
     /// reader takes the rest away. A worker looks for the records.
     pub(crate) fn take_block(&mut self, lines: u32, bytes: u64) {
         self.lined = Lined::new(lines);
+        self.end_block(bytes);
+    }
+
+    /// Ends the block, and the chunk with it, behind so many bytes, which a worker reads.
+    pub(crate) fn leave_block(&mut self, bytes: u64, errand: Box<dyn Errand>) {
+        self.errand = Some(errand);
+        self.end_block(bytes);
+    }
+
+    fn end_block(&mut self, bytes: u64) {
         self.end = self.start + bytes;
         self.block_end = true;
-        self.cutters.current().take_block(u64::from(lines), bytes);
+        self.cutters.current().take_block(bytes);
+    }
+
+    /// Does what the reader left to be done. Before that nobody may look at the records. Blocks only for a disk.
+    pub(crate) fn run_errand(&mut self) {
+        if let Some(mut errand) = self.errand.take() {
+            errand.run(self);
+            self.errand = Some(errand);
+        }
     }
 
     /// Where its records stand.
@@ -386,6 +408,7 @@ impl Chunk {
         self.bytes.clear();
         self.entries.clear();
         self.lined = Lined::default();
+        self.errand = None;
         self.side.clear();
         self.cuts.clear();
         self.faults.clear();
@@ -509,9 +532,13 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Number of the line in which the byte `at` of the buffer stands; `None` where lines are not counted.
+    /// Number of the line in which the byte `at` of the buffer stands; `None` where lines are not counted. Blocks
+    /// while other threads count the lines before this chunk, which they have begun with.
     pub fn line(&self, at: usize) -> Option<u64> {
-        let first = self.chunk.line;
+        let first = match &self.chunk.errand {
+            Some(errand) => errand.lines()?.0,
+            None => self.chunk.line,
+        };
         (first > 0).then(|| first + bytecount::count(&self.chunk.bytes[..at], b'\n') as u64)
     }
 

@@ -5,7 +5,7 @@ use super::*;
 use crate::batch::{Counts, Piece};
 use crate::budget::Recycler;
 use crate::process::{Block, Wait};
-use crate::record::{Cut, Identity};
+use crate::record::{Chunk, Cut, Errand, Identity};
 use crate::sink::Framing;
 use crate::source::Planned;
 use crate::transform::Sample;
@@ -132,6 +132,7 @@ fn section(name: &str, from: u64, to: u64, rejected: u64, close: Close) -> Event
         resume: None,
         within: Vec::new(),
         samples: vec![Sample { place: name.into(), reason: "scripted".into() }],
+        errand: None,
     }))
 }
 
@@ -147,6 +148,48 @@ fn planned(name: &str, ends: &[u64]) -> Event {
         fresh: false,
     };
     Event::Assigned(of(name), Some(mark))
+}
+
+/// Knows the lines of its chunk, or that nothing of it may be stored.
+struct Knows(Option<(u64, u64)>);
+
+impl Errand for Knows {
+    fn run(&mut self, _chunk: &mut Chunk) {}
+
+    fn lines(&self) -> Option<(u64, u64)> {
+        self.0
+    }
+}
+
+/// What a worker could not read, and what it read behind that, is as if it had not been: it may come again.
+#[test]
+fn what_may_not_be_stored_moves_nothing() {
+    let left = |from, to, lines| {
+        let Event::Chunk(Ok(mut processed)) = chunk("a", from, to, 1) else { unreachable!() };
+        processed.errand = Some(Box::new(Knows(lines)));
+        Event::Chunk(Ok(processed))
+    };
+    let scene = Scene::new();
+    let assembly = scene.assembly();
+    let (mut assembler, ends) = assembler(&assembly);
+    for event in [left(0, 10, Some((1, 6))), left(10, 20, None), left(20, 30, None), chunk("a", 10, 15, 0)] {
+        assembler.event(0, event).unwrap();
+    }
+    assert_eq!(scene.metrics.seen.load(Ordering::Relaxed), 15);
+    let failed = || Event::Failed(of("a"), Error::Usage("it cannot be read".into()));
+    assembler.event(0, left(15, 25, Some((6, 9)))).unwrap();
+    assembler.event(0, left(25, 35, None)).unwrap();
+    assembler.event(0, failed()).unwrap();
+    let batches: Vec<Batch> = ends
+        .jobs
+        .try_iter()
+        .filter_map(|job| match job {
+            Job::Store(mut batches) => batches.pop(),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(batches.len(), 1);
+    assert_eq!((batches[0].end, batches[0].line, batches[0].counts.read), (25, 9, 25));
 }
 
 #[test]

@@ -78,6 +78,10 @@ pub struct Start<'a> {
     pub marks: &'a dyn Marks,
     /// How many readers may be open side by side; 1 where the sink takes one stream in order.
     pub readers: usize,
+    /// How many threads process chunks. Where they are so many that readers would keep them from it, or could not keep
+    /// up with them, a source may leave work to them that it would do itself, and then the records of a chunk are
+    /// seen in the pool only. 0: who opens it looks at the chunks on their own.
+    pub workers: usize,
     /// Ends the run; a reader that waits for something must see it.
     pub stop: &'a Stop,
 }

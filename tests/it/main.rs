@@ -19,6 +19,7 @@ mod serving;
 mod signals;
 mod state;
 mod status;
+mod blocks;
 mod readme;
 mod recipes;
 mod support;

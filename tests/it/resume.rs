@@ -27,6 +27,8 @@ fn cases() -> Vec<Case> {
         broken.push_str(if at % 100 == 7 { "\n{\"half\":\n" } else { "\n" });
     }
     let array = format!("[{}]", lines(0..600).trim_end().replace('\n', ",\n "));
+    // So large that workers read most of it themselves.
+    let wide = lines(0..600).replace("\"}", &format!("{}\"}}", "x".repeat(4000)));
     let pack = |text: &str| {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(text.as_bytes()).expect("it is memory");
@@ -38,6 +40,12 @@ fn cases() -> Vec<Case> {
             name: "array",
             input: array.clone().into(),
             args: &["-b", "3", "-w", "2", "-z", "gzip"],
+            code: 0,
+        },
+        Case {
+            name: "blocks",
+            input: wide.into(),
+            args: &["--set", "processing.batch_bytes=700KiB", "-w", "4"],
             code: 0,
         },
         Case { name: "gzip", input: pack(&lines(0..600)), args: &["-b", "1", "-w", "4"], code: 0 },
@@ -116,7 +124,7 @@ fn wait_a_while(running: &mut Running, seeded: &Seeded, dice: &mut Dice) {
             _ => ".ndjson",
         };
         let objects = || count(&out.join("processed"), ending) + count(&out.join(".pipeline"), ending);
-        let wanted = objects() + 1 + dice.below(seeded.reference.len() as u64 / 8) as usize;
+        let wanted = objects() + 1 + dice.below((seeded.reference.len() as u64 / 8).max(1)) as usize;
         until("more objects", || objects() >= wanted || running.is_over());
     }
 }

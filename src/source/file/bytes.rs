@@ -1,11 +1,11 @@
 //! The bytes of one input, decoded: [`Bytes`], and [`Raw`] and [`Unpacked`], which give them.
 //!
-//! Plain `read` into the caller's spare capacity, which needs neither zeroing nor a copy. A regular file is read
+//! Plain `read` and `pread` into the caller's spare capacity, which needs neither zeroing nor a copy. A regular file is read
 //! up to the size it had when it was opened; at its end it is asked whether it is still the same. Pipes and
 //! devices are polled, so that a stop is seen.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, IoSliceMut};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::codec::decode::{Decoder, Packing};
 use crate::error::{Error, Result, Retry};
@@ -23,6 +24,10 @@ use crate::error::{Error, Result, Retry};
 pub(super) trait Bytes: Send {
     /// Appends to `out` as many bytes as its spare capacity takes; there must be some. Returns within 200 ms.
     fn read(&mut self, out: &mut Vec<u8>) -> Got;
+
+    /// Somebody else reads what stands before byte `to`: the next read begins there. Only of what has a
+    /// [`Raw::home`].
+    fn pass(&mut self, to: u64);
 }
 
 /// What came of a read.
@@ -60,11 +65,55 @@ const HEAD: usize = 4 << 10;
 /// How often a compressed file is read before the caller hears that there is nothing.
 const READS: usize = 256;
 
-/// The bytes of a file as they are, or of stdin, a pipe, a device.
-pub(super) struct Raw {
+/// An open file, and what it is called.
+pub(super) struct Home {
     file: File,
     name: String,
     path: PathBuf,
+}
+
+impl Home {
+    pub(super) fn damaged(&self, position: u64, reason: impl Into<String>) -> Error {
+        Error::Damaged { name: self.name.clone(), unit: "byte", position, reason: reason.into() }
+    }
+
+    /// It ends at `position`, where there were `before` bytes.
+    pub(super) fn truncated(&self, position: u64, before: u64) -> Error {
+        let now = self.file.metadata().map_or(position, |now| now.len());
+        let reason = format!("it was truncated while it was read, from {before} to {now} bytes");
+        self.damaged(position, reason)
+    }
+
+    /// Appends to `out` what stands from `at` on, as much as its spare capacity takes; says how much.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn read_at(&self, out: &mut Vec<u8>, at: u64) -> Result<usize> {
+        loop {
+            match rustix::io::pread(&self.file, spare_capacity(out), at) {
+                Err(Errno::INTR) => {}
+                other => return other.map_err(|error| Error::io("read", &self.path, error.into())),
+            }
+        }
+    }
+
+    /// Reads what stands from `at` on if nobody has to wait for it; says how much that is.
+    #[cfg(target_os = "linux")]
+    pub(super) fn at_hand(&self, out: &mut [u8], at: u64) -> usize {
+        let out = &mut [IoSliceMut::new(out)];
+        rustix::io::preadv2(&self.file, out, at, rustix::io::ReadWriteFlags::NOWAIT).unwrap_or(0)
+    }
+
+    /// Whether anybody would have to wait is not known here.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn at_hand(&self, _out: &mut [u8], _at: u64) -> usize {
+        0
+    }
+}
+
+/// The bytes of a file as they are, or of stdin, a pipe, a device.
+pub(super) struct Raw {
+    home: Arc<Home>,
     /// What a regular file was when it was opened; `None` for what has no size.
     opened: Option<Metadata>,
     /// The first bytes of a regular file as they were read.
@@ -108,7 +157,8 @@ impl Raw {
 
     fn stream(name: &str, path: &Path, file: File, consumed: &Arc<AtomicU64>) -> Self {
         let (name, path, consumed) = (name.to_owned(), path.to_owned(), consumed.clone());
-        Raw { file, name, path, opened: None, head: Vec::new(), at: 0, consumed, end: None }
+        let home = Arc::new(Home { file, name, path });
+        Raw { home, opened: None, head: Vec::new(), at: 0, consumed, end: None }
     }
 
     /// Its size when it was opened; `None` for what has no size.
@@ -121,12 +171,15 @@ impl Raw {
         self.size().map(|size| size.saturating_sub(self.at))
     }
 
-    /// Goes on at byte `to`.
-    pub(super) fn seek(&mut self, to: u64) -> Result<()> {
-        self.file.seek(SeekFrom::Start(to)).map_err(|error| Error::io("read", &self.path, error))?;
+    /// Goes on at byte `to` of a regular file.
+    pub(super) fn seek(&mut self, to: u64) {
         self.consumed.fetch_add(to.wrapping_sub(self.at), Ordering::Relaxed);
         (self.at, self.end) = (to, None);
-        Ok(())
+    }
+
+    /// The file, if it is a regular one: anybody may read anywhere in it.
+    pub(super) fn home(&self) -> Option<&Arc<Home>> {
+        self.opened.as_ref().map(|_| &self.home)
     }
 
     /// How many bytes were read, or passed over.
@@ -135,21 +188,21 @@ impl Raw {
     }
 
     pub(super) fn damaged(&self, reason: impl Into<String>) -> Error {
-        Error::Damaged { name: self.name.clone(), unit: "byte", position: self.at, reason: reason.into() }
+        self.home.damaged(self.at, reason)
     }
 
     fn failed(&self, error: io::Error) -> Got {
-        Got::Failed(Error::io("read", &self.path, error))
+        Got::Failed(Error::io("read", &self.home.path, error))
     }
 
     /// What became of a regular file while it was read up to `size`.
     fn check(&mut self, opened: &Metadata) -> Result<End> {
-        let now = self.file.metadata().map_err(|error| Error::io("read", &self.path, error))?;
+        let now = self.home.file.metadata().map_err(|error| Error::io("read", &self.home.path, error))?;
         if now.len() < opened.len() {
-            return Err(self.truncated(now.len(), opened.len()));
+            return Err(self.home.truncated(self.at, opened.len()));
         }
         // A file that was removed meanwhile was read whole all the same.
-        if let Ok(other) = std::fs::metadata(&self.path)
+        if let Ok(other) = std::fs::metadata(&self.home.path)
             && (other.dev(), other.ino()) != (opened.dev(), opened.ino())
         {
             return Err(self.damaged("it was replaced by another file while it was read"));
@@ -157,15 +210,15 @@ impl Raw {
         if now.len() > opened.len() {
             // Who appends leaves the beginning alone.
             let mut head = vec![0; self.head.len()];
-            let read = self.file.read_exact_at(&mut head, 0);
+            let read = self.home.file.read_exact_at(&mut head, 0);
             let shorter = read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::UnexpectedEof);
             if shorter || (read.is_ok() && head != self.head) {
                 return Err(self.damaged("it was overwritten while it was read"));
             }
-            read.map_err(|error| Error::io("read", &self.path, error))?;
+            read.map_err(|error| Error::io("read", &self.home.path, error))?;
             log::warn!(
                 "{} grew from {} to {} bytes while it was read; run again to process the rest",
-                self.name,
+                self.home.name,
                 opened.len(),
                 now.len()
             );
@@ -177,10 +230,6 @@ impl Raw {
         Ok(End::Whole)
     }
 
-    fn truncated(&self, now: u64, before: u64) -> Error {
-        self.damaged(format!("it was truncated while it was read, from {before} to {now} bytes"))
-    }
-
     fn read_regular(&mut self, out: &mut Vec<u8>, opened: &Metadata) -> Got {
         if self.at >= opened.len() {
             return match self.check(opened) {
@@ -188,11 +237,8 @@ impl Raw {
                 Err(error) => Got::Failed(error),
             };
         }
-        match read(&self.file, out) {
-            Ok(0) => {
-                let now = self.file.metadata().map_or(self.at, |now| now.len());
-                Got::Failed(self.truncated(now, opened.len()))
-            }
+        match self.home.read_at(out, self.at) {
+            Ok(0) => Got::Failed(self.home.truncated(self.at, opened.len())),
             Ok(count) => {
                 let beyond = (self.at + count as u64).saturating_sub(opened.len());
                 out.truncate(out.len() - beyond as usize);
@@ -202,18 +248,18 @@ impl Raw {
                 }
                 self.took(count as u64 - beyond)
             }
-            Err(error) => self.failed(error),
+            Err(error) => Got::Failed(error),
         }
     }
 
     fn read_stream(&mut self, out: &mut Vec<u8>) -> Got {
-        let mut fds = [PollFd::new(&self.file, PollFlags::IN)];
+        let mut fds = [PollFd::new(&self.home.file, PollFlags::IN)];
         match poll(&mut fds, Some(&PATIENCE)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => return Got::Idle,
+            Ok(0) | Err(Errno::INTR) => return Got::Idle,
             Ok(_) => {}
             Err(error) => return self.failed(error.into()),
         }
-        match read(&self.file, out) {
+        match read(&self.home.file, out) {
             Ok(0) => self.ended(End::Whole),
             Ok(count) => self.took(count as u64),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Got::Idle,
@@ -237,13 +283,17 @@ impl Raw {
 fn read(file: &File, out: &mut Vec<u8>) -> io::Result<usize> {
     loop {
         match rustix::io::read(file, spare_capacity(out)) {
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             other => return other.map_err(Into::into),
         }
     }
 }
 
 impl Bytes for Raw {
+    fn pass(&mut self, to: u64) {
+        self.seek(to);
+    }
+
     fn read(&mut self, out: &mut Vec<u8>) -> Got {
         if let Some(end) = self.end {
             return Got::End(end);
@@ -308,11 +358,13 @@ impl Unpacked {
             "{reason} (of the compressed file, there or behind it; {} bytes were decoded)",
             self.decoded
         );
-        Got::Failed(Error::Damaged { name: self.raw.name.clone(), unit: "byte", position, reason })
+        Got::Failed(Error::Damaged { name: self.raw.home.name.clone(), unit: "byte", position, reason })
     }
 }
 
 impl Bytes for Unpacked {
+    fn pass(&mut self, _to: u64) {}
+
     fn read(&mut self, out: &mut Vec<u8>) -> Got {
         // Bounded, since input without output (a thousand empty members) must not keep a stop from being seen.
         for _ in 0..READS {

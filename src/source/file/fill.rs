@@ -14,21 +14,23 @@
 //! Byte `i` of a chunk's buffer stands at position `start + i`, unless bytes were dropped: the inside of a record
 //! that is too large (a chunk ends behind it), or white space before the chunk's first record.
 
+mod block;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use memchr::{memchr, memrchr};
-
-use crate::cut::Limits;
 use crate::error::Error;
-use crate::json::{Fault, Found, Scanner, Span, Tail, is_white};
+use crate::json::{Fault, Found, Scanner, Span, Tail};
 use crate::record::{BEGINNING, Chunk, Cut, Entry, Partition, Payload, RejectKind, Rejection, Room};
 use crate::stop::Stop;
 
 use super::ahead::Ahead;
 use super::bytes::{Bytes, End, Got};
 use super::entries::Entries;
+use super::far::Far;
 use super::growth::{Growth, Permission};
+
+pub(super) use block::may_have_gap;
 
 /// So much white space between two records ends a chunk: it is not held in memory.
 const GAP: usize = 64 << 10;
@@ -75,6 +77,7 @@ pub(super) struct Filler {
     longest: usize,
     /// How many records may still be read.
     left: Option<u64>,
+    far: Option<Far>,
 }
 
 /// What is known of the chunk that is being filled.
@@ -141,12 +144,15 @@ pub(super) struct Begin {
     pub(super) left: Option<u64>,
     /// Where the input ends, if that is known: small ones take little memory.
     pub(super) size: Option<u64>,
+    /// Leaves what it can to workers.
+    pub(super) far: Option<Far>,
     pub(super) growth: Arc<Growth>,
 }
 
 impl Filler {
     pub(super) fn new(begin: Begin) -> Self {
-        let Begin { partition, payload, scanner, ahead, position, line, longest, left, size, growth } = begin;
+        let Begin { partition, payload, scanner, ahead, position, line, longest, left, size, far, growth } =
+            begin;
         Filler {
             partition,
             payload,
@@ -166,6 +172,7 @@ impl Filler {
             permission: None,
             longest,
             left,
+            far,
         }
     }
 
@@ -178,6 +185,9 @@ impl Filler {
     pub(super) fn fill(&mut self, chunk: &mut Chunk, bytes: &mut dyn Bytes, stop: &Stop) -> Filled {
         if matches!(self.closing, Some(Closing::Limit)) {
             return Filled::Over(None);
+        }
+        if let Some(filled) = self.leave(chunk, bytes) {
+            return filled;
         }
         self.begin(chunk);
         let began = Instant::now();
@@ -236,14 +246,7 @@ impl Filler {
                 self.work = Work { line: self.line, ..Work::default() };
                 let block = chunk.cutters.limits().block_bytes as usize;
                 self.work.whole = self.may_take(chunk, block);
-                let rest = self.size.map_or(u64::MAX, |size| size.saturating_sub(self.position));
-                let size = self.expect.clamp(block, block + PIECE) + OVER;
-                // There must be some room left where the end is to be seen.
-                let size = usize::try_from(rest).map_or(size, |rest| size.min(rest.saturating_add(END)));
-                if chunk.bytes.capacity() > 2 * size {
-                    chunk.bytes = Vec::new();
-                }
-                chunk.bytes.reserve_exact(size);
+                self.reserve(chunk, block);
             }
         }
         chunk.set_payload(self.payload);
@@ -251,48 +254,6 @@ impl Filler {
             // Its chunks end anywhere.
             chunk.join_blocks();
         }
-    }
-
-    /// Whether a block of lines may be taken whole here, and the next line begins with the chunk.
-    fn may_take(&self, chunk: &mut Chunk, block: usize) -> bool {
-        let most = block + PIECE;
-        let between = self.scanner.looked_at() == 0 && self.pending.is_none() && self.left.is_none();
-        let fits = most <= self.longest && chunk.cutters.current().takes_block(most as u64);
-        between && fits && self.payload == Payload::Json && self.scanner.is_at_line()
-    }
-
-    /// Takes a block of lines whole, if one stands in the buffer; `None` if that cannot be, and what stands there
-    /// must be looked at record by record. Either way blocks end at the same bytes.
-    fn take_block(&mut self, chunk: &mut Chunk) -> Option<Room> {
-        let Limits { block_bytes, block_records, .. } = chunk.cutters.limits();
-        let (block, bytes) = (block_bytes as usize, &chunk.bytes);
-        if self.closing.is_some() {
-            return None;
-        }
-        let mut end = block.max(1) - 1;
-        loop {
-            // A line that does not end here may be too large.
-            let Some(feed) = bytes.get(end..).and_then(|rest| memchr(b'\n', rest)) else {
-                // While they are in the processor's cache.
-                self.work.feeds += bytecount::count(&bytes[self.work.arrived..], b'\n');
-                self.work.arrived = bytes.len();
-                return (bytes.len() < block + PIECE).then_some(Room::More);
-            };
-            end += feed + 1;
-            let begin = memrchr(b'\n', &bytes[..end - 1]).map_or(0, |at| at + 1);
-            if !bytes[begin..end].iter().all(|byte| is_white(*byte)) {
-                break;
-            }
-        }
-        let lines = self.work.feeds + bytecount::count(&bytes[self.work.arrived..end], b'\n');
-        if end > block + PIECE || lines as u64 >= block_records || may_have_gap(&bytes[..end]) {
-            return None;
-        }
-        self.work.line += lines as u64;
-        (self.work.done, self.work.counted) = (end, end);
-        self.scanner.pass(end);
-        chunk.take_block(lines as u32, end as u64);
-        Some(Room::Full)
     }
 
     /// Keeps the chunk's contents until the next call. Faults need not be kept: a chunk ends behind one.
@@ -586,11 +547,4 @@ impl Filler {
         }
         true
     }
-}
-
-/// Whether so much white space may stand in these bytes that it ends a chunk. Looks at one byte in many.
-fn may_have_gap(bytes: &[u8]) -> bool {
-    let mut looks = bytes.iter().step_by(GAP / 2).map(|byte| is_white(*byte));
-    let mut before = false;
-    looks.any(|white| std::mem::replace(&mut before, white) && white)
 }

@@ -3,15 +3,19 @@
 //! Owns which inputs there are, opening them and finding their records; parses nothing. Readers take inputs from
 //! one queue in the order given. What a chunk holds depends on the bytes alone (`fill`), so a run that goes on
 //! where another one was killed makes the same batches. Read `inputs` (what the arguments mean), `task` (one
-//! input from opening to end), `bytes` (reading), `fill` (chunks), in this order.
+//! input from opening to end), `bytes` (reading), `fill` (chunks), in this order; then `far` (which blocks of lines
+//! workers read themselves), `errand` (what they do), `tally` (how lines are numbered all the same).
 
 mod ahead;
 mod bytes;
 mod entries;
+mod errand;
+mod far;
 mod fill;
 mod growth;
 pub mod identity;
 mod inputs;
+mod tally;
 mod task;
 
 #[cfg(test)]
@@ -19,7 +23,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::config::Format;
 use crate::error::{Error, Result};
@@ -95,6 +99,8 @@ struct Shared {
     /// Bytes that count as read because an earlier run had read them.
     skipped: Arc<AtomicU64>,
     growth: Arc<Growth>,
+    /// Whether workers read what readers need not.
+    far: AtomicBool,
 }
 
 impl FileSource {
@@ -112,8 +118,8 @@ impl FileSource {
         }
         let inputs = inputs::expand(&options)?.into_iter().map(Arc::new).collect();
         let (consumed, skipped, growth) = (Arc::default(), Arc::default(), Arc::default());
-        let next = AtomicUsize::new(0);
-        Ok(FileSource(Arc::new(Shared { options, inputs, next, consumed, skipped, growth })))
+        let (next, far) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Ok(FileSource(Arc::new(Shared { options, inputs, next, consumed, skipped, growth, far })))
     }
 
     /// The inputs in the order in which they are read.
@@ -172,6 +178,8 @@ impl Source for FileSource {
             })
         };
         self.0.next.store(0, Ordering::Relaxed);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        self.0.far.store(far::is_worth_it(start.workers, processors), Ordering::Relaxed);
         Ok((0..readers).map(reader).collect())
     }
 

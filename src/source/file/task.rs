@@ -15,7 +15,8 @@ use crate::source::Mark;
 use crate::stop::Stop;
 
 use super::ahead::Ahead;
-use super::bytes::{Bytes, Got, Raw, Unpacked};
+use super::bytes::{Bytes, Got, Home, Raw, Unpacked};
+use super::far::Far;
 use super::fill::{Begin, Filled, Filler};
 use super::growth::Growth;
 use super::inputs::{Input, Place};
@@ -83,6 +84,14 @@ impl Open {
         }
     }
 
+    /// Whoever leaves blocks of it to workers, if anybody can.
+    fn far(&self) -> Option<Far> {
+        match self {
+            Open::Plain(raw) => Some(Far::new(raw.home()?.clone(), raw.size()?, Home::at_hand)),
+            Open::Packed(_) => None,
+        }
+    }
+
     /// How many of them are still to be read.
     fn rest(&self) -> Option<u64> {
         match self {
@@ -93,6 +102,12 @@ impl Open {
 }
 
 impl Bytes for Open {
+    fn pass(&mut self, to: u64) {
+        if let Open::Plain(raw) = self {
+            raw.pass(to);
+        }
+    }
+
     fn read(&mut self, out: &mut Vec<u8>) -> Got {
         match self {
             Open::Plain(raw) => raw.read(out),
@@ -253,9 +268,7 @@ impl Task {
                 if raw.size().is_some_and(|size| size < watermark) {
                     return Next::Failed(raw.damaged(SHORTER));
                 }
-                if let Err(error) = raw.seek(watermark - 1) {
-                    return Next::Failed(error);
-                }
+                raw.seek(watermark - 1);
                 shared.skipped.fetch_add(watermark, Ordering::Relaxed);
                 Next::Stage(Stage::Skip(open, syntax, watermark - 1, 0))
             }
@@ -335,6 +348,7 @@ impl Task {
             longest,
             left: self.left,
             size: open.size(),
+            far: open.far().filter(|_| shared.far.load(Ordering::Relaxed)),
             growth: Arc::<Growth>::clone(&shared.growth),
         });
         Next::Stage(Stage::Fill(open, Box::new(filler)))

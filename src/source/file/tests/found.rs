@@ -92,7 +92,7 @@ fn a_limit_is_kept_by_one_reader() {
     let stop = Stop::new();
     let readers = |limit| {
         let source = FileSource::new(FileOptions { limit, ..options(&[&a, &b]) }).unwrap();
-        source.open(&Start { marks: &Forget, readers: 4, stop: &stop }).unwrap().len()
+        source.open(&Start { marks: &Forget, readers: 4, workers: 0, stop: &stop }).unwrap().len()
     };
     assert_eq!((readers(Some(1)), readers(None)), (1, 2));
 }

@@ -1,5 +1,6 @@
 //! Drives the source as the engine does, on small files in a directory of their own.
 
+mod far;
 mod found;
 mod known;
 mod streaming;
@@ -94,7 +95,8 @@ impl Heard {
             "chunks are contiguous"
         );
         self.cuts.extend(chunk.cuts.iter().map(|cut| (cut.end, cut.line, cut.close)));
-        self.chunks.push((chunk.end, chunk.end_line, chunk.block_end));
+        let end_line = chunk.errand.as_ref().map_or(chunk.end_line, |errand| errand.lines().unwrap().1);
+        self.chunks.push((chunk.end, end_line, chunk.block_end));
     }
 
     fn texts(&self) -> Vec<&str> {
@@ -113,7 +115,7 @@ fn drive(
     mut each: impl FnMut(usize),
 ) -> Vec<(String, Heard, String)> {
     let stop = Stop::new();
-    let mut readers = source.open(&Start { marks, readers: 1, stop: &stop }).unwrap();
+    let mut readers = source.open(&Start { marks, readers: 1, workers: 0, stop: &stop }).unwrap();
     let mut chunk = Chunk { cutters: Cutters::new(limits(3, 64)), ..Chunk::default() };
     let mut all: Vec<(String, Heard, String)> = Vec::new();
     for call in 0.. {
@@ -452,7 +454,7 @@ fn a_pipe_is_read_until_it_is_closed_and_a_stop_is_seen() {
     assert_eq!((heard.texts(), end.as_str()), (vec!["{\"a\":1}", "2"], "ended"));
 
     let stop = Stop::new();
-    let mut readers = source.open(&Start { marks: &Forget, readers: 1, stop: &stop }).unwrap();
+    let mut readers = source.open(&Start { marks: &Forget, readers: 1, workers: 0, stop: &stop }).unwrap();
     let mut chunk = Chunk::default();
     assert!(matches!(readers[0].read(&mut chunk), Ok(Read::Assigned(..))));
     stop.drain();

@@ -14,6 +14,8 @@ struct Slow {
 }
 
 impl Bytes for Slow {
+    fn pass(&mut self, _to: u64) {}
+
     fn read(&mut self, out: &mut Vec<u8>) -> Got {
         self.reads += 1;
         if self.reads.is_multiple_of(3) {
@@ -33,7 +35,7 @@ fn fill(bytes: &[u8], syntax: Syntax, step: usize, longest: usize) -> Heard {
     fill_by(bytes, (syntax, longest), (step, false), limits(7, 1000), None).0
 }
 
-fn partition(once: bool) -> Partition {
+pub(super) fn partition(once: bool) -> Partition {
     Partition::new(Identity {
         source: "file",
         name: "x".into(),
@@ -44,7 +46,7 @@ fn partition(once: bool) -> Partition {
 }
 
 /// At the beginning of a file.
-fn begin(syntax: Syntax, longest: usize) -> Begin {
+pub(super) fn begin(syntax: Syntax, longest: usize) -> Begin {
     Begin {
         partition: partition(false),
         payload: Payload::Json,
@@ -54,6 +56,7 @@ fn begin(syntax: Syntax, longest: usize) -> Begin {
         line: 1,
         longest,
         size: None,
+        far: None,
         left: None,
         growth: Arc::default(),
     }
@@ -61,7 +64,7 @@ fn begin(syntax: Syntax, longest: usize) -> Begin {
 
 /// What is read, of a pipe if it is `live`, and how many of the chunks were taken whole; `left` is how many records may
 /// be read.
-fn fill_by(
+pub(super) fn fill_by(
     bytes: &[u8],
     (syntax, longest): (Syntax, usize),
     (step, live): (usize, bool),
@@ -129,7 +132,7 @@ fn cuts_and_blocks_do_not_depend_on_what_a_read_returns() {
 }
 
 /// Lines of many kinds, one a number; most are records.
-fn lines_of_many_kinds(numbers: &[u32]) -> Vec<u8> {
+pub(super) fn lines_of_many_kinds(numbers: &[u32]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for number in numbers {
         let length = (number >> 8) as usize;
@@ -209,6 +212,8 @@ fn a_record_larger_than_a_chunk_waits_for_the_permission_to_grow() {
 struct Line(usize);
 
 impl Bytes for Line {
+    fn pass(&mut self, _to: u64) {}
+
     fn read(&mut self, out: &mut Vec<u8>) -> Got {
         if self.0 == 0 {
             return Got::End(End::Whole);
@@ -242,6 +247,8 @@ struct Endless {
 }
 
 impl Bytes for Endless {
+    fn pass(&mut self, _to: u64) {}
+
     fn read(&mut self, out: &mut Vec<u8>) -> Got {
         const ELEMENT: &[u8] = b"{\"name\":\"a [ \\\" name\",\"list\":[1,2,3]}";
         if self.left == 0 {
@@ -278,6 +285,8 @@ fn an_array_of_any_size_streams_in_little_memory() {
 struct Trickle;
 
 impl Bytes for Trickle {
+    fn pass(&mut self, _to: u64) {}
+
     fn read(&mut self, out: &mut Vec<u8>) -> Got {
         std::thread::sleep(std::time::Duration::from_millis(1));
         out.extend_from_slice(b"1\n");
@@ -308,6 +317,8 @@ struct Pieces<'a> {
 }
 
 impl Bytes for Pieces<'_> {
+    fn pass(&mut self, _to: u64) {}
+
     fn read(&mut self, out: &mut Vec<u8>) -> Got {
         let (size, to_separator) = *self.sizes.next().unwrap();
         if size.is_multiple_of(5) {

@@ -137,7 +137,8 @@ fn source_with(
 /// The readers of a run without a group, at the end of partition 0.
 fn begun(fake: &Fake, until: Until, readers: usize) -> (KafkaSource, Vec<Box<dyn Reader>>) {
     let source = source(fake, None, until);
-    let mut readers = source.open(&Start { marks: &Forget, readers, stop: &Stop::new() }).unwrap();
+    let mut readers =
+        source.open(&Start { marks: &Forget, readers, workers: 0, stop: &Stop::new() }).unwrap();
     assert_eq!(next(&mut readers), ("t:0 from".into(), 3));
     (source, readers)
 }
@@ -206,7 +207,8 @@ fn a_gap_up_to_the_end_is_told() {
     let source = source_with(&fake, None, Until::End, |options| {
         (options.from, options.on_out_of_range) = (From::Earliest, OutOfRange::Latest);
     });
-    let mut readers = source.open(&Start { marks: &Forget, readers: 1, stop: &Stop::new() }).unwrap();
+    let mut readers =
+        source.open(&Start { marks: &Forget, readers: 1, workers: 0, stop: &Stop::new() }).unwrap();
     assert_eq!(next(&mut readers), ("t:0 from".into(), 0));
     let mut chunk = Chunk::default();
     assert_eq!(next_into(&mut readers, &mut chunk), ("t:0".into(), 3));
@@ -222,7 +224,8 @@ fn a_partition_whose_rest_is_gone_fails_alone_and_ends_a_run_that_has_no_end() {
         let fake = scene_with(&Arc::new(Mutex::new(1)), fetch_deleted);
         let source = source_with(&fake, None, until, |options| options.from = From::Earliest);
         let stop = Stop::new();
-        let mut readers = source.open(&Start { marks: &Forget, readers: 1, stop: &stop }).unwrap();
+        let mut readers =
+            source.open(&Start { marks: &Forget, readers: 1, workers: 0, stop: &stop }).unwrap();
         assert_eq!(next(&mut readers), ("t:0 from".into(), 0));
         let mut chunk = Chunk::default();
         match after_idleness(&mut readers[0], &mut chunk) {
@@ -246,7 +249,8 @@ fn a_member_with_a_partition_that_failed_waits_for_no_other() {
     let fake = scene_with(&Arc::new(Mutex::new(2)), fetch_deleted);
     let group = GroupSettings::new("g", vec![TOPIC.into()]);
     let source = source(&fake, Some(group), Until::End);
-    let mut readers = source.open(&Start { marks: &Forget, readers: 1, stop: &Stop::new() }).unwrap();
+    let mut readers =
+        source.open(&Start { marks: &Forget, readers: 1, workers: 0, stop: &Stop::new() }).unwrap();
     let (shared, of) = (source.shared(), TopicPartition::new(TOPIC, 0));
     let committed = Some(Committed { offset: 0, leader_epoch: -1, metadata: Remembered::Absent });
     let tenancy = Tenancy { topic_id: shared.topic_id(&of), of, epoch: 1, committed };
