@@ -174,7 +174,8 @@ impl io::Write for Limited<'_> {
     }
 }
 
-/// What the pool runs over the records of a chunk that belong to one batch: one virtual call a section.
+/// What the pool runs over the records of a chunk that belong to one batch: one virtual call a section. Records may be
+/// seen again, and what came of them the first time is dropped: where a file has to be read again at some place.
 pub trait Program: Send + Sync {
     /// Appends output and dead letters of these records, each as lines, or as [`crate::outgoing`] frames where the
     /// sink's shape asks for them, and counts what it did in [`Out::counts`], for summary and receipts.

@@ -1,7 +1,7 @@
 //! The bytes of one input, decoded: [`Bytes`], and [`Raw`] and [`Unpacked`], which give them.
 //!
-//! Plain `read` and `pread` into the caller's spare capacity, which needs neither zeroing nor a copy. A regular file is read
-//! up to the size it had when it was opened; at its end it is asked whether it is still the same. Pipes and
+//! Plain `read` and `pread` into the caller's spare capacity, which needs neither zeroing nor a copy. A regular file is
+//! read up to the size it had when it was opened; at its end it is asked whether it is still the same. Pipes and
 //! devices are polled, so that a stop is seen.
 
 use std::fs::{File, Metadata};
