@@ -1,12 +1,17 @@
 //! The assembler: puts results back into order, cuts them into batches and parts, closes batches early.
 //!
-//! One thread. It gives permits back when it receives results, in order or not, a few at a time: a wake-up of a
-//! reader for every chunk keeps two busy threads on one CPU while another is idle (a quarter of the time on two
-//! CPUs). While more is under way it lets results gather for a moment: to be woken for each of them takes workers
-//! off their CPUs (two workers on two took 1.06x of the time). It selects over results, pressure and a tick: under
-//! pressure with nothing in flight no result would arrive to wake it. Where one lane's results stand in order, its
-//! partitions do too, so order is kept by lane.
+//! One at a time is at it: a worker or the assembler's own thread ([`Desk`]). It gives permits back when it receives
+//! results, in order or not, a few at a time: a wake-up of a reader for every chunk keeps two busy threads on one CPU
+//! while another is idle (a quarter of the time on two CPUs). Under pressure with nothing in flight no result would
+//! come, so the thread looks at that and at a tick too. Where one lane's results stand in order, its partitions do too,
+//! so order is kept by lane.
+//!
+//! Output of an ordered stream is held back while more is about to come ([`Assembly::hold`]): a writer that is woken
+//! for each chunk takes the processor of whoever the run waits for. It goes on when there is enough, when a worker
+//! leaves, and when a reader waits for bytes.
 
+mod desk;
+mod outlet;
 mod refusal;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -14,13 +19,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, never, select, tick};
+use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
 use crate::batch::Batch;
 use crate::budget::Budget;
-use crate::commit::{Gone, Note};
+use crate::commit::{Gone, NOTES, Note};
 use crate::config::{MaxRejected, OnReject};
+use crate::crew::Next;
 use crate::cut::Close;
 use crate::error::{Error, Result, Retry};
 use crate::ledger::{Content, CutBatch};
@@ -33,6 +39,8 @@ use crate::sink::{Commits, Order, Shape};
 use crate::source::{Cuts, Flow, Mark};
 use crate::stop::Stop;
 use crate::write::{Job, size};
+pub(crate) use desk::Desk;
+use outlet::Outgoing;
 use refusal::Certainty;
 
 /// The assembler's surroundings.
@@ -49,6 +57,8 @@ pub(crate) struct Assembly<'a> {
     pub batch_wait: Duration,
     /// How long results may gather.
     pub gather: Duration,
+    /// So many bytes of output may be held back while a result is about to come.
+    pub hold: u64,
     pub on_reject: OnReject,
     pub max_rejected: Option<MaxRejected>,
     pub rejected_before: u64,
@@ -74,6 +84,8 @@ pub(crate) struct Ports {
     pub permits: Sender<()>,
     pub jobs: Sender<Job>,
     pub notes: Sender<Note>,
+    /// Ends a nap of the commit thread, which takes none when this is gone.
+    pub rouse: Sender<()>,
 }
 
 /// How reading ended.
@@ -103,10 +115,16 @@ pub(crate) struct Assembler<'a> {
     owed: usize,
     /// Small batches that are still to be queued, as one job, while there are more events in the same message.
     gathered: Vec<Batch>,
-    gathers: bool,
+    /// So many bytes of them may stand together.
+    most: u64,
     /// Since when somebody has kept bytes that a reader waits for, and whether that was said.
     kept: Option<Instant>,
     told: bool,
+    /// Whether it may wait for a place in a channel: workers may not. What found none, in order.
+    may_wait: bool,
+    left: VecDeque<Outgoing>,
+    /// What went wrong while a worker was at it.
+    failed: Option<Error>,
 }
 
 /// Restores the order of one lane.
@@ -145,51 +163,31 @@ impl<'a> Assembler<'a> {
             closed: false,
             owed: 0,
             gathered: Vec::new(),
-            gathers: false,
+            most: 0,
             kept: None,
             told: false,
+            may_wait: true,
+            left: VecDeque::new(),
+            failed: None,
         }
-    }
-
-    /// Assembles until all readers are gone. Blocks.
-    ///
-    /// # Errors
-    /// A panic of a transform; [`Error::Stopped`] if writers or the commit thread are gone.
-    pub fn run(mut self) -> Result<Reading> {
-        let early = self.at.cuts == Cuts::Early && self.at.shape.order == Order::Any;
-        let wait = (self.at.batch_wait / 4).clamp(Duration::from_millis(10), Duration::from_secs(1));
-        let ticks = if early { tick(wait) } else { never() };
-        let results = self.ports.results.clone();
-        loop {
-            select! {
-                recv(results) -> message => match message {
-                    Ok(message) => {
-                        let much = message.bytes() >= MUCH;
-                        self.receive(message)?;
-                        if much && results.is_empty() && self.is_any_under_way() {
-                            std::thread::sleep(self.at.gather);
-                        }
-                    }
-                    Err(_) => break,
-                },
-                recv(self.at.budget.pressure()) -> _ => self.relieve()?,
-                recv(ticks) -> _ => self.close_aged()?,
-            }
-        }
-        self.end()
     }
 
     fn receive(&mut self, message: Message) -> Result<()> {
         self.give_back();
         self.at.metrics.flow.chunks_assembled.fetch_add(message.chunks() as u64, Ordering::Relaxed);
         self.lanes[message.lane].put(message.seq, message.events);
+        let group = self.at.shape.group as u64;
+        let holds = message.next == Next::Soon && !self.may_wait;
+        let hold = if holds { group.min(self.at.hold) } else { 0 };
         while let Some(events) = self.lanes[message.lane].next() {
-            self.gathers = events.len() > 1;
+            self.most = if events.len() > 1 { group.min(MUCH).max(hold) } else { hold };
             for event in events {
                 self.event(message.lane, event)?;
             }
-            self.gathers = false;
-            self.queue_gathered()?;
+            self.most = 0;
+            if size(&self.gathered) >= hold {
+                self.queue_gathered()?;
+            }
         }
         self.at.metrics.flow.open_batches.store(self.lots.len() as u64, Ordering::Relaxed);
         self.kept = None;
@@ -408,13 +406,12 @@ impl<'a> Assembler<'a> {
         if out.batches.is_empty() {
             return Ok(());
         }
-        let most = (self.at.shape.group as u64).min(MUCH);
         // Batches of no bytes, too: where none is asked for the sink may not look for several partitions.
-        if !self.gathers || most == 0 || size(&out.batches) > most {
+        if self.most == 0 || size(&out.batches) > self.most {
             return self.job(Job::Store(out.batches));
         }
         let count = self.gathered.len() + out.batches.len();
-        if count > GATHERED || size(&self.gathered) + size(&out.batches) > most {
+        if count > GATHERED || size(&self.gathered) + size(&out.batches) > self.most {
             self.queue_gathered()?;
         }
         self.gathered.extend(out.batches);
@@ -483,6 +480,7 @@ impl<'a> Assembler<'a> {
     /// A reader waits for bytes. If little is in flight that would free some, closes the largest open batch that
     /// may be closed; if none may and nothing is in flight, lets the reader overdraw.
     fn relieve(&mut self) -> Result<()> {
+        self.queue_gathered()?;
         let budget = self.at.budget;
         let idle = self.is_idle();
         let held: usize = self.lots.values().map(Lot::held).sum();
@@ -529,6 +527,8 @@ impl<'a> Assembler<'a> {
     /// All readers are gone: closes open batches of streams and gives their partitions up, drops those of files that
     /// are not at their end.
     pub(crate) fn end(mut self) -> Result<Reading> {
+        self.catch_up()?;
+        self.queue_gathered()?;
         if self.at.stop.is_aborted() {
             return Err(Error::Stopped);
         }
@@ -558,16 +558,18 @@ impl<'a> Assembler<'a> {
         self.queue(job)
     }
 
-    fn queue(&self, job: Job) -> Result<()> {
-        let _waiting = self.at.metrics.writer_waits.begin();
+    fn queue(&mut self, job: Job) -> Result<()> {
         self.at.pending.fetch_add(1, Ordering::AcqRel);
-        self.ports.jobs.send(job).map_err(|_| Error::Stopped)?;
         self.at.metrics.flow.jobs_queued.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        self.send(Outgoing::Job(job))
     }
 
-    fn note(&self, note: Note) -> Result<()> {
-        self.ports.notes.send(note).map_err(|_| Error::Stopped)
+    fn note(&mut self, note: Note) -> Result<()> {
+        if self.ports.notes.len() >= NOTES / 2 {
+            // If it is full the commit thread has yet to look.
+            let _ = self.ports.rouse.try_send(());
+        }
+        self.send(Outgoing::Note(note))
     }
 }
 

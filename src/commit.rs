@@ -11,7 +11,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, never};
 use parking_lot::{Condvar, Mutex};
 
 use crate::batch::{BatchId, Receipt};
@@ -165,11 +165,12 @@ enum Ending {
 }
 
 /// Where nothing waits for the commit thread it looks at notes so often at most. A fast sink sends thousands a
-/// second, and to be woken for each of them took one to two hundredths of all processor time.
-const NAP: Duration = Duration::from_millis(1);
+/// second, and to be woken for each of them took one to two hundredths of all processor time, as often as not on the
+/// reader's processor.
+const NAP: Duration = Duration::from_millis(5);
 
-/// So many notes more than there are results and jobs may wait for it: those of a nap. Where half of them come at once it
-/// does not nap: others would soon wait for it.
+/// So many notes more than there are results and jobs may wait for it: those of a nap. Where half of them come at once
+/// it does not nap, and where they come in a nap it is roused: others would soon wait for it.
 pub(crate) const NOTES: usize = 256;
 
 /// The commit thread's state.
@@ -183,6 +184,9 @@ pub(crate) struct Commit<'a> {
     pub interval: Duration,
     /// Who commits.
     pub commits: Commits,
+    /// Something comes here where there are many notes to be read, and it ends when nothing more is assembled: either
+    /// ends a nap.
+    pub roused: Receiver<()>,
     /// A partition is to be released, or begins: its mark is stored at once.
     urgent: bool,
     /// Partitions whose start is remembered nowhere yet.
@@ -202,6 +206,7 @@ impl<'a> Commit<'a> {
             retry: Policy::default(),
             interval: Duration::from_millis(500),
             commits: Commits::Engine,
+            roused: never(),
             urgent: false,
             fresh: HashSet::new(),
             dirty: HashSet::new(),
@@ -236,7 +241,7 @@ impl<'a> Commit<'a> {
                 self.flush()?;
             }
             if !waited && count < NOTES / 2 {
-                std::thread::sleep(NAP);
+                let _ = self.roused.recv_timeout(NAP);
             }
         }
     }

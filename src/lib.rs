@@ -218,9 +218,10 @@
 //!
 //! # In your program
 //!
-//! * **Threads.** The pool is the run's own, or yours: [`Pipeline::pool`]. It is never rayon's global one. Readers,
-//!   writers, the assembler and the commit thread are scoped threads, and all are joined when `run` returns. From a
-//!   worker of the pool it was given, `run` returns [`Error::OwnPool`] rather than wait for itself.
+//! * **Threads.** The pool is the run's own, or yours: [`Pipeline::pool`]. It is never rayon's global one. A run may
+//!   keep all threads of yours busy, but every few milliseconds each does what else waits in the pool. Readers, writers,
+//!   the assembler and the commit thread are scoped threads, and all are joined when `run` returns. From a worker of
+//!   the pool it was given, `run` returns [`Error::OwnPool`] rather than wait for itself.
 //! * **Stopping.** The library installs no signal handler. Each run has a [`Stop`] of its own: one that fails aborts
 //!   it, so two runs must not share one. [`Stop::drain`] from any thread stops reading, and
 //!   `run` returns [`End::Drained`] when what is in flight is stored; [`Stop::abort`] also ends retries and waits.
@@ -331,6 +332,7 @@ pub mod source;
 pub mod transform;
 pub mod sink;
 pub mod outgoing;
+mod crew;
 mod read;
 mod process;
 mod assemble;

@@ -32,6 +32,9 @@ const TASK: Duration = Duration::from_micros(150);
 /// More is not worth waiting for.
 const GATHER: Duration = Duration::from_micros(400);
 
+/// A stream's output is handed on by so large a part of the flow budget: so seldom a writer is woken.
+const HOLD: u64 = 8;
+
 /// How the memory of a run is divided.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Plan {
@@ -53,6 +56,8 @@ pub(crate) struct Plan {
     pub largest: usize,
     /// For so long the assembler may let results gather.
     pub gather: Duration,
+    /// So many bytes of output it may hold back while more is about to come.
+    pub hold: u64,
     /// What bounds batches and blocks.
     pub limits: Limits,
 }
@@ -137,9 +142,10 @@ impl Division {
         shares.into_iter().fold(0, usize::saturating_add)
     }
 
-    /// A sink that keeps order has a job of each chunk that is not small. With places for all of them the assembler waits for a writer
-    /// where that one is slow, and not at every chunk until both have been woken: on two processors, which the pool
-    /// keeps busy, results stood there for so long that workers ran out of chunks (one run took 1.15x of the time).
+    /// A sink that keeps order has a job of each chunk that is not small. With places for all of them the assembler waits
+    /// for a writer where that one is slow, and not at every chunk until both have been woken: on two processors, which
+    /// the pool keeps busy, results stood there for so long that workers ran out of chunks (one run took 1.15x of the
+    /// time).
     fn queue(&self, shape: &Shape) -> usize {
         let writers = shape.writers.max(1);
         match shape.order {
@@ -181,6 +187,7 @@ impl Division {
             outputs: self.outputs(),
             largest: 4 * self.chunk_bytes,
             gather: Duration::ZERO,
+            hold: if shape.order == Order::Total { flow as u64 / HOLD } else { 0 },
             limits,
         }
     }

@@ -6,7 +6,7 @@
 //! and the cause is elsewhere.
 //!
 //! ```text
-//!  read-N ──spawn─▶ pool ──chunk─▶ assemble ──job─▶ write-N ──receipt─▶ commit
+//!  read-N ──task──▶ pool ──chunk─▶ assemble ──job─▶ write-N ──receipt─▶ commit
 //!    ▲ budget, permits               │ └──────────────cuts────────────────▶ │
 //!    └───────────────────────────────┘                                marks.store
 //! ```
@@ -20,11 +20,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::assemble::{Assembler, Assembly, Ports, Reading};
+use crate::assemble::{Assembler, Assembly, Desk, Ports, Reading};
 use crate::budget::{Budget, Recycler};
 use crate::codec::{Codec, Encoder};
 use crate::commit::{Commit, Ledgers, NOTES, Note};
 use crate::config::{MaxRejected, OnReject};
+use crate::crew::Crew;
 use crate::cut::Limits;
 use crate::error::{Error, Result};
 use crate::lot::Tools;
@@ -302,20 +303,23 @@ impl<'a> Run<'a> {
         let shop = self.shop(&chunks);
         let assembly = self.assembly();
         let (free, permits) = full(plan.permits);
-        let shared = self.readers(&shop, &permits);
         // Source and sink are asked now: with threads at work a panic here would leave them waiting.
         let (tasks, tools) = (pipe.source.tasks(), self.tools());
         let writers = writer_threads(&pipe.sink.shape());
         let (this, reading) = (&self, &Mutex::new(Reading::Cut));
+        let (results, received) = bounded(plan.permits);
+        let (jobs, todo) = bounded(plan.queue);
+        let (notes, noted) = bounded(plan.queue + plan.permits + NOTES);
+        let (rouse, roused) = bounded(1);
+        let ports = Ports { results: received, permits: free, jobs, notes: notes.clone(), rouse };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let desk =
+            Desk::new(Assembler::new(&assembly, tools, ports, readers.len()), workers, workers < processors);
+        let shared = self.readers(&shop, &permits, &desk);
         self.pool.in_place_scope(|pool| {
             std::thread::scope(|scope| {
                 let stages = Stages { scope, cause: &self.cause, stop: &pipe.stop };
-                let (results, received) = bounded(plan.permits);
-                let (jobs, todo) = bounded(plan.queue);
-                let (notes, noted) = bounded(plan.queue + plan.permits + NOTES);
                 let (over, ended) = bounded(0);
-                let ports = Ports { results: received, permits: free, jobs, notes: notes.clone() };
-                let assembler = Assembler::new(&assembly, tools, ports, readers.len());
                 for (index, reader) in readers.into_iter().enumerate() {
                     let (lane, shared) = (Lane { index, results: results.clone(), pool }, &shared);
                     stages.spawn(format!("read-{index}"), move || shared.run(reader, &lane));
@@ -323,14 +327,15 @@ impl<'a> Run<'a> {
                 drop(results);
                 // Its end of the notes outlives the assembler: the commit thread looks at `reading` when they end.
                 let held = notes.clone();
+                let (desk, calls) = (&desk, &shared);
                 stages.spawn("assemble", move || {
-                    *reading.lock() = assembler.run()?;
+                    *reading.lock() = desk.run(|| calls.call(pool))?;
                     drop(held);
                     Ok(())
                 });
                 this.spawn_writers(&stages, writers, &todo, &notes);
                 drop((todo, notes));
-                stages.spawn("commit", move || this.commit(&noted, reading, over));
+                stages.spawn("commit", move || this.commit(&noted, roused, reading, over));
                 for task in tasks {
                     let ended = ended.clone();
                     stages.spawn(task.name, move || {
@@ -352,8 +357,16 @@ impl<'a> Run<'a> {
         shop
     }
 
-    fn readers<'s>(&'s self, shop: &'s Shop<'s>, permits: &'s Receiver<()>) -> Readers<'s> {
+    fn readers<'s>(
+        &'s self,
+        shop: &'s Shop<'s>,
+        permits: &'s Receiver<()>,
+        desk: &'s Desk<'s>,
+    ) -> Readers<'s> {
         Readers {
+            crew: Crew::new(self.pool.current_num_threads()),
+            desk,
+            shared: self.pipe.pool.is_some(),
             shop,
             budget: &self.budget,
             permits,
@@ -377,6 +390,7 @@ impl<'a> Run<'a> {
             pending: &self.pending,
             batch_wait: settings.batch_wait,
             gather: self.plan.gather,
+            hold: self.plan.hold,
             on_reject: settings.on_reject,
             max_rejected: settings.max_rejected,
             rejected_before: settings.rejected_before,
@@ -429,11 +443,17 @@ impl<'a> Run<'a> {
 
     /// The commit thread; it is the last to end, so it also finishes the run. Dropping `over` ends the observer
     /// and the source's tasks.
-    fn commit(&self, notes: &Receiver<Note>, reading: &Mutex<Reading>, over: Sender<()>) -> Result<()> {
+    fn commit(
+        &self,
+        notes: &Receiver<Note>,
+        roused: Receiver<()>,
+        reading: &Mutex<Reading>,
+        over: Sender<()>,
+    ) -> Result<()> {
         let (pipe, settings) = (self.pipe, &self.pipe.settings);
         let mut commit = Commit::new(self.marks, &self.ledgers, &pipe.metrics, &pipe.stop);
         (commit.retry, commit.interval) = (settings.retry, settings.commit_interval);
-        commit.commits = pipe.sink.shape().commits;
+        (commit.commits, commit.roused) = (pipe.sink.shape().commits, roused);
         commit.run(notes)?;
         let damaged_only = self.faults.lock().iter().all(|fault| matches!(fault, Error::Damaged { .. }));
         if *reading.lock() == Reading::Complete && !pipe.stop.is_aborted() && damaged_only {

@@ -1,4 +1,4 @@
-//! The reader loop: flow budget, fill, permit, spawn. One thread a reader.
+//! The reader loop: flow budget, fill, permit, task. One thread a reader.
 //!
 //! What is small goes on in bundles, as one task and one message, while the reader has more at hand: of 100,000 files
 //! with a line each the threads would do little else than wake each other, three times a file.
@@ -7,10 +7,13 @@
 //! chunks: whoever processes a later one may ask for what comes of it.
 //!
 //! A reader waits for bytes while it holds none, and for a permit, which the assembler gives back when it
-//! receives a task's result. The results channel has as many places as there are permits, so a task never blocks
-//! when it sends. There is no channel between readers and pool: tasks from outside the pool start in the order
-//! in which they were spawned, so the oldest chunk always runs.
+//! receives a task's result. There are no more tasks than permits, and the results channel has a place for each, so a
+//! task never blocks when it sends. Tasks start in the order in which they were read ([`Crew`]), so the oldest chunk
+//! always runs. In a pool of the caller's a worker leaves every few milliseconds and another is called from outside
+//! ([`Readers::work`]): it comes behind what waits there already. It does not do that between two tasks itself, as rayon
+//! has it done: whatever waits for the run's end would keep the run from it.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +22,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::Mutex;
 
+use crate::assemble::Desk;
 use crate::budget::{Budget, Lease};
+use crate::crew::{Crew, Next};
 use crate::cut::{Cutters, Limits};
 use crate::error::{Error, Result, Retry};
 use crate::metrics::Metrics;
@@ -34,6 +39,8 @@ pub(crate) struct Message {
     pub seq: u64,
     /// In order; one at least.
     pub events: Vec<Event>,
+    /// What comes behind it.
+    pub next: Next,
 }
 
 impl Message {
@@ -52,6 +59,11 @@ impl Message {
     pub fn chunks(&self) -> usize {
         self.events.iter().filter(|event| matches!(event, Event::Chunk(_))).count()
     }
+}
+
+thread_local! {
+    /// Whether this worker is at work already, further out.
+    static AT_WORK: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What happened in a lane.
@@ -92,8 +104,20 @@ impl Item {
     }
 }
 
+/// What a worker does, once it has a permit.
+pub(crate) struct Task {
+    lane: usize,
+    seq: u64,
+    items: Vec<Item>,
+    next: Next,
+    results: Sender<Message>,
+}
+
 /// A bundle is sent when it has so much, in bytes of memory and in items.
 const FULL: (usize, usize) = (128 << 10, 96);
+
+/// So long a worker goes on where others may be in the pool. To call the next takes one thread to be woken.
+const TURN: Duration = Duration::from_millis(5);
 
 /// Where a chunk takes longer than this each goes alone, so that all workers have one: a transform may be slow.
 const QUICK: Duration = Duration::from_micros(300);
@@ -137,6 +161,10 @@ pub(crate) struct Readers<'a> {
     pub flows: &'a Flows,
     pub stop: &'a Stop,
     pub metrics: &'a Metrics,
+    pub crew: Crew<Task>,
+    pub desk: &'a Desk<'a>,
+    /// Whether others may be in the pool.
+    pub shared: bool,
     pub limits: Limits,
     /// Bytes taken before a chunk is filled.
     pub chunk_bytes: usize,
@@ -189,13 +217,14 @@ impl<'scope> Readers<'scope> {
             let done = matches!(item, Some(Item::Event(Event::Done)));
             item.into_iter().for_each(|item| bundle.push(item));
             if !goes_on || bundle.is_full(self.metrics.latencies.process.mean()) {
-                self.send(&mut bundle, lane, &mut seq)?;
+                let next = if goes_on && !done { Next::Soon } else { Next::Unknown };
+                self.send(&mut bundle, lane, &mut seq, next)?;
             }
             if done {
                 break;
             }
         }
-        self.send(&mut bundle, lane, &mut seq)
+        self.send(&mut bundle, lane, &mut seq, Next::Unknown)
     }
 
     /// Takes the bytes of a chunk. Blocks, with nothing held; `None` if the run was stopped meanwhile.
@@ -208,7 +237,8 @@ impl<'scope> Readers<'scope> {
         if let Some(lease) = self.budget.try_acquire(self.chunk_bytes) {
             return Ok(Some(lease));
         }
-        self.send(bundle, lane, seq)?;
+        self.send(bundle, lane, seq, Next::Unknown)?;
+        self.hurry(lane.pool);
         let _waiting = self.metrics.reader_waits.begin();
         Ok(self.budget.acquire(self.chunk_bytes, self.stop).ok())
     }
@@ -261,34 +291,77 @@ impl<'scope> Readers<'scope> {
     }
 
     /// Sends the bundle, by way of the pool if there are chunks in it. Blocks until a permit is free.
-    fn send(&'scope self, bundle: &mut Bundle, lane: &Lane<'_, 'scope>, seq: &mut u64) -> Result<()> {
+    fn send(
+        &'scope self,
+        bundle: &mut Bundle,
+        lane: &Lane<'_, 'scope>,
+        seq: &mut u64,
+        next: Next,
+    ) -> Result<()> {
         if bundle.is_empty() {
             return Ok(());
         }
-        let Bundle { mut items, chunks, .. } = std::mem::take(bundle);
-        self.permit()?;
-        let (lane, pool, results, number) = (lane.index, lane.pool, lane.results.clone(), *seq);
+        let Bundle { items, chunks, .. } = std::mem::take(bundle);
+        self.permit(lane.pool)?;
+        let task = Task { lane: lane.index, seq: *seq, items, next, results: lane.results.clone() };
         *seq += 1;
-        let message = move || {
-            if !self.stop.is_aborted() {
-                items.iter_mut().for_each(Item::run_errand);
-            }
-            let events = items.into_iter().map(|item| self.event(item)).collect();
-            Message { lane, seq: number, events }
-        };
         if chunks == 0 {
-            return results.send(message()).map_err(|_| Error::Stopped);
+            let results = lane.results.clone();
+            return results.send(self.message(task)).map_err(|_| Error::Stopped);
         }
         let flow = &self.metrics.flow;
         flow.chunks_read.fetch_add(chunks, Ordering::Relaxed);
         flow.tasks_queued.fetch_add(1, Ordering::Relaxed);
-        pool.spawn(move |_| {
-            let message = message();
-            flow.tasks_done.fetch_add(1, Ordering::Relaxed);
-            // Fails only when the assembler is gone: the cause is elsewhere.
-            let _ = results.send(message);
-        });
+        if self.crew.put(task, next) {
+            self.call(lane.pool);
+        }
         Ok(())
+    }
+
+    /// Calls a worker. From outside of the pool: behind what waits there already.
+    pub fn call(&'scope self, pool: &rayon::Scope<'scope>) {
+        pool.spawn(move |pool| self.work(pool));
+    }
+
+    /// The reader is about to wait: calls all workers that there is a task for.
+    fn hurry(&'scope self, pool: &rayon::Scope<'scope>) {
+        while self.crew.hurry() {
+            self.call(pool);
+        }
+    }
+
+    /// A worker, from its call until there is nothing to do, or its turn is over: what else waits in a pool is the
+    /// caller's, or of another run.
+    fn work(&'scope self, pool: &rayon::Scope<'scope>) {
+        let (begun, inside) = (Instant::now(), AT_WORK.replace(true));
+        let mut next = Next::Unknown;
+        while let Some(task) = self.crew.next(next) {
+            next = task.next;
+            let results = task.results.clone();
+            let message = self.message(task);
+            self.metrics.flow.tasks_done.fetch_add(1, Ordering::Relaxed);
+            if let Some(message) = self.desk.offer(message, self.crew.waiting()) {
+                // Fails only when the assembler is gone: the cause is elsewhere.
+                let _ = results.send(message);
+            }
+            // Inside of a task, which a transform may be by means of rayon's, that one shall go on soon.
+            if inside || (self.shared && begun.elapsed() >= TURN) {
+                if self.crew.leave() && self.desk.recall().is_err() {
+                    self.call(pool);
+                }
+                break;
+            }
+        }
+        AT_WORK.set(inside);
+        self.desk.settle();
+    }
+
+    fn message(&self, mut task: Task) -> Message {
+        if !self.stop.is_aborted() {
+            task.items.iter_mut().for_each(Item::run_errand);
+        }
+        let events = task.items.into_iter().map(|item| self.event(item)).collect();
+        Message { lane: task.lane, seq: task.seq, events, next: task.next }
     }
 
     /// What the assembler receives. Processes a chunk.
@@ -306,7 +379,11 @@ impl<'scope> Readers<'scope> {
     }
 
     /// Blocks until a permit is free.
-    fn permit(&self) -> Result<()> {
+    fn permit(&'scope self, pool: &rayon::Scope<'scope>) -> Result<()> {
+        if self.permits.try_recv().is_ok() {
+            return Ok(());
+        }
+        self.hurry(pool);
         let _waiting = self.metrics.reader_waits.begin();
         loop {
             match self.permits.recv_timeout(Duration::from_millis(100)) {

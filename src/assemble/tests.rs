@@ -1,5 +1,5 @@
 use crate::sink::DeadLetters;
-use crossbeam_channel::bounded;
+use crossbeam_channel::{bounded, never};
 
 use super::*;
 use crate::batch::{Counts, Piece};
@@ -32,6 +32,7 @@ impl<'a> Assembly<'a> {
             pending,
             batch_wait: HOUR,
             gather: Duration::ZERO,
+            hold: 0,
             on_reject: OnReject::DeadLetter,
             max_rejected: None,
             rejected_before: 0,
@@ -42,7 +43,7 @@ impl<'a> Assembly<'a> {
 }
 
 /// What an assembler shares with others.
-struct Scene {
+pub(super) struct Scene {
     budget: Arc<Budget>,
     metrics: Metrics,
     stop: Stop,
@@ -59,7 +60,7 @@ struct Ends {
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Scene {
             budget: Budget::new(LIMIT),
             metrics: Metrics::default(),
@@ -70,7 +71,7 @@ impl Scene {
         }
     }
 
-    fn assembly(&self) -> Assembly<'_> {
+    pub(super) fn assembly(&self) -> Assembly<'_> {
         let shared = (&self.budget, &self.metrics, &self.stop);
         Assembly::plain(shared, &self.flows, &self.pending, &self.faults)
     }
@@ -89,7 +90,7 @@ fn assembler<'a>(at: &'a Assembly<'a>) -> (Assembler<'a>, Ends) {
         free.send(()).unwrap();
     }
     let tools = Tools { framing: Framing::Stream, ..Tools::plain(at.budget, &Recycler::new(0, 0)) };
-    let ports = Ports { results: never(), permits: free, jobs, notes };
+    let ports = Ports { results: never(), permits: free, jobs, notes, rouse: bounded(1).0 };
     (Assembler::new(at, tools, ports, 1), Ends { permits, jobs: todo, notes: noted })
 }
 
@@ -109,7 +110,7 @@ fn of(name: &str) -> Partition {
 }
 
 /// A chunk of one open section, of which some records are rejected; a byte of output for each position.
-fn chunk(name: &str, from: u64, to: u64, rejected: u64) -> Event {
+pub(super) fn chunk(name: &str, from: u64, to: u64, rejected: u64) -> Event {
     section(name, from, to, rejected, Close::Open)
 }
 
@@ -414,7 +415,7 @@ fn behind_the_last_result_no_permit_is_owed() {
     let mut free = Vec::new();
     for (seq, more) in [(0, true), (1, true), (2, false)] {
         let event = chunk("a", seq * 10, seq * 10 + 10, 0);
-        assembler.receive(Message { lane: 0, seq, events: vec![event] }).unwrap();
+        assembler.receive(Message { lane: 0, seq, events: vec![event], next: Next::Unknown }).unwrap();
         assert_eq!(assembler.is_any_under_way(), more);
         free.push(ends.permits.len());
     }

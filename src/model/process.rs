@@ -213,7 +213,7 @@ impl<'a> Process<'a> {
     ) -> Self {
         let (jobs, todo) = bounded(64);
         let (notes, noted) = bounded(64);
-        let ports = Ports { results: never(), permits: bounded(1).0, jobs, notes };
+        let ports = Ports { results: never(), permits: bounded(1).0, jobs, notes, rouse: bounded(1).0 };
         // A recovery need not take many steps.
         let (size, ends) = match outside.trouble {
             Trouble::None => (16, 512),

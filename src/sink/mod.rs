@@ -173,10 +173,11 @@ pub struct Shape {
     pub records: bool,
     /// Whether [`Batch::failed`] does.
     pub letter_records: bool,
-    /// Bytes of output, of any partitions, that are handed to one [`Sink::store`] call; 0: what one chunk left. More than
-    /// this is one chunk's only. With [`Order::Partition`] a writer takes all that is queued. With others only small
-    /// batches share a call, 32 of them and 128 KiB at most, where their chunks came together
-    /// ([`crate::source::Reader::has_more_at_hand`]).
+    /// Bytes of output, of any partitions, that are handed to one [`Sink::store`] call; 0: what one chunk left. More
+    /// than this is one chunk's only. With [`Order::Partition`] a writer takes all that is queued. With others batches
+    /// share a call while the reader has more at hand ([`crate::source::Reader::has_more_at_hand`]): 32 of them at
+    /// most, up to 128 KiB where their chunks came together, and with [`Order::Total`] up to an eighth of the memory
+    /// for what is under way.
     pub group: usize,
     /// Whether each batch goes to a [`Sink::store`] call of its own, because several cost what they cost one by one, and
     /// writers can do them side by side. Counts for [`Order::Any`] alone.

@@ -24,8 +24,8 @@ use crate::sink::{DeadLetters, Framing, Order, Shape};
 use crate::stop::Stop;
 use pipe::Kind;
 
-/// Small inputs are handed over several at a time, up to so many bytes.
-const GROUP: usize = 64 << 10;
+/// So much is handed over at a time, if it is there.
+const GROUP: usize = 4 << 20;
 
 /// What the engine must know of a stream.
 fn shape() -> Shape {

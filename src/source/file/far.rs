@@ -7,8 +7,8 @@
 //! Nobody waits for a disk here: a block whose end is not in the page cache is read by the reader. So is everything
 //! that needs a look at the bytes: the first block and the last, one with a line that ends far behind the block's
 //! end, and one with so many lines or so much white space that it is not one block. If only the worker sees that
-//! such a block was left to it, or one that cannot be read, the reader goes back there; what was left behind it is thrown away, and the reader
-//! reads on itself for a while. So blocks end at the same bytes whoever reads.
+//! such a block was left to it, or one that cannot be read, the reader goes back there; what was left behind it is
+//! thrown away, and the reader reads on itself for a while. So blocks end at the same bytes whoever reads.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,6 +6,7 @@ mod doubt;
 mod fake;
 mod memory;
 mod planned;
+mod pools;
 mod rules;
 mod script;
 mod stopping;
