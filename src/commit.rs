@@ -169,7 +169,7 @@ enum Ending {
 /// reader's processor.
 const NAP: Duration = Duration::from_millis(5);
 
-/// So many notes more than there are results and jobs may wait for it: those of a nap. Where half of them come at once
+/// So many notes more than there are results and jobs may wait for it. Where half of them come at once
 /// it does not nap, and where they come in a nap it is roused: others would soon wait for it.
 pub(crate) const NOTES: usize = 256;
 

@@ -327,8 +327,9 @@ impl<'a> Run<'a> {
                 drop(results);
                 // Its end of the notes outlives the assembler: the commit thread looks at `reading` when they end.
                 let held = notes.clone();
-                let (desk, calls) = (&desk, &shared);
+                let (desk, calls, closing) = (&desk, &shared, desk.closing());
                 stages.spawn("assemble", move || {
+                    let _closing = closing;
                     *reading.lock() = desk.run(|| calls.call(pool))?;
                     drop(held);
                     Ok(())

@@ -122,6 +122,10 @@ const TURN: Duration = Duration::from_millis(5);
 /// Where a chunk takes longer than this each goes alone, so that all workers have one: a transform may be slow.
 const QUICK: Duration = Duration::from_micros(300);
 
+/// Where a chunk takes longer than this nothing waits for the next: neither output for more of it, nor a task for a
+/// worker that has another one.
+const SLOW: Duration = Duration::from_millis(2);
+
 /// So many chunks a bundle has while nobody knows how long they take.
 const FEW: u64 = 16;
 
@@ -187,9 +191,9 @@ impl<'scope> Readers<'scope> {
         let mut tenancies = Tenancies::default();
         let (mut bundle, mut seq) = (Bundle::default(), 0);
         while self.stop.is_running() {
-            for (partition, flow) in self.flows[lane.index].lock().drain(..) {
-                reader.pause(&partition, flow);
-            }
+            // Whoever assembles shall not wait for the reader.
+            let flows = std::mem::take(&mut *self.flows[lane.index].lock());
+            flows.into_iter().for_each(|(partition, flow)| reader.pause(&partition, flow));
             let Some(lease) = self.lease(&mut bundle, lane, &mut seq)? else { break };
             let mut chunk = self.shop.chunks.take();
             chunk.lease = lease;
@@ -217,7 +221,8 @@ impl<'scope> Readers<'scope> {
             let done = matches!(item, Some(Item::Event(Event::Done)));
             item.into_iter().for_each(|item| bundle.push(item));
             if !goes_on || bundle.is_full(self.metrics.latencies.process.mean()) {
-                let next = if goes_on && !done { Next::Soon } else { Next::Unknown };
+                let quick = self.metrics.latencies.process.mean().is_some_and(|each| each <= SLOW);
+                let next = if goes_on && !done && quick { Next::Soon } else { Next::Unknown };
                 self.send(&mut bundle, lane, &mut seq, next)?;
             }
             if done {
@@ -238,7 +243,6 @@ impl<'scope> Readers<'scope> {
             return Ok(Some(lease));
         }
         self.send(bundle, lane, seq, Next::Unknown)?;
-        self.hurry(lane.pool);
         let _waiting = self.metrics.reader_waits.begin();
         Ok(self.budget.acquire(self.chunk_bytes, self.stop).ok())
     }
@@ -298,6 +302,9 @@ impl<'scope> Readers<'scope> {
         seq: &mut u64,
         next: Next,
     ) -> Result<()> {
+        if next == Next::Unknown {
+            self.hurry(lane.pool);
+        }
         if bundle.is_empty() {
             return Ok(());
         }

@@ -40,8 +40,9 @@ pub(crate) struct Desk<'a> {
     recalled: Receiver<()>,
 }
 
-/// Takes the assembler away, and with it the channels that writers and the commit thread wait for.
-struct Closing<'d, 'a>(&'d Desk<'a>);
+/// Takes the assembler away, and with it the channels that writers and the commit thread wait for: even if its thread
+/// is never started.
+pub(crate) struct Closing<'d, 'a>(&'d Desk<'a>);
 
 impl Drop for Closing<'_, '_> {
     fn drop(&mut self) {
@@ -56,12 +57,16 @@ impl<'a> Desk<'a> {
         Desk { assembler: Mutex::new(Some(assembler)), spare, nudge, nudged, recall, recalled }
     }
 
+    /// For whoever runs it, to be dropped behind that.
+    pub fn closing(&self) -> Closing<'_, 'a> {
+        Closing(self)
+    }
+
     /// Assembles what workers do not, until all readers are gone. Calls workers again, by `call`. Blocks.
     ///
     /// # Errors
     /// A panic of a transform; [`crate::error::Error::Stopped`] if writers or the commit thread are gone.
     pub fn run(&self, call: impl Fn()) -> Result<Reading> {
-        let _closing = Closing(self);
         let Some((at, results)) =
             self.assembler.lock().as_ref().map(|assembler| (assembler.at, assembler.ports.results.clone()))
         else {
@@ -93,11 +98,17 @@ impl<'a> Desk<'a> {
     }
 
     /// What workers left is done first. Blocks.
+    ///
+    /// # Errors
+    /// Nobody assembles behind one: what came next would be taken for what is missing.
     fn act(&self, act: impl FnOnce(&mut Assembler<'a>) -> Result<()>) -> Result<()> {
         let mut lock = self.assembler.lock();
         let Some(assembler) = lock.as_mut() else { return Ok(()) };
-        assembler.catch_up()?;
-        act(assembler)
+        let done = guarded(|| assembler.catch_up().and_then(|()| act(assembler))).and_then(|done| done);
+        if done.is_err() {
+            drop(lock.take());
+        }
+        done
     }
 
     /// A worker has a result: assembles it, or gives it back for the thread. `waiting`: how many tasks there are for

@@ -105,8 +105,9 @@ pub trait Reader: Send {
     /// partition alone is [`Read::Failed`].
     fn read(&mut self, chunk: &mut Chunk) -> Result<Read>;
 
-    /// Whether the next [`Reader::read`] does not wait for anybody. Then what was read is kept until that returns, and what
-    /// is small is handed on together with what comes next: many small partitions take a third of the time.
+    /// Whether the next [`Reader::read`] does not wait for anybody. Then what was read is kept until that returns, and
+    /// what is small is handed on together with what comes next: many small partitions take a third of the time. A few
+    /// chunks may be left to one worker then, and their output goes to an ordered sink together.
     fn has_more_at_hand(&self) -> bool {
         false
     }

@@ -167,7 +167,7 @@ fn what_goes_wrong_with_a_worker_is_told_by_the_thread() {
         assert!(desk.offer(message, 0).is_none());
         let late = desk.offer(result(1, Next::Unknown), 0);
         assert!(late.is_some(), "nothing is assembled behind that");
-        let error = desk.run(|| {}).unwrap_err().to_string();
+        let error = desk.act(|_| Ok(())).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
         assert_eq!(others.notes.try_recv().err(), Some(TryRecvError::Disconnected));
         assert!(desk.offer(result(2, Next::Unknown), 0).is_some(), "it is over");
@@ -183,6 +183,38 @@ fn where_a_processor_is_free_busy_workers_leave_results_to_the_thread() {
         let (desk, _others) = desk(&at, (100, 100), spare);
         assert_eq!(desk.offer(result(0, Next::Soon), waiting).is_some(), leaves);
     }
+}
+
+/// Whoever came next would take what is missing for done: the next run would begin behind it.
+#[test]
+fn behind_an_error_of_the_thread_nobody_assembles() {
+    for panics in [false, true] {
+        let scene = Scene::new();
+        let at = total(&scene);
+        let (desk, others) = desk(&at, (100, 100), false);
+        assert!(desk.offer(result(0, Next::Unknown), 0).is_none());
+        let error = Event::Chunk(Err(Error::other("scripted", Retry::Permanent, "broken")));
+        let message = Message { lane: 0, seq: 1, events: vec![error], next: Next::Unknown };
+        let done = desk.act(|assembler| {
+            assert!(!panics, "scripted");
+            assembler.receive(message)
+        });
+        assert!(done.unwrap_err().to_string().contains("scripted"));
+        assert!(desk.offer(result(2, Next::Unknown), 0).is_some());
+        assert_eq!(others.jobs.try_iter().map(ends).collect::<Vec<_>>(), [[30]]);
+        assert_eq!(others.jobs.try_recv().err(), Some(TryRecvError::Disconnected));
+        assert!(others.notes.try_iter().all(|note| !matches!(note, Note::Cut(_, cuts) if cuts[0].end > 30)));
+    }
+}
+
+#[test]
+fn writers_end_though_the_thread_never_began() {
+    let scene = Scene::new();
+    let at = total(&scene);
+    let (desk, others) = desk(&at, (100, 100), false);
+    drop(desk.closing());
+    assert_eq!(others.jobs.try_recv().err(), Some(TryRecvError::Disconnected));
+    assert_eq!(others.notes.try_recv().err(), Some(TryRecvError::Disconnected));
 }
 
 /// A worker does not wait for another either.

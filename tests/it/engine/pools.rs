@@ -199,3 +199,34 @@ fn what_is_held_back_is_stored_when_a_reader_takes_its_time() {
         });
     }
 }
+
+/// The last chunks wait for each other, as many as there are threads.
+struct Together {
+    threads: usize,
+    chunks: usize,
+    met: Arc<AtomicUsize>,
+}
+
+impl Program for Together {
+    fn run(&self, section: &Section<'_>, out: &mut Out) {
+        let this = section.entries()[0].position as usize;
+        self.met.fetch_add(usize::from(this + self.threads >= self.chunks), Ordering::SeqCst);
+        while this + self.threads >= self.chunks && self.met.load(Ordering::SeqCst) < self.threads {
+            std::thread::yield_now();
+        }
+        Lines.run(section, out);
+    }
+}
+
+/// A task is left to a worker that is busy only while the reader goes on.
+#[test]
+fn the_last_chunks_have_a_worker_each() {
+    for (threads, chunks) in [(2, 2), (3, 3), (2, 40), (3, 40)] {
+        watchdog(LIMIT, move || {
+            let (sink, program) = (Count::default(), Together { threads, chunks, met: Arc::default() });
+            let source = Busy(Arc::new(move |at| if at < chunks { Turn::Chunk } else { Turn::Done }));
+            assert_eq!(run(&pool(threads), &source, &program, &sink), End::Finished);
+            assert_eq!(sink.get(), chunks);
+        });
+    }
+}
