@@ -113,7 +113,8 @@ pub(crate) struct Assembler<'a> {
     closed: bool,
     /// Permits of results that have come, not given back yet.
     owed: usize,
-    /// Small batches that are still to be queued, as one job, while there are more events in the same message.
+    /// Batches that are still to be queued, as one job: small ones while there are more events in the same message, and
+    /// those of a stream while more is about to come.
     gathered: Vec<Batch>,
     /// So many bytes of them may stand together.
     most: u64,

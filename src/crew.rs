@@ -3,8 +3,8 @@
 //! Tasks stand in a queue, first in, first out, and workers are called to it: a job in the pool takes tasks until there
 //! are none. So the oldest task runs first whatever the pool does, and a reader that feeds a worker steadily makes no
 //! system call for a chunk: the worker that runs out of tasks waits for the next a moment, awake, if it is likely to
-//! come. To wake a thread on a processor that sleeps costs the reader as much as it takes to decode twenty KiB, and
-//! where readers decode they are what the run waits for.
+//! come. Where readers decode they are what the run waits for, and to wake others is what they need not do. There are no
+//! more tasks than permits.
 //!
 //! One worker waits at a time; the others sleep, in the pool. A second is called when the first falls behind, or when
 //! the reader is about to wait itself: then there is a task for whoever is called.

@@ -313,8 +313,8 @@ impl<'scope> Readers<'scope> {
         let task = Task { lane: lane.index, seq: *seq, items, next, results: lane.results.clone() };
         *seq += 1;
         if chunks == 0 {
-            let results = lane.results.clone();
-            return results.send(self.message(task)).map_err(|_| Error::Stopped);
+            let (message, results) = self.message(task);
+            return results.send(message).map_err(|_| Error::Stopped);
         }
         let flow = &self.metrics.flow;
         flow.chunks_read.fetch_add(chunks, Ordering::Relaxed);
@@ -344,8 +344,7 @@ impl<'scope> Readers<'scope> {
         let mut next = Next::Unknown;
         while let Some(task) = self.crew.next(next) {
             next = task.next;
-            let results = task.results.clone();
-            let message = self.message(task);
+            let (message, results) = self.message(task);
             self.metrics.flow.tasks_done.fetch_add(1, Ordering::Relaxed);
             if let Some(message) = self.desk.offer(message, self.crew.waiting()) {
                 // Fails only when the assembler is gone: the cause is elsewhere.
@@ -363,12 +362,13 @@ impl<'scope> Readers<'scope> {
         self.desk.settle();
     }
 
-    fn message(&self, mut task: Task) -> Message {
+    /// What comes of a task, and where it goes.
+    fn message(&self, mut task: Task) -> (Message, Sender<Message>) {
         if !self.stop.is_aborted() {
             task.items.iter_mut().for_each(Item::run_errand);
         }
         let events = task.items.into_iter().map(|item| self.event(item)).collect();
-        Message { lane: task.lane, seq: task.seq, events, next: task.next }
+        (Message { lane: task.lane, seq: task.seq, events, next: task.next }, task.results)
     }
 
     /// What the assembler receives. Processes a chunk.

@@ -31,7 +31,7 @@ const DOUBTS: u32 = 3;
 
 /// Work for a writer.
 pub(crate) enum Job {
-    /// Whole batches, in order: those that one chunk left, or small ones that came together ([`Shape::group`]).
+    /// Whole batches, in order: those that one chunk left, or that came together ([`Shape::group`]).
     Store(Vec<Batch>),
     /// A part of an open batch.
     Part(Arc<OpenUpload>, Part),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pipeline::cut::Limits;
 use pipeline::record::Section;
@@ -227,6 +227,34 @@ fn the_last_chunks_have_a_worker_each() {
             let source = Busy(Arc::new(move |at| if at < chunks { Turn::Chunk } else { Turn::Done }));
             assert_eq!(run(&pool(threads), &source, &program, &sink), End::Finished);
             assert_eq!(sink.get(), chunks);
+        });
+    }
+}
+
+/// The first chunk takes long; each waits until all before it are stored.
+struct Slow(Count);
+
+impl Program for Slow {
+    fn run(&self, section: &Section<'_>, out: &mut Out) {
+        let (begun, this) = (Instant::now(), section.entries()[0].position as usize);
+        let least = Duration::from_millis(if this == 0 { 50 } else { 0 });
+        while self.0.get() < this || begun.elapsed() < least {
+            std::thread::yield_now();
+        }
+        Lines.run(section, out);
+    }
+}
+
+/// Where tasks take long nobody knows when more comes, however much the reader has at hand.
+#[test]
+fn behind_slow_tasks_nothing_is_held_back() {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    for threads in [1, processors] {
+        watchdog(LIMIT, move || {
+            let sink = Count::default();
+            let source = Busy(Arc::new(|at| if at < 10 { Turn::Chunk } else { Turn::Done }));
+            assert_eq!(run(&pool(threads), &source, &Slow(sink.clone()), &sink), End::Finished);
+            assert_eq!(sink.get(), 10);
         });
     }
 }
