@@ -243,20 +243,11 @@ impl Chunk {
         self.mark_weighing(entry, weight)
     }
 
-    /// Ends the block, and the chunk with it, behind so many bytes of the buffer, which are so many lines. The
-    /// reader takes the rest away. A worker looks for the records.
-    pub(crate) fn take_block(&mut self, lines: u32, bytes: u64) {
+    /// Ends the block, and the chunk with it, behind so many bytes, which are so many lines: 0 if the errand says how
+    /// many. What the buffer has beyond them the reader takes away. A worker looks for the records.
+    pub(crate) fn take_block(&mut self, lines: u32, bytes: u64, errand: Option<Box<dyn Errand>>) {
         self.lined = Lined::new(lines);
-        self.end_block(bytes);
-    }
-
-    /// Ends the block, and the chunk with it, behind so many bytes, which a worker reads.
-    pub(crate) fn leave_block(&mut self, bytes: u64, errand: Box<dyn Errand>) {
-        self.errand = Some(errand);
-        self.end_block(bytes);
-    }
-
-    fn end_block(&mut self, bytes: u64) {
+        self.errand = errand;
         self.end = self.start + bytes;
         self.block_end = true;
         self.cutters.current().take_block(bytes);

@@ -1,7 +1,9 @@
-//! Blocks of lines that workers read themselves, where they are as many as processors: nobody may be able to tell.
-//! With one worker beside a free processor the reader reads everything.
+//! Blocks of lines that workers read themselves, where they are as many as processors, or of which they count the lines,
+//! where the reader decodes: nobody may be able to tell.
+//! With one worker beside a free processor the reader reads everything that is not compressed.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 
@@ -50,6 +52,37 @@ fn what_is_stored_does_not_depend_on_who_reads() {
             };
             assert!(stored(&by_workers) == stored(&by_reader), "{pack}, {workers} workers");
             assert_eq!(masked(&by_workers), masked(&by_reader), "with the lines of what was rejected");
+        }
+    }
+}
+
+/// Compressed files, of which workers count the lines: as it is where the reader reads everything of a plain one.
+#[test]
+fn what_is_stored_does_not_depend_on_who_counts() {
+    // Where the reader looks how long lines are some of these are not seen.
+    let text = [input(), input(), "\n".repeat(4500), input(), "\n".repeat(4500), input()].concat();
+    let run = |bytes: &[u8], workers: &str| {
+        let bench = Bench::new();
+        bench.write("in.json", bytes);
+        let set = ["--set", "processing.batch_bytes=9MiB", "--set", "output.envelope=none"];
+        bench
+            .run(&[&["-w", workers, "in.json"], &set[..]].concat())
+            .expect(3, &["40 records (invalid_json 40)"]);
+        let (stored, failed): (Tree, Tree) =
+            bench.objects("out").into_iter().partition(|(name, _)| name.starts_with("processed/"));
+        (stored, masked(&failed))
+    };
+    let (stored, failed) = run(text.as_bytes(), "1");
+    assert!(stored.len() > 2 && failed.len() > 1, "{} and {}", stored.len(), failed.len());
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(text.as_bytes()).expect("it is memory");
+    let gzip = gzip.finish().expect("it is memory");
+    let zstd = zstd::bulk::compress(text.as_bytes(), 1).expect("it is memory");
+    for (packed, what) in [(gzip, "gzip"), (zstd, "zstd")] {
+        for workers in ["1", "2", "5"] {
+            let counted = run(&packed, workers);
+            assert!(counted.0 == stored, "{what}, {workers} workers");
+            assert_eq!(counted.1, failed, "with the lines of what was rejected");
         }
     }
 }

@@ -44,8 +44,14 @@ fn cases() -> Vec<Case> {
         },
         Case {
             name: "blocks",
-            input: wide.into(),
+            input: wide.clone().into(),
             args: &["--set", "processing.batch_bytes=700KiB", "-w", "4"],
+            code: 0,
+        },
+        Case {
+            name: "packed blocks",
+            input: pack(&wide.replace('x', "xyzxyz")),
+            args: &["--set", "processing.batch_bytes=6MiB", "-w", "4"],
             code: 0,
         },
         Case { name: "gzip", input: pack(&lines(0..600)), args: &["-b", "1", "-w", "4"], code: 0 },

@@ -25,9 +25,9 @@ pub(super) trait Bytes: Send {
     /// Appends to `out` as many bytes as its spare capacity takes; there must be some. Returns within 200 ms.
     fn read(&mut self, out: &mut Vec<u8>) -> Got;
 
-    /// Somebody else reads what stands before byte `to`: the next read begins there. Only of what has a
-    /// [`Raw::home`].
-    fn pass(&mut self, to: u64);
+    /// The next read begins at byte `to`, wherever the last one ended: somebody else reads what stands between, or it is
+    /// read again. `false` if that cannot be: nothing but a regular file that is not compressed has such places.
+    fn pass(&mut self, to: u64) -> bool;
 }
 
 /// What came of a read.
@@ -242,7 +242,8 @@ impl Raw {
             Ok(count) => {
                 let beyond = (self.at + count as u64).saturating_sub(opened.len());
                 out.truncate(out.len() - beyond as usize);
-                if self.at == 0 {
+                // The first time: what it was then is what counts.
+                if self.at == 0 && self.head.is_empty() {
                     let first = out.len() - (count - beyond as usize);
                     self.head = out[first..].iter().copied().take(HEAD).collect();
                 }
@@ -290,8 +291,11 @@ fn read(file: &File, out: &mut Vec<u8>) -> io::Result<usize> {
 }
 
 impl Bytes for Raw {
-    fn pass(&mut self, to: u64) {
-        self.seek(to);
+    fn pass(&mut self, to: u64) -> bool {
+        if self.opened.is_some() {
+            self.seek(to);
+        }
+        self.opened.is_some()
     }
 
     fn read(&mut self, out: &mut Vec<u8>) -> Got {
@@ -338,6 +342,12 @@ impl Unpacked {
         &self.raw
     }
 
+    /// The compressed bytes, from their beginning on.
+    pub(super) fn again(mut self) -> Raw {
+        self.raw.seek(0);
+        self.raw
+    }
+
     fn refill(&mut self) -> Got {
         self.input.clear();
         self.at = 0;
@@ -363,7 +373,9 @@ impl Unpacked {
 }
 
 impl Bytes for Unpacked {
-    fn pass(&mut self, _to: u64) {}
+    fn pass(&mut self, _to: u64) -> bool {
+        false
+    }
 
     fn read(&mut self, out: &mut Vec<u8>) -> Got {
         // Bounded, since input without output (a thousand empty members) must not keep a stop from being seen.

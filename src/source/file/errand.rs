@@ -9,9 +9,10 @@ use super::bytes::Home;
 use super::fill::may_have_gap;
 use super::tally::{Tally, Why};
 
-/// A block that a worker reads, and whose lines it counts.
+/// A block whose lines a worker counts.
 pub(super) struct Left {
-    pub(super) home: Arc<Home>,
+    /// Where it reads the block; `None` if the reader has brought that.
+    pub(super) home: Option<Arc<Home>>,
     pub(super) tally: Arc<Tally>,
     /// Where it stands.
     pub(super) start: u64,
@@ -30,7 +31,10 @@ pub(super) enum Done {
 
 impl Errand for Left {
     fn run(&mut self, chunk: &mut Chunk) {
-        let lines = bytecount::count(self.read(chunk), b'\n');
+        if self.done == Done::Counted {
+            return;
+        }
+        let lines = bytecount::count(self.bring(chunk), b'\n');
         // The reader would have ended blocks elsewhere, or there is a fault: it shall see that itself.
         if lines == 0 || lines as u64 >= self.limits.block_records || may_have_gap(&chunk.bytes) {
             self.done = Done::GivenUp;
@@ -50,12 +54,13 @@ impl Errand for Left {
 
 impl Left {
     /// The block; nothing if it is not there, or another one by now.
-    fn read<'a>(&self, chunk: &'a mut Chunk) -> &'a [u8] {
+    fn bring<'a>(&self, chunk: &'a mut Chunk) -> &'a [u8] {
         let (len, bytes) = ((self.end - self.start) as usize, &mut chunk.bytes);
+        let Some(home) = &self.home else { return bytes };
         bytes.clear();
         bytes.reserve_exact(len);
         while bytes.len() < len {
-            match self.home.read_at(bytes, self.start + bytes.len() as u64) {
+            match home.read_at(bytes, self.start + bytes.len() as u64) {
                 Ok(0) | Err(_) => return &[],
                 Ok(_) => {}
             }

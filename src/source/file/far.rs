@@ -1,5 +1,8 @@
 //! Which blocks of lines a reader leaves to the workers: [`Far`].
 //!
+//! Of a file that is not compressed they read them, of another one they only count the lines, which takes a reader that
+//! decodes two or three hundredths of its time, and it is what the run waits for.
+//!
 //! A worker that reads a block itself finds it in its own processor's cache, and a reader that copies nothing feeds
 //! any number of workers. It looks for the ends of blocks only, at a few KiB of each. Where a processor is free for the
 //! reader, it reads ahead of the workers instead ([`is_worth_it`]).
@@ -9,6 +12,9 @@
 //! end, and one with so many lines or so much white space that it is not one block. If only the worker sees that
 //! such a block was left to it, or one that cannot be read, the reader goes back there; what was left behind it is
 //! thrown away, and the reader reads on itself for a while. So blocks end at the same bytes whoever reads.
+//!
+//! What is decoded has no places to go to: to go back there is to decode everything before it again. So the reader looks
+//! how long the lines are at a few places of each block, counts the short ones, and goes back once in a file at most.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,10 +54,8 @@ pub(super) fn is_worth_it(workers: usize, processors: usize) -> bool {
 
 /// Leaves blocks of lines of one regular file to workers.
 pub(super) struct Far {
-    home: Arc<Home>,
-    /// How large it was when it was opened.
-    size: u64,
-    look: Look,
+    /// Where workers read them; `None` if the reader brings them, and only their lines are left to be counted.
+    place: Option<Place>,
     tally: Arc<Tally>,
     /// Whether there are blocks before this point of which it is not known how many lines they have.
     open: bool,
@@ -61,9 +65,50 @@ pub(super) struct Far {
     again: u32,
 }
 
+/// A file in which anybody may read anywhere.
+pub(super) struct Place {
+    pub(super) home: Arc<Home>,
+    /// How large it was when it was opened.
+    pub(super) size: u64,
+    pub(super) look: Look,
+}
+
 impl Far {
-    pub(super) fn new(home: Arc<Home>, size: u64, look: Look) -> Self {
-        Far { home, size, look, tally: Arc::new(Tally::new()), open: false, near: 0, again: NEAR }
+    /// Of what is decoded there is no place.
+    pub(super) fn new(place: Option<Place>) -> Self {
+        Far { place, tally: Arc::new(Tally::new()), open: false, near: 0, again: NEAR }
+    }
+
+    /// Whether the reader brings the next block, and only its lines are left to be counted.
+    pub(super) fn only_counts(&self) -> bool {
+        self.place.is_none() && !self.tally.is_given_up()
+    }
+
+    /// The block that the reader has brought from `start` to `end`, where line `line` begins if no line before it is
+    /// still to be counted: as its lines are left to a worker, unless they were counted. `None` if nobody has to count
+    /// anything.
+    pub(super) fn leave_lines(
+        &mut self,
+        (start, end): (u64, u64),
+        line: u64,
+        lines: Option<u64>,
+        limits: Limits,
+    ) -> Option<Left> {
+        if lines.is_some() && !self.open {
+            return None;
+        }
+        self.begin(start, line);
+        let done = lines.map_or(Done::Nothing, |lines| {
+            self.tally.count(start, end, lines);
+            Done::Counted
+        });
+        Some(Left { home: None, tally: self.tally.clone(), start, end, limits, done })
+    }
+
+    fn begin(&mut self, start: u64, line: u64) {
+        if !std::mem::replace(&mut self.open, true) {
+            self.tally.begin(start, line);
+        }
     }
 
     /// The block from `start` on, where line `line` begins if no line before it is still to be counted, has at most
@@ -72,20 +117,19 @@ impl Far {
         if self.tally.is_given_up() {
             return None;
         }
+        let size = self.place.as_ref()?.size;
         if let Some(rest) = self.near.checked_sub(1) {
             self.near = rest;
             return None;
         }
         // What follows the last block is the reader's.
-        if start.saturating_add(most) >= self.size {
+        if start.saturating_add(most) >= size {
             return None;
         }
         let end = self.end(start, limits)?;
-        if !std::mem::replace(&mut self.open, true) {
-            self.tally.begin(start, line);
-        }
-        let (home, tally) = (self.home.clone(), self.tally.clone());
-        Some(Left { home, tally, start, end, limits, done: Done::Nothing })
+        self.begin(start, line);
+        let home = self.place.as_ref().map(|place| place.home.clone());
+        Some(Left { home, tally: self.tally.clone(), start, end, limits, done: Done::Nothing })
     }
 
     /// Where the block ends; `None` if that is not known.
@@ -94,7 +138,8 @@ impl Far {
         let last = start + limits.block_bytes.max(1) - 1;
         let from = last.saturating_sub(BEFORE as u64).max(start);
         let mut window = [0; WINDOW];
-        let read = (self.look)(&self.home, &mut window, from);
+        let Place { home, look, .. } = self.place.as_ref()?;
+        let read = look(home, &mut window, from);
         let bytes = &window[..read];
         let too_many = |lines: usize| {
             (lines as u64).saturating_mul(limits.block_bytes)

@@ -6,7 +6,7 @@
 //! is handed on: nobody reads a pipe again, and whoever writes to it may wait for what comes of it.
 //!
 //! Where records are lines and a batch does not end, a block is taken whole: how many lines it has is all that is
-//! looked at, and the worker that validates them finds them on the way. A reader that has to decode is the
+//! looked at, if not by a worker (`far`), and the worker that validates them finds them on the way. A reader that has to decode is the
 //! bottleneck, and a run over flat events saves a tenth of its processor time by it. In doubt, and wherever records
 //! count (`batch_size`, `-n`, a line that may be too large), records are marked one by one; blocks end at the same
 //! bytes either way.
@@ -30,6 +30,8 @@ use super::entries::Entries;
 use super::far::Far;
 use super::growth::{Growth, Permission};
 
+#[cfg(test)]
+pub(super) use block::LAST;
 pub(super) use block::may_have_gap;
 
 /// So much white space between two records ends a chunk: it is not held in memory.
@@ -78,6 +80,8 @@ pub(super) struct Filler {
     /// How many records may still be read.
     left: Option<u64>,
     far: Option<Far>,
+    /// Whether the lines of the last block were short.
+    dense: bool,
 }
 
 /// What is known of the chunk that is being filled.
@@ -95,6 +99,8 @@ struct Work {
     dropped_lines: u64,
     /// Whether the chunk may become a block of lines that nobody has looked for.
     whole: bool,
+    /// Whether the reader counts its lines.
+    counts: bool,
     /// How many line feeds of it have come so far, and how many bytes those were.
     feeds: usize,
     arrived: usize,
@@ -128,6 +134,8 @@ pub(super) enum Filled {
     Chunk,
     /// Nothing yet; the chunk is unused.
     Idle,
+    /// What stands from this position on, with this line, is to be read again; the chunk is unused.
+    Back(u64, u64),
     /// There is nothing more; the chunk is unused. With the error that keeps the rest from being read.
     Over(Option<Error>),
 }
@@ -173,6 +181,7 @@ impl Filler {
             longest,
             left,
             far,
+            dense: false,
         }
     }
 
@@ -192,7 +201,10 @@ impl Filler {
         self.begin(chunk);
         let began = Instant::now();
         loop {
-            if self.scan(chunk) == Room::Full {
+            if let Some(filled) = self.scan_block(chunk, bytes) {
+                return filled;
+            }
+            if !self.work.whole && self.scan(chunk) == Room::Full {
                 self.hand_over(chunk);
                 return Filled::Chunk;
             }
@@ -246,6 +258,7 @@ impl Filler {
                 self.work = Work { line: self.line, ..Work::default() };
                 let block = chunk.cutters.limits().block_bytes as usize;
                 self.work.whole = self.may_take(chunk, block);
+                self.work.counts = self.counts(chunk, block);
                 self.reserve(chunk, block);
             }
         }
@@ -276,12 +289,6 @@ impl Filler {
 
     /// Marks the records that stand in the buffer.
     fn scan(&mut self, chunk: &mut Chunk) -> Room {
-        if self.work.whole {
-            if let Some(room) = self.take_block(chunk) {
-                return room;
-            }
-            self.work.whole = false;
-        }
         if chunk.bytes.len() < self.scanner.looked_at() {
             return Room::More;
         }

@@ -16,10 +16,10 @@ use crate::stop::Stop;
 
 use super::ahead::Ahead;
 use super::bytes::{Bytes, Got, Home, Raw, Unpacked};
-use super::far::Far;
+use super::far::{Far, Place};
 use super::fill::{Begin, Filled, Filler};
 use super::growth::Growth;
-use super::inputs::{Input, Place};
+use super::inputs::{self, Input};
 use super::{FileOptions, Shared};
 
 /// The first bytes, by which the format is found out.
@@ -36,6 +36,8 @@ const SKIPS: usize = 256;
 /// The first bytes of a pipe may come one by one; a stop is seen after so long.
 const PATIENCE: Duration = Duration::from_millis(100);
 
+const CHANGED: &str = "it was changed while it was read";
+
 const SHORTER: &str = "it is shorter than what an earlier run has read of it";
 
 /// Of plain files that is known before they are opened (`identity`).
@@ -45,7 +47,11 @@ const TORN: &str =
 /// Reads one input.
 pub(super) struct Task {
     input: Arc<Input>,
-    mark: Option<Mark>,
+    /// Where it begins, and with which line.
+    watermark: u64,
+    line: u64,
+    /// Whether that is where the reader has gone back to.
+    back: bool,
     left: Option<u64>,
     stage: Stage,
 }
@@ -56,7 +62,7 @@ enum Stage {
     Peek(Box<Raw>, Vec<u8>),
     /// Reads the first bytes, decoded: in which format are the records?
     Detect(Open, Vec<u8>),
-    /// Decodes what an earlier run has done: where it stands, and the last byte.
+    /// Decodes what is done: where it stands, and the last byte.
     Skip(Open, Syntax, u64, u8),
     Fill(Open, Box<Filler>),
     Over,
@@ -85,10 +91,12 @@ impl Open {
     }
 
     /// Whoever leaves blocks of it to workers, if anybody can.
-    fn far(&self) -> Option<Far> {
+    fn far(&self, workers_read: bool) -> Option<Far> {
+        let raw = self.raw();
+        let place = Place { home: raw.home()?.clone(), size: raw.size()?, look: Home::at_hand };
         match self {
-            Open::Plain(raw) => Some(Far::new(raw.home()?.clone(), raw.size()?, Home::at_hand)),
-            Open::Packed(_) => None,
+            Open::Plain(_) => workers_read.then(|| Far::new(Some(place))),
+            Open::Packed(_) => Some(Far::new(None)),
         }
     }
 
@@ -102,9 +110,10 @@ impl Open {
 }
 
 impl Bytes for Open {
-    fn pass(&mut self, to: u64) {
-        if let Open::Plain(raw) = self {
-            raw.pass(to);
+    fn pass(&mut self, to: u64) -> bool {
+        match self {
+            Open::Plain(raw) => raw.pass(to),
+            Open::Packed(unpacked) => unpacked.pass(to),
         }
     }
 
@@ -134,8 +143,10 @@ enum Next {
 impl Task {
     /// Will read `input` from its mark on, up to `left` records; not at all if it was read to its end.
     pub(super) fn new(input: Arc<Input>, mark: Option<Mark>, left: Option<u64>) -> Self {
-        let ended = mark.as_ref().is_some_and(|mark| mark.ended);
-        Task { input, mark, left, stage: if ended { Stage::Over } else { Stage::Closed } }
+        let (ended, watermark, line) =
+            mark.map_or((false, 0, 1), |mark| (mark.ended, mark.watermark, mark.line.max(1)));
+        let stage = if ended { Stage::Over } else { Stage::Closed };
+        Task { input, watermark, line, back: false, left, stage }
     }
 
     pub(super) fn input(&self) -> &Arc<Input> {
@@ -154,10 +165,6 @@ impl Task {
         self.input.partition.identity().once
     }
 
-    fn watermark(&self) -> u64 {
-        self.mark.as_ref().map_or(0, |mark| mark.watermark)
-    }
-
     /// Goes on reading.
     pub(super) fn read(&mut self, chunk: &mut Chunk, shared: &Shared, stop: &Stop) -> Step {
         loop {
@@ -167,14 +174,18 @@ impl Task {
                 Stage::Detect(open, head) => self.detect(open, head, shared),
                 Stage::Skip(open, syntax, at, last) => self.skip(open, (syntax, at, last), shared),
                 Stage::Fill(mut open, mut filler) => {
-                    let filled = filler.fill(chunk, &mut open, stop);
-                    self.stage = Stage::Fill(open, filler);
-                    return match filled {
+                    let step = match filler.fill(chunk, &mut open, stop) {
                         Filled::Chunk => Step::Chunk,
                         Filled::Idle => Step::Idle,
+                        Filled::Back(at, line) => {
+                            self.stage = self.go_back(open, at, line);
+                            continue;
+                        }
                         Filled::Over(None) => Step::Ended,
                         Filled::Over(Some(error)) => Step::Failed(error),
                     };
+                    self.stage = Stage::Fill(open, filler);
+                    return step;
                 }
                 Stage::Over => return Step::Ended,
             };
@@ -192,9 +203,9 @@ impl Task {
     fn open(&self, shared: &Shared) -> Next {
         let (name, consumed) = (self.input.partition.name(), &shared.consumed);
         let raw = match &self.input.place {
-            Place::Regular { path, .. } => Raw::regular(name, path, consumed),
-            Place::Device { path } => Raw::device(name, path, consumed),
-            Place::Stdin => Raw::stdin(consumed),
+            inputs::Place::Regular { path, .. } => Raw::regular(name, path, consumed),
+            inputs::Place::Device { path } => Raw::device(name, path, consumed),
+            inputs::Place::Stdin => Raw::stdin(consumed),
         };
         match raw {
             Ok(raw) => Next::Stage(Stage::Peek(Box::new(raw), Vec::new())),
@@ -216,6 +227,7 @@ impl Task {
                 let unpacked = Unpacked::new(*raw, head, packing, options.window_limit);
                 Next::Stage(Stage::Detect(Open::Packed(Box::new(unpacked)), Vec::new()))
             }
+            (None, None) if self.back => Next::Failed(raw.damaged(CHANGED)),
             (None, None) => match foreign(&head).filter(|_| options.format == Format::Auto) {
                 Some(what) => Next::Failed(self.unreadable(what)),
                 None => Next::Stage(Stage::Detect(Open::Plain(raw), head)),
@@ -258,15 +270,31 @@ impl Task {
         self.go_to_mark(open, syntax, head, shared)
     }
 
+    /// Reads again what stands from `at` on, where line `line` begins. From now on the reader counts the lines itself.
+    fn go_back(&mut self, open: Open, at: u64, line: u64) -> Stage {
+        (self.watermark, self.line, self.back) = (at, line, true);
+        log::debug!("{} is decoded again up to byte {at}", self.input.partition.name());
+        let raw = match open {
+            Open::Plain(raw) => raw,
+            Open::Packed(unpacked) => Box::new(unpacked.again()),
+        };
+        Stage::Peek(raw, Vec::new())
+    }
+
+    /// Something else stands before the mark than stood there when that was read.
+    fn changed(&self, raw: &Raw, why: &str) -> Next {
+        Next::Failed(raw.damaged(if self.back { CHANGED } else { why }))
+    }
+
     fn go_to_mark(&self, mut open: Open, syntax: Syntax, mut head: Vec<u8>, shared: &Shared) -> Next {
-        let watermark = self.watermark();
+        let watermark = self.watermark;
         if watermark == 0 {
             return self.fill(open, syntax, (head, None), shared);
         }
         match &mut open {
             Open::Plain(raw) => {
                 if raw.size().is_some_and(|size| size < watermark) {
-                    return Next::Failed(raw.damaged(SHORTER));
+                    return self.changed(raw, SHORTER);
                 }
                 raw.seek(watermark - 1);
                 shared.skipped.fetch_add(watermark, Ordering::Relaxed);
@@ -288,7 +316,7 @@ impl Task {
     /// Goes on with `rest`, which follows the byte `last` before the mark: unless both are of one record.
     fn go_on(&self, open: Open, syntax: Syntax, (rest, last): (Vec<u8>, u8), shared: &Shared) -> Next {
         match is_torn(syntax, last, rest.first()) {
-            true => Next::Failed(open.raw().damaged(TORN)),
+            true => self.changed(open.raw(), TORN),
             false => self.fill(open, syntax, (rest, Some(last)), shared),
         }
     }
@@ -298,13 +326,15 @@ impl Task {
         let mut buffer = Vec::with_capacity(HEAD);
         for _ in 0..SKIPS {
             buffer.clear();
-            let wanted = self.watermark() - at;
+            let wanted = self.watermark - at;
             match open.read(&mut buffer) {
                 Got::Bytes => {}
                 Got::Idle => break,
                 // Said again to whoever reads on.
                 Got::End(_) if wanted == 0 => return self.go_on(open, syntax, (Vec::new(), last), shared),
-                Got::End(_) => return Next::Failed(open.raw().damaged(SHORTER)),
+                Got::End(_) => return self.changed(open.raw(), SHORTER),
+                // There was no damage when that was read.
+                Got::Failed(Error::Damaged { .. }) if self.back => return self.changed(open.raw(), CHANGED),
                 Got::Failed(error) => return Next::Failed(error),
             }
             let passed = buffer.len().min(wanted as usize);
@@ -343,12 +373,12 @@ impl Task {
             },
             scanner,
             ahead,
-            position: self.watermark(),
-            line: self.mark.as_ref().map_or(1, |mark| mark.line.max(1)),
+            position: self.watermark,
+            line: self.line,
             longest,
             left: self.left,
             size: open.size(),
-            far: open.far().filter(|_| shared.far.load(Ordering::Relaxed)),
+            far: open.far(shared.far.load(Ordering::Relaxed)).filter(|_| !self.back),
             growth: Arc::<Growth>::clone(&shared.growth),
         });
         Next::Stage(Stage::Fill(open, Box::new(filler)))

@@ -2,14 +2,21 @@
 
 use memchr::{memchr, memrchr};
 
-use crate::cut::Limits;
 use crate::json::is_white;
-use crate::record::{Chunk, Payload, Room};
+use crate::record::{Chunk, Errand, Payload, Room};
 
 use super::super::ahead::Ahead;
 use super::super::bytes::Bytes;
+use super::super::far::Far;
 use super::super::tally::Reached;
 use super::{END, Filled, Filler, GAP, OVER, PIECE};
+
+/// Of so many bytes the first so many are looked at to see how long lines are.
+const SAMPLED: usize = 8 << 10;
+const SAMPLE: usize = 256;
+
+/// The reader counts the lines of so many blocks itself at the end of a batch.
+pub(in super::super) const LAST: usize = 16;
 
 impl Filler {
     /// Leaves the next block to a worker if that can be. Else the reader fills the chunk, once it knows with which line
@@ -23,6 +30,9 @@ impl Filler {
         let block = limits.block_bytes as usize;
         let may = self.closing.is_none() && self.may_take(chunk, block);
         let (far, most) = (self.far.as_mut()?, (block + PIECE) as u64);
+        if may && far.only_counts() {
+            return None;
+        }
         if may && let Some(left) = far.leave(self.position, self.line, most, limits) {
             self.expect = (left.end - left.start) as usize;
             self.reserve(chunk, block);
@@ -30,19 +40,55 @@ impl Filler {
             // What was read ahead is read again: it is not much.
             self.ahead = Ahead::default();
             bytes.pass(left.end);
-            chunk.leave_block(self.expect as u64, Box::new(left));
+            chunk.take_block(0, self.expect as u64, Some(Box::new(left)));
             return Some(Filled::Chunk);
         }
-        match far.join(self.position)? {
-            Reached::Line(line) => self.line = line,
+        self.join(chunk, bytes)
+    }
+
+    /// Learns with which line the chunk begins, if that is not known, before anybody looks for its records. Else the
+    /// chunk is kept, or the reader has gone back.
+    fn join(&mut self, chunk: &mut Chunk, bytes: &mut dyn Bytes) -> Option<Filled> {
+        match self.far.as_mut()?.join(self.position)? {
+            Reached::Line(line) => (self.line, self.work.line, chunk.line) = (line, line, line),
             Reached::Back(at, line) => {
                 chunk.cutters.current().give_back(self.position - at);
-                bytes.pass(at);
+                if !bytes.pass(at) {
+                    return Some(Filled::Back(at, line));
+                }
                 (self.position, self.line) = (at, line);
             }
             Reached::NotYet | Reached::Aborted => return Some(Filled::Idle),
         }
         None
+    }
+
+    /// Whether the reader counts the lines of the block that begins here. It does so at the end of a batch: those of the
+    /// blocks before are counted, then, when it has to know how many there were.
+    pub(super) fn counts(&self, chunk: &mut Chunk, block: usize) -> bool {
+        let many = (block + PIECE) * (LAST + 1);
+        let only_counts = self.far.as_ref().is_some_and(Far::only_counts);
+        !only_counts || self.dense || !chunk.cutters.current().takes_block(many as u64)
+    }
+
+    /// Takes a block whole, if the chunk may become one and that stands in the buffer. Before records are looked for one
+    /// by one the number of the first line has to be known: then something else may come of it.
+    pub(super) fn scan_block(&mut self, chunk: &mut Chunk, bytes: &mut dyn Bytes) -> Option<Filled> {
+        if self.work.whole {
+            match self.take_block(chunk) {
+                Some(Room::Full) => {
+                    self.hand_over(chunk);
+                    return Some(Filled::Chunk);
+                }
+                Some(Room::More) => return None,
+                None => self.work.whole = false,
+            }
+        }
+        let filled = self.join(chunk, bytes)?;
+        if matches!(filled, Filled::Idle) {
+            self.keep(chunk);
+        }
+        Some(filled)
     }
 
     /// Whether a block of lines may be taken whole here, and the next line begins with the chunk.
@@ -56,8 +102,8 @@ impl Filler {
     /// Takes a block of lines whole, if one stands in the buffer; `None` if that cannot be, and what stands there
     /// must be looked at record by record. Either way blocks end at the same bytes.
     pub(super) fn take_block(&mut self, chunk: &mut Chunk) -> Option<Room> {
-        let Limits { block_bytes, block_records, .. } = chunk.cutters.limits();
-        let (block, bytes) = (block_bytes as usize, &chunk.bytes);
+        let limits = chunk.cutters.limits();
+        let (block, bytes) = (limits.block_bytes as usize, &chunk.bytes);
         if self.closing.is_some() {
             return None;
         }
@@ -65,9 +111,11 @@ impl Filler {
         loop {
             // A line that does not end here may be too large.
             let Some(feed) = bytes.get(end..).and_then(|rest| memchr(b'\n', rest)) else {
-                // While they are in the processor's cache.
-                self.work.feeds += bytecount::count(&bytes[self.work.arrived..], b'\n');
-                self.work.arrived = bytes.len();
+                if self.work.counts {
+                    // While they are in the processor's cache.
+                    self.work.feeds += bytecount::count(&bytes[self.work.arrived..], b'\n');
+                    self.work.arrived = bytes.len();
+                }
                 return (bytes.len() < block + PIECE).then_some(Room::More);
             };
             end += feed + 1;
@@ -76,14 +124,21 @@ impl Filler {
                 break;
             }
         }
-        let lines = self.work.feeds + bytecount::count(&bytes[self.work.arrived..end], b'\n');
-        if end > block + PIECE || lines as u64 >= block_records || may_have_gap(&bytes[..end]) {
+        let (far, rest) = (self.far.as_mut(), &bytes[self.work.arrived..end]);
+        self.dense = far.is_some() && is_dense(&bytes[..end], limits.block_records);
+        let lines = (self.work.counts || self.dense)
+            .then(|| (self.work.feeds + bytecount::count(rest, b'\n')) as u64);
+        let too_many = lines.is_some_and(|lines| lines >= limits.block_records);
+        if end > block + PIECE || too_many || may_have_gap(&bytes[..end]) {
             return None;
         }
-        self.work.line += lines as u64;
+        let place = (self.position, self.position + end as u64);
+        let left = far.and_then(|far| far.leave_lines(place, self.line, lines, limits));
+        let lines = lines.unwrap_or(0);
+        self.work.line += lines;
         (self.work.done, self.work.counted) = (end, end);
         self.scanner.pass(end);
-        chunk.take_block(lines as u32, end as u64);
+        chunk.take_block(lines as u32, end as u64, left.map(|left| Box::new(left) as Box<dyn Errand>));
         Some(Room::Full)
     }
 
@@ -98,6 +153,16 @@ impl Filler {
         }
         chunk.bytes.reserve_exact(size);
     }
+}
+
+/// Whether so many lines may stand in these bytes that the reader had better count them. Looks at one byte in many.
+fn is_dense(bytes: &[u8], block_records: u64) -> bool {
+    let samples = bytes.chunks(SAMPLED).map(|bytes| &bytes[..SAMPLE.min(bytes.len())]);
+    let (seen, lines) = samples.fold((0, 0), |(seen, lines), sample| {
+        (seen + sample.len() as u64, lines + bytecount::count(sample, b'\n') as u64)
+    });
+    // What was seen is not all: three quarters of what there may be are many.
+    4 * lines * bytes.len() as u64 > 3 * block_records.saturating_mul(seen)
 }
 
 /// Whether so much white space may stand in these bytes that it ends a chunk. Looks at one byte in many.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::bytes::{Home, Raw};
-use super::super::far::{Far, is_worth_it};
+use super::super::far::{Far, Place, is_worth_it};
 use super::super::tally::{Reached, Tally, Why};
 use super::streaming::{begin, fill_by, lines_of_many_kinds};
 use super::*;
@@ -37,7 +37,8 @@ impl Scene {
         let dir = Dir::new();
         let path = dir.write("x", bytes);
         let raw = Raw::regular("x", Path::new(&path), &Arc::default()).unwrap();
-        let far = Far::new(raw.home().unwrap().clone(), bytes.len() as u64, look);
+        let place = Place { home: raw.home().unwrap().clone(), size: bytes.len() as u64, look };
+        let far = Far::new(Some(place));
         let size = Some(bytes.len() as u64);
         let filler = Filler::new(Begin { far: Some(far), size, ..begin(Syntax::Lines, 200_000) });
         Scene { _dir: dir, path, raw, filler, cutters: Cutters::new(limits) }
@@ -50,35 +51,40 @@ impl Scene {
         (filled, chunk)
     }
 
-    /// All that comes of it, how many chunks were left to workers, who begin with so many at a time, the last first, and
-    /// how many of those were of no use.
     fn drive(mut self, depth: usize) -> (Heard, usize, usize) {
-        let (mut heard, mut left, mut useless, mut begun) = (Heard::default(), 0, 0, Vec::new());
-        loop {
-            let (filled, chunk) = self.fill();
-            let is_chunk = matches!(filled, Filled::Chunk);
-            if is_chunk {
-                left += usize::from(chunk.errand.is_some());
-                begun.push(chunk);
-            }
-            if begun.len() >= depth || !is_chunk {
-                begun.iter_mut().rev().for_each(Chunk::run_errand);
-                for chunk in begun.drain(..) {
-                    match chunk.errand.as_ref().is_some_and(|errand| errand.lines().is_none()) {
-                        true => useless += 1,
-                        false => heard.add(&chunk),
-                    }
+        drive_left(depth, || self.fill())
+    }
+}
+
+/// All that comes of it, how many chunks were left to workers, who begin with so many at a time, the last first, and
+/// how many of those were of no use.
+pub(super) fn drive_left(depth: usize, mut fill: impl FnMut() -> (Filled, Chunk)) -> (Heard, usize, usize) {
+    let (mut heard, mut left, mut useless, mut begun) = (Heard::default(), 0, 0, Vec::new());
+    loop {
+        let (filled, chunk) = fill();
+        let is_chunk = matches!(filled, Filled::Chunk);
+        if is_chunk {
+            left += usize::from(chunk.errand.is_some());
+            begun.push(chunk);
+        }
+        if begun.len() >= depth || !is_chunk {
+            begun.iter_mut().rev().for_each(Chunk::run_errand);
+            for chunk in begun.drain(..) {
+                match chunk.errand.as_ref().is_some_and(|errand| errand.lines().is_none()) {
+                    true => useless += 1,
+                    false => heard.add(&chunk),
                 }
             }
-            if let Filled::Over(error) = filled {
-                assert!(error.is_none(), "{error:?}");
-                return (heard, left, useless);
-            }
+        }
+        if let Filled::Over(error) = filled {
+            assert!(error.is_none(), "{error:?}");
+            return (heard, left, useless);
         }
     }
 }
 
-const SMALL: Limits = Limits { batch_size: 0, batch_bytes: 0, block_bytes: 20_000, block_records: 4000 };
+pub(super) const SMALL: Limits =
+    Limits { batch_size: 0, batch_bytes: 0, block_bytes: 20_000, block_records: 4000 };
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(25))]
@@ -102,7 +108,7 @@ proptest! {
 }
 
 /// Lines of ten bytes, from number 0 on.
-fn numbered(count: usize) -> Vec<u8> {
+pub(super) fn numbered(count: usize) -> Vec<u8> {
     (0..count).map(|n| format!("{n:9}\n")).collect::<String>().into_bytes()
 }
 
@@ -194,6 +200,7 @@ fn meddled(meddle: impl FnOnce(&str)) -> (Heard, String) {
         match scene.fill() {
             (Filled::Chunk, chunk) => heard.add(&chunk),
             (Filled::Idle, _) => {}
+            (Filled::Back(..), _) => panic!("nothing was decoded"),
             (Filled::Over(error), _) => {
                 assert!(matches!(scene.fill().0, Filled::Over(None)), "told once");
                 return (heard, error.unwrap().to_string());

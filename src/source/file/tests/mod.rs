@@ -3,6 +3,7 @@
 mod far;
 mod found;
 mod known;
+mod packed;
 mod streaming;
 
 use std::fs;

@@ -14,7 +14,9 @@ struct Slow {
 }
 
 impl Bytes for Slow {
-    fn pass(&mut self, _to: u64) {}
+    fn pass(&mut self, _to: u64) -> bool {
+        false
+    }
 
     fn read(&mut self, out: &mut Vec<u8>) -> Got {
         self.reads += 1;
@@ -82,6 +84,7 @@ pub(super) fn fill_by(
                 heard.add(&chunk);
             }
             Filled::Idle => {}
+            Filled::Back(..) => panic!("nothing was decoded"),
             Filled::Over(error) => {
                 assert!(error.is_none());
                 return (heard, whole);
@@ -202,6 +205,7 @@ fn a_record_larger_than_a_chunk_waits_for_the_permission_to_grow() {
                 assert!(chunk.lease.bytes() >= chunk.bytes.len());
             }
             Filled::Idle => {}
+            Filled::Back(..) => panic!("nothing was decoded"),
             Filled::Over(_) => break,
         }
     }
@@ -212,7 +216,9 @@ fn a_record_larger_than_a_chunk_waits_for_the_permission_to_grow() {
 struct Line(usize);
 
 impl Bytes for Line {
-    fn pass(&mut self, _to: u64) {}
+    fn pass(&mut self, _to: u64) -> bool {
+        false
+    }
 
     fn read(&mut self, out: &mut Vec<u8>) -> Got {
         if self.0 == 0 {
@@ -234,6 +240,7 @@ fn a_line_without_an_end_needs_little_memory() {
         match filler.fill(&mut chunk, &mut bytes, &Stop::new()) {
             Filled::Chunk => heard.add(&chunk),
             Filled::Idle => {}
+            Filled::Back(..) => panic!("nothing was decoded"),
             Filled::Over(_) => break,
         }
         assert!(chunk.bytes.capacity() < 2 << 20);
@@ -247,7 +254,9 @@ struct Endless {
 }
 
 impl Bytes for Endless {
-    fn pass(&mut self, _to: u64) {}
+    fn pass(&mut self, _to: u64) -> bool {
+        false
+    }
 
     fn read(&mut self, out: &mut Vec<u8>) -> Got {
         const ELEMENT: &[u8] = b"{\"name\":\"a [ \\\" name\",\"list\":[1,2,3]}";
@@ -274,6 +283,7 @@ fn an_array_of_any_size_streams_in_little_memory() {
         match filler.fill(&mut chunk, &mut bytes, &Stop::new()) {
             Filled::Chunk => records += chunk.len(),
             Filled::Idle => {}
+            Filled::Back(..) => panic!("nothing was decoded"),
             Filled::Over(_) => break,
         }
         assert!(chunk.bytes.capacity() < 600 << 10);
@@ -285,7 +295,9 @@ fn an_array_of_any_size_streams_in_little_memory() {
 struct Trickle;
 
 impl Bytes for Trickle {
-    fn pass(&mut self, _to: u64) {}
+    fn pass(&mut self, _to: u64) -> bool {
+        false
+    }
 
     fn read(&mut self, out: &mut Vec<u8>) -> Got {
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -317,7 +329,9 @@ struct Pieces<'a> {
 }
 
 impl Bytes for Pieces<'_> {
-    fn pass(&mut self, _to: u64) {}
+    fn pass(&mut self, _to: u64) -> bool {
+        false
+    }
 
     fn read(&mut self, out: &mut Vec<u8>) -> Got {
         let (size, to_separator) = *self.sizes.next().unwrap();
@@ -389,6 +403,7 @@ proptest! {
             match filler.fill(&mut chunk, &mut pieces, &Stop::new()) {
                 Filled::Chunk => heard.add(&chunk),
                 Filled::Idle => {}
+                Filled::Back(..) => panic!("nothing was decoded"),
                 Filled::Over(_) => break,
             }
         }
