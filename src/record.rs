@@ -102,7 +102,7 @@ pub struct Chunk {
     pub(crate) entries: Vec<Entry>,
     /// Lines instead of entries: then there is no cut and no fault either.
     pub(crate) lined: Lined,
-    /// What the reader left to the worker: there are no records before that is done.
+    /// What the reader left to the worker: that is done before anybody looks at the records.
     pub(crate) errand: Option<Box<dyn Errand>>,
     pub(crate) side: Side,
     pub(crate) cuts: Vec<Cut>,

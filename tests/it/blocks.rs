@@ -59,20 +59,22 @@ fn what_is_stored_does_not_depend_on_who_reads() {
 /// Compressed files, of which workers count the lines: as it is where the reader reads everything of a plain one.
 #[test]
 fn what_is_stored_does_not_depend_on_who_counts() {
-    // Where the reader looks how long lines are some of these are not seen.
-    let text = [input(), input(), "\n".repeat(4500), input(), "\n".repeat(4500), input()].concat();
+    // Blocks are 1024 of these lines, and in each 8 KiB of a block the reader looks at one: it sees nothing of the rest.
+    let calm = |count: usize| format!("{{\"text\":\"{}\"}}\n", "x".repeat(244)).repeat(count);
+    let deceiving = "\n".repeat(4500);
+    let text = [calm(3 * 1024 + 5 * 32 + 1), deceiving, calm(5000), input(), input()].concat();
     let run = |bytes: &[u8], workers: &str| {
         let bench = Bench::new();
         bench.write("in.json", bytes);
-        let set = ["--set", "processing.batch_bytes=9MiB", "--set", "output.envelope=none"];
-        bench
-            .run(&[&["-w", workers, "in.json"], &set[..]].concat())
-            .expect(3, &["40 records (invalid_json 40)"]);
+        let set = ["--set", "processing.batch_bytes=7MiB", "--set", "output.envelope=none"];
+        let ran = bench
+            .run(&[&["-w", workers, "--log-level", "info", "in.json"], &set[..]].concat())
+            .expect(3, &["20 records (invalid_json 20)"]);
         let (stored, failed): (Tree, Tree) =
             bench.objects("out").into_iter().partition(|(name, _)| name.starts_with("processed/"));
-        (stored, masked(&failed))
+        (stored, masked(&failed), ran.stderr.matches("in.json is decoded again").count())
     };
-    let (stored, failed) = run(text.as_bytes(), "1");
+    let (stored, failed, _) = run(text.as_bytes(), "1");
     assert!(stored.len() > 2 && failed.len() > 1, "{} and {}", stored.len(), failed.len());
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(text.as_bytes()).expect("it is memory");
@@ -83,6 +85,7 @@ fn what_is_stored_does_not_depend_on_who_counts() {
             let counted = run(&packed, workers);
             assert!(counted.0 == stored, "{what}, {workers} workers");
             assert_eq!(counted.1, failed, "with the lines of what was rejected");
+            assert_eq!(counted.2, 1, "{what}, {workers} workers: the reader went back");
         }
     }
 }

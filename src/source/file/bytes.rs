@@ -20,13 +20,15 @@ use rustix::io::Errno;
 use crate::codec::decode::{Decoder, Packing};
 use crate::error::{Error, Result, Retry};
 
+use super::stock::Stock;
+
 /// Gives the bytes of one input.
 pub(super) trait Bytes: Send {
     /// Appends to `out` as many bytes as its spare capacity takes; there must be some. Returns within 200 ms.
     fn read(&mut self, out: &mut Vec<u8>) -> Got;
 
-    /// The next read begins at byte `to`, wherever the last one ended: somebody else reads what stands between, or it is
-    /// read again. `false` if that cannot be: nothing but a regular file that is not compressed has such places.
+    /// The next read begins at byte `to`, wherever the last one ended: somebody else reads what stands between, or it
+    /// is read again. `false` if that cannot be: nothing but a regular file that is not compressed has such places.
     fn pass(&mut self, to: u64) -> bool;
 }
 
@@ -57,13 +59,25 @@ const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// How much of a compressed file is read at a time. Not whole pages: the kernel would copy from the beginning of a page
 /// to a few bytes behind one, where the allocator puts large buffers, and that takes some processors six times as long.
-const PACKED: usize = (128 << 10) - 64;
+pub(super) const PACKED: usize = (128 << 10) - 64;
 
 /// By so many of its first bytes a file that grew is told from one that was overwritten.
 const HEAD: usize = 4 << 10;
 
 /// How often a compressed file is read before the caller hears that there is nothing.
 const READS: usize = 256;
+
+/// How it is seen what nobody has to wait for: [`Home::at_hand`].
+pub(super) type Look = fn(&Home, &mut [u8], u64) -> usize;
+
+/// A file in which anybody may read anywhere.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) home: Arc<Home>,
+    /// How large it was when it was opened.
+    pub(super) size: u64,
+    pub(super) look: Look,
+}
 
 /// An open file, and what it is called.
 pub(super) struct Home {
@@ -120,6 +134,8 @@ pub(super) struct Raw {
     head: Vec<u8>,
     at: u64,
     consumed: Arc<AtomicU64>,
+    /// How many bytes of this are in `consumed`: what is read again is not.
+    told: u64,
     end: Option<End>,
 }
 
@@ -158,7 +174,7 @@ impl Raw {
     fn stream(name: &str, path: &Path, file: File, consumed: &Arc<AtomicU64>) -> Self {
         let (name, path, consumed) = (name.to_owned(), path.to_owned(), consumed.clone());
         let home = Arc::new(Home { file, name, path });
-        Raw { home, opened: None, head: Vec::new(), at: 0, consumed, end: None }
+        Raw { home, opened: None, head: Vec::new(), at: 0, consumed, told: 0, end: None }
     }
 
     /// Its size when it was opened; `None` for what has no size.
@@ -173,13 +189,20 @@ impl Raw {
 
     /// Goes on at byte `to` of a regular file.
     pub(super) fn seek(&mut self, to: u64) {
-        self.consumed.fetch_add(to.wrapping_sub(self.at), Ordering::Relaxed);
         (self.at, self.end) = (to, None);
+        self.tell();
     }
 
-    /// The file, if it is a regular one: anybody may read anywhere in it.
-    pub(super) fn home(&self) -> Option<&Arc<Home>> {
-        self.opened.as_ref().map(|_| &self.home)
+    fn tell(&mut self) {
+        let more = self.at.saturating_sub(self.told);
+        self.consumed.fetch_add(more, Ordering::Relaxed);
+        self.told += more;
+    }
+
+    /// The file, if it is a regular one.
+    pub(super) fn place(&self) -> Option<Place> {
+        let size = self.size()?;
+        Some(Place { home: self.home.clone(), size, look: Home::at_hand })
     }
 
     /// How many bytes were read, or passed over.
@@ -195,8 +218,16 @@ impl Raw {
         Got::Failed(Error::io("read", &self.home.path, error))
     }
 
-    /// What became of a regular file while it was read up to `size`.
-    fn check(&mut self, opened: &Metadata) -> Result<End> {
+    /// Whether it is the file still that it was when it was opened, or that one with more behind it.
+    ///
+    /// # Errors
+    /// What has become of it, or [`Error::Io`].
+    pub(super) fn check_now(&self) -> Result<()> {
+        self.opened.as_ref().map_or(Ok(()), |opened| self.check(opened).map(drop))
+    }
+
+    /// What became of a regular file while it was read, and its size.
+    fn check(&self, opened: &Metadata) -> Result<(End, u64)> {
         let now = self.home.file.metadata().map_err(|error| Error::io("read", &self.home.path, error))?;
         if now.len() < opened.len() {
             return Err(self.home.truncated(self.at, opened.len()));
@@ -216,24 +247,27 @@ impl Raw {
                 return Err(self.damaged("it was overwritten while it was read"));
             }
             read.map_err(|error| Error::io("read", &self.home.path, error))?;
-            log::warn!(
-                "{} grew from {} to {} bytes while it was read; run again to process the rest",
-                self.home.name,
-                opened.len(),
-                now.len()
-            );
-            return Ok(End::Grew);
+            return Ok((End::Grew, now.len()));
         }
         if now.modified().ok() != opened.modified().ok() {
             return Err(self.damaged("it was changed while it was read"));
         }
-        Ok(End::Whole)
+        Ok((End::Whole, now.len()))
     }
 
     fn read_regular(&mut self, out: &mut Vec<u8>, opened: &Metadata) -> Got {
         if self.at >= opened.len() {
             return match self.check(opened) {
-                Ok(end) => self.ended(end),
+                Ok((end, now)) => {
+                    if end == End::Grew {
+                        log::warn!(
+                            "{} grew from {} to {now} bytes while it was read; run again to process the rest",
+                            self.home.name,
+                            opened.len(),
+                        );
+                    }
+                    self.ended(end)
+                }
                 Err(error) => Got::Failed(error),
             };
         }
@@ -270,7 +304,7 @@ impl Raw {
 
     fn took(&mut self, count: u64) -> Got {
         self.at += count;
-        self.consumed.fetch_add(count, Ordering::Relaxed);
+        self.tell();
         Got::Bytes
     }
 
@@ -316,6 +350,8 @@ impl Bytes for Raw {
 /// The bytes of a compressed input, decoded.
 pub(super) struct Unpacked {
     raw: Raw,
+    /// What workers fetch of them.
+    stock: Option<Arc<Stock>>,
     input: Vec<u8>,
     at: usize,
     decoder: Decoder,
@@ -328,6 +364,7 @@ impl Unpacked {
     /// Decodes `raw`, of which `head` was read already.
     pub(super) fn new(raw: Raw, head: Vec<u8>, packing: Packing, window_limit: u64) -> Self {
         Unpacked {
+            stock: raw.place().map(|place| Arc::new(Stock::new(place, raw.at()))),
             raw,
             input: head,
             at: 0,
@@ -342,17 +379,28 @@ impl Unpacked {
         &self.raw
     }
 
-    /// The compressed bytes, from their beginning on.
-    pub(super) fn again(mut self) -> Raw {
-        self.raw.seek(0);
+    /// The same, to be read in another way.
+    pub(super) fn into_raw(self) -> Raw {
         self.raw
     }
 
+    /// What workers fetch of them, if anybody can.
+    pub(super) fn stock(&self) -> Option<&Arc<Stock>> {
+        self.stock.as_ref()
+    }
+
     fn refill(&mut self) -> Got {
-        self.input.clear();
         self.at = 0;
+        if self.stock.as_ref().is_some_and(|stock| stock.take(&mut self.input)) {
+            return self.raw.took(self.input.len() as u64);
+        }
+        self.input.clear();
         self.input.reserve_exact(PACKED);
-        match self.raw.read(&mut self.input) {
+        let got = self.raw.read(&mut self.input);
+        if let Some(stock) = &self.stock {
+            stock.pass(self.raw.at());
+        }
+        match got {
             Got::End(end) => match self.decoder.finish() {
                 Ok(()) => Got::End(end),
                 Err(reason) => self.fault(reason),

@@ -1,7 +1,7 @@
 //! Which blocks of lines a reader leaves to the workers: [`Far`].
 //!
-//! Of a file that is not compressed they read them, of another one they only count the lines, which takes a reader that
-//! decodes two or three hundredths of its time, and it is what the run waits for.
+//! Of a file that is not compressed they read them, of another one they only count the lines, which takes a reader
+//! that decodes two or three hundredths of its time, and it is what the run waits for.
 //!
 //! A worker that reads a block itself finds it in its own processor's cache, and a reader that copies nothing feeds
 //! any number of workers. It looks for the ends of blocks only, at a few KiB of each. Where a processor is free for the
@@ -13,8 +13,9 @@
 //! such a block was left to it, or one that cannot be read, the reader goes back there; what was left behind it is
 //! thrown away, and the reader reads on itself for a while. So blocks end at the same bytes whoever reads.
 //!
-//! What is decoded has no places to go to: to go back there is to decode everything before it again. So the reader looks
-//! how long the lines are at a few places of each block, counts the short ones, and goes back once in a file at most.
+//! What is decoded has no places to go to: to go back there is to decode everything before it again. So the reader
+//! looks how long the lines are at a few places of each block, counts the short ones, and goes back once in a file at
+//! most.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +25,9 @@ use memchr::{memchr, memrchr};
 use crate::cut::Limits;
 use crate::json::is_white;
 
-use super::bytes::Home;
-use super::errand::{Done, Left};
+use super::bytes::Place;
+use super::errand::{Bring, Done, Left};
+use super::stock::Stock;
 use super::tally::{Reached, Tally};
 
 /// So many bytes are looked at around the end of a block, of which so many stand before it.
@@ -44,9 +46,6 @@ const FEEDS: usize = 3;
 /// How long the reader waits for workers at a time.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// How the reader looks at the end of a block: [`Home::at_hand`].
-pub(super) type Look = fn(&Home, &mut [u8], u64) -> usize;
-
 /// Whether so many workers should read blocks themselves; `processors` is how many there are.
 pub(super) fn is_worth_it(workers: usize, processors: usize) -> bool {
     workers >= processors.min(FEEDS + 1)
@@ -54,39 +53,44 @@ pub(super) fn is_worth_it(workers: usize, processors: usize) -> bool {
 
 /// Leaves blocks of lines of one regular file to workers.
 pub(super) struct Far {
-    /// Where workers read them; `None` if the reader brings them, and only their lines are left to be counted.
-    place: Option<Place>,
+    way: Way,
     tally: Arc<Tally>,
     /// Whether there are blocks before this point of which it is not known how many lines they have.
     open: bool,
+    /// Whether the reader waits for what workers count.
+    waits: bool,
     /// So many blocks are still to be read by the reader.
     near: u32,
     /// So many will be when it has to go back the next time.
     again: u32,
 }
 
-/// A file in which anybody may read anywhere.
-pub(super) struct Place {
-    pub(super) home: Arc<Home>,
-    /// How large it was when it was opened.
-    pub(super) size: u64,
-    pub(super) look: Look,
+/// What is left to workers.
+pub(super) enum Way {
+    /// They read blocks.
+    Read(Place),
+    /// They count the lines of those that the reader has brought, and fetch what it decodes next.
+    Count(Arc<Stock>),
 }
 
 impl Far {
-    /// Of what is decoded there is no place.
-    pub(super) fn new(place: Option<Place>) -> Self {
-        Far { place, tally: Arc::new(Tally::new()), open: false, near: 0, again: NEAR }
+    pub(super) fn new(way: Way) -> Self {
+        Far { way, tally: Arc::new(Tally::new()), open: false, waits: false, near: 0, again: NEAR }
     }
 
     /// Whether the reader brings the next block, and only its lines are left to be counted.
     pub(super) fn only_counts(&self) -> bool {
-        self.place.is_none() && !self.tally.is_given_up()
+        matches!(self.way, Way::Count(_)) && !self.tally.is_given_up()
+    }
+
+    /// Whether workers are what the run waits for: more is not left to them.
+    pub(super) fn is_behind(&self) -> bool {
+        self.tally.is_behind()
     }
 
     /// The block that the reader has brought from `start` to `end`, where line `line` begins if no line before it is
-    /// still to be counted: as its lines are left to a worker, unless they were counted. `None` if nobody has to count
-    /// anything.
+    /// still to be counted: as its lines are left to a worker, unless they were counted. `None` if there is nothing to
+    /// be counted.
     pub(super) fn leave_lines(
         &mut self,
         (start, end): (u64, u64),
@@ -94,15 +98,22 @@ impl Far {
         lines: Option<u64>,
         limits: Limits,
     ) -> Option<Left> {
+        let Way::Count(stock) = &self.way else { return None };
         if lines.is_some() && !self.open {
             return None;
         }
+        let bring = Bring::Stands(stock.clone());
         self.begin(start, line);
         let done = lines.map_or(Done::Nothing, |lines| {
             self.tally.count(start, end, lines);
             Done::Counted
         });
-        Some(Left { home: None, tally: self.tally.clone(), start, end, limits, done })
+        Some(self.left(bring, (start, end), limits, done))
+    }
+
+    fn left(&self, bring: Bring, (start, end): (u64, u64), limits: Limits, done: Done) -> Left {
+        self.tally.hand_out();
+        Left { bring, tally: self.tally.clone(), start, end, limits, done, begun: false }
     }
 
     fn begin(&mut self, start: u64, line: u64) {
@@ -117,7 +128,8 @@ impl Far {
         if self.tally.is_given_up() {
             return None;
         }
-        let size = self.place.as_ref()?.size;
+        let Way::Read(Place { home, size, .. }) = &self.way else { return None };
+        let (home, size) = (home.clone(), *size);
         if let Some(rest) = self.near.checked_sub(1) {
             self.near = rest;
             return None;
@@ -128,8 +140,7 @@ impl Far {
         }
         let end = self.end(start, limits)?;
         self.begin(start, line);
-        let home = self.place.as_ref().map(|place| place.home.clone());
-        Some(Left { home, tally: self.tally.clone(), start, end, limits, done: Done::Nothing })
+        Some(self.left(Bring::Read(home), (start, end), limits, Done::Nothing))
     }
 
     /// Where the block ends; `None` if that is not known.
@@ -138,7 +149,7 @@ impl Far {
         let last = start + limits.block_bytes.max(1) - 1;
         let from = last.saturating_sub(BEFORE as u64).max(start);
         let mut window = [0; WINDOW];
-        let Place { home, look, .. } = self.place.as_ref()?;
+        let Way::Read(Place { home, look, .. }) = &self.way else { return None };
         let read = look(home, &mut window, from);
         let bytes = &window[..read];
         let too_many = |lines: usize| {
@@ -167,7 +178,10 @@ impl Far {
         if !self.open {
             return None;
         }
-        let reached = self.tally.reach(position, PATIENCE);
+        // At first it says that it waits: workers are called where there are tasks, then.
+        let patience = if std::mem::replace(&mut self.waits, true) { PATIENCE } else { Duration::ZERO };
+        let reached = self.tally.reach(position, patience);
+        self.waits = matches!(reached, Reached::NotYet | Reached::Aborted);
         match reached {
             Reached::Line(_) => self.open = false,
             Reached::Back(..) => {

@@ -6,10 +6,10 @@
 //! is handed on: nobody reads a pipe again, and whoever writes to it may wait for what comes of it.
 //!
 //! Where records are lines and a batch does not end, a block is taken whole: how many lines it has is all that is
-//! looked at, if not by a worker (`far`), and the worker that validates them finds them on the way. A reader that has to decode is the
-//! bottleneck, and a run over flat events saves a tenth of its processor time by it. In doubt, and wherever records
-//! count (`batch_size`, `-n`, a line that may be too large), records are marked one by one; blocks end at the same
-//! bytes either way.
+//! looked at, here or by a worker (`far`), and the worker that validates them finds them on the way. A reader that has
+//! to decode is the bottleneck, and a run over flat events saves a tenth of its processor time by it. In doubt, and
+//! wherever records count (`batch_size`, `-n`, a line that may be too large), records are marked one by one; blocks
+//! end at the same bytes either way.
 //!
 //! Byte `i` of a chunk's buffer stands at position `start + i`, unless bytes were dropped: the inside of a record
 //! that is too large (a chunk ends behind it), or white space before the chunk's first record.
@@ -82,6 +82,8 @@ pub(super) struct Filler {
     far: Option<Far>,
     /// Whether the lines of the last block were short.
     dense: bool,
+    /// So many blocks more the reader counts the lines of.
+    near: usize,
 }
 
 /// What is known of the chunk that is being filled.
@@ -182,6 +184,7 @@ impl Filler {
             left,
             far,
             dense: false,
+            near: 0,
         }
     }
 

@@ -4,7 +4,8 @@
 //! one queue in the order given. What a chunk holds depends on the bytes alone (`fill`), so a run that goes on
 //! where another one was killed makes the same batches. Read `inputs` (what the arguments mean), `task` (one
 //! input from opening to end), `bytes` (reading), `fill` (chunks), in this order; then `far` (which blocks of lines
-//! workers read themselves), `errand` (what they do), `tally` (how lines are numbered all the same).
+//! workers read themselves, or count the lines of), `errand` (what they do), `tally` (how lines are numbered all the
+//! same), `stock` (what they fetch for a reader that decodes).
 
 mod ahead;
 mod bytes;
@@ -15,6 +16,7 @@ mod fill;
 mod growth;
 pub mod identity;
 mod inputs;
+mod stock;
 mod tally;
 mod task;
 

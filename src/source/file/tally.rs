@@ -6,6 +6,7 @@
 //! gives a block up says so, too, or nobody behind it would come to an end.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -14,7 +15,13 @@ use parking_lot::{Condvar, Mutex};
 pub(super) struct Tally {
     state: Mutex<State>,
     told: Condvar,
+    /// How many blocks were handed out that nobody has begun with.
+    waiting: AtomicUsize,
 }
+
+/// Where so many blocks wait for workers the run waits for those, and the reader has the time to do what it can. One
+/// worker is never left more than five.
+const BEHIND: usize = 4;
 
 struct State {
     /// Everything before `at` was counted; line `line` begins there.
@@ -60,7 +67,22 @@ pub(super) enum Reached {
 impl Tally {
     pub(super) fn new() -> Self {
         let state = State { at: 0, line: 0, counted: BTreeMap::new(), given_up: None };
-        Tally { state: Mutex::new(state), told: Condvar::new() }
+        Tally { state: Mutex::new(state), told: Condvar::new(), waiting: AtomicUsize::new(0) }
+    }
+
+    /// One more block waits for a worker.
+    pub(super) fn hand_out(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A worker begins with one, or nobody ever will.
+    pub(super) fn take(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether workers are what the run waits for.
+    pub(super) fn is_behind(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) >= BEHIND
     }
 
     /// The next block that is handed out begins at `at`, with line `line`. Only where none is missing.

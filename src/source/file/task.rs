@@ -15,8 +15,8 @@ use crate::source::Mark;
 use crate::stop::Stop;
 
 use super::ahead::Ahead;
-use super::bytes::{Bytes, Got, Home, Raw, Unpacked};
-use super::far::{Far, Place};
+use super::bytes::{Bytes, Got, Raw, Unpacked};
+use super::far::{Far, Way};
 use super::fill::{Begin, Filled, Filler};
 use super::growth::Growth;
 use super::inputs::{self, Input};
@@ -35,8 +35,6 @@ const SKIPS: usize = 256;
 
 /// The first bytes of a pipe may come one by one; a stop is seen after so long.
 const PATIENCE: Duration = Duration::from_millis(100);
-
-const CHANGED: &str = "it was changed while it was read";
 
 const SHORTER: &str = "it is shorter than what an earlier run has read of it";
 
@@ -92,12 +90,11 @@ impl Open {
 
     /// Whoever leaves blocks of it to workers, if anybody can.
     fn far(&self, workers_read: bool) -> Option<Far> {
-        let raw = self.raw();
-        let place = Place { home: raw.home()?.clone(), size: raw.size()?, look: Home::at_hand };
-        match self {
-            Open::Plain(_) => workers_read.then(|| Far::new(Some(place))),
-            Open::Packed(_) => Some(Far::new(None)),
-        }
+        let way = match self {
+            Open::Plain(raw) => Way::Read(raw.place().filter(|_| workers_read)?),
+            Open::Packed(unpacked) => Way::Count(unpacked.stock()?.clone()),
+        };
+        Some(Far::new(way))
     }
 
     /// How many of them are still to be read.
@@ -227,7 +224,6 @@ impl Task {
                 let unpacked = Unpacked::new(*raw, head, packing, options.window_limit);
                 Next::Stage(Stage::Detect(Open::Packed(Box::new(unpacked)), Vec::new()))
             }
-            (None, None) if self.back => Next::Failed(raw.damaged(CHANGED)),
             (None, None) => match foreign(&head).filter(|_| options.format == Format::Auto) {
                 Some(what) => Next::Failed(self.unreadable(what)),
                 None => Next::Stage(Stage::Detect(Open::Plain(raw), head)),
@@ -273,17 +269,19 @@ impl Task {
     /// Reads again what stands from `at` on, where line `line` begins. From now on the reader counts the lines itself.
     fn go_back(&mut self, open: Open, at: u64, line: u64) -> Stage {
         (self.watermark, self.line, self.back) = (at, line, true);
-        log::debug!("{} is decoded again up to byte {at}", self.input.partition.name());
-        let raw = match open {
+        log::info!("{} is decoded again, up to byte {at}", self.input.partition.name());
+        let mut raw = match open {
             Open::Plain(raw) => raw,
-            Open::Packed(unpacked) => Box::new(unpacked.again()),
+            Open::Packed(unpacked) => Box::new(unpacked.into_raw()),
         };
+        raw.seek(0);
         Stage::Peek(raw, Vec::new())
     }
 
-    /// Something else stands before the mark than stood there when that was read.
-    fn changed(&self, raw: &Raw, why: &str) -> Next {
-        Next::Failed(raw.damaged(if self.back { CHANGED } else { why }))
+    /// What stands before the mark is not what stood there when that was read.
+    fn failed(&self, raw: &Raw, why: Error) -> Next {
+        let changed = if self.back { raw.check_now().err() } else { None };
+        Next::Failed(changed.unwrap_or(why))
     }
 
     fn go_to_mark(&self, mut open: Open, syntax: Syntax, mut head: Vec<u8>, shared: &Shared) -> Next {
@@ -294,7 +292,7 @@ impl Task {
         match &mut open {
             Open::Plain(raw) => {
                 if raw.size().is_some_and(|size| size < watermark) {
-                    return self.changed(raw, SHORTER);
+                    return self.failed(raw, raw.damaged(SHORTER));
                 }
                 raw.seek(watermark - 1);
                 shared.skipped.fetch_add(watermark, Ordering::Relaxed);
@@ -315,10 +313,17 @@ impl Task {
 
     /// Goes on with `rest`, which follows the byte `last` before the mark: unless both are of one record.
     fn go_on(&self, open: Open, syntax: Syntax, (rest, last): (Vec<u8>, u8), shared: &Shared) -> Next {
-        match is_torn(syntax, last, rest.first()) {
-            true => self.changed(open.raw(), TORN),
-            false => self.fill(open, syntax, (rest, Some(last)), shared),
+        let raw = open.raw();
+        if is_torn(syntax, last, rest.first()) {
+            return self.failed(raw, raw.damaged(TORN));
         }
+        // Else all that is read from here on would be of another file.
+        if self.back
+            && let Err(error) = raw.check_now()
+        {
+            return Next::Failed(error);
+        }
+        self.fill(open, syntax, (rest, Some(last)), shared)
     }
 
     /// Reads up to the mark and throws it away; what a read returns beyond it is the first to be scanned.
@@ -332,10 +337,8 @@ impl Task {
                 Got::Idle => break,
                 // Said again to whoever reads on.
                 Got::End(_) if wanted == 0 => return self.go_on(open, syntax, (Vec::new(), last), shared),
-                Got::End(_) => return self.changed(open.raw(), SHORTER),
-                // There was no damage when that was read.
-                Got::Failed(Error::Damaged { .. }) if self.back => return self.changed(open.raw(), CHANGED),
-                Got::Failed(error) => return Next::Failed(error),
+                Got::End(_) => return self.failed(open.raw(), open.raw().damaged(SHORTER)),
+                Got::Failed(error) => return self.failed(open.raw(), error),
             }
             let passed = buffer.len().min(wanted as usize);
             last = buffer[..passed].last().copied().unwrap_or(last);

@@ -7,7 +7,6 @@ use crate::record::{Chunk, Errand, Payload, Room};
 
 use super::super::ahead::Ahead;
 use super::super::bytes::Bytes;
-use super::super::far::Far;
 use super::super::tally::Reached;
 use super::{END, Filled, Filler, GAP, OVER, PIECE};
 
@@ -15,7 +14,8 @@ use super::{END, Filled, Filler, GAP, OVER, PIECE};
 const SAMPLED: usize = 8 << 10;
 const SAMPLE: usize = 256;
 
-/// The reader counts the lines of so many blocks itself at the end of a batch.
+/// The reader counts the lines of so many blocks itself at the end of a batch, and behind something else than a block:
+/// it waits for workers where that comes.
 pub(in super::super) const LAST: usize = 16;
 
 impl Filler {
@@ -46,8 +46,8 @@ impl Filler {
         self.join(chunk, bytes)
     }
 
-    /// Learns with which line the chunk begins, if that is not known, before anybody looks for its records. Else the
-    /// chunk is kept, or the reader has gone back.
+    /// Learns with which line the chunk begins, if that is not known, before anybody looks for its records. If it is
+    /// not told yet the chunk is kept; or the reader has gone back.
     fn join(&mut self, chunk: &mut Chunk, bytes: &mut dyn Bytes) -> Option<Filled> {
         match self.far.as_mut()?.join(self.position)? {
             Reached::Line(line) => (self.line, self.work.line, chunk.line) = (line, line, line),
@@ -63,16 +63,18 @@ impl Filler {
         None
     }
 
-    /// Whether the reader counts the lines of the block that begins here. It does so at the end of a batch: those of the
-    /// blocks before are counted, then, when it has to know how many there were.
-    pub(super) fn counts(&self, chunk: &mut Chunk, block: usize) -> bool {
+    /// Whether the reader counts the lines of the block that begins here. It does so where workers have no time for that,
+    /// and at the end of a batch: then the lines before are counted when it has to know how many there were.
+    pub(super) fn counts(&mut self, chunk: &mut Chunk, block: usize) -> bool {
         let many = (block + PIECE) * (LAST + 1);
-        let only_counts = self.far.as_ref().is_some_and(Far::only_counts);
-        !only_counts || self.dense || !chunk.cutters.current().takes_block(many as u64)
+        let leaves = self.far.as_ref().is_some_and(|far| far.only_counts() && !far.is_behind());
+        let is_near = self.near > 0;
+        self.near = self.near.saturating_sub(1);
+        !leaves || self.dense || is_near || !chunk.cutters.current().takes_block(many as u64)
     }
 
-    /// Takes a block whole, if the chunk may become one and that stands in the buffer. Before records are looked for one
-    /// by one the number of the first line has to be known: then something else may come of it.
+    /// Takes a block whole, if the chunk may become one and that stands in the buffer. Before records are looked for
+    /// one by one the number of the first line has to be known: then something else may come of it.
     pub(super) fn scan_block(&mut self, chunk: &mut Chunk, bytes: &mut dyn Bytes) -> Option<Filled> {
         if self.work.whole {
             match self.take_block(chunk) {
@@ -81,7 +83,7 @@ impl Filler {
                     return Some(Filled::Chunk);
                 }
                 Some(Room::More) => return None,
-                None => self.work.whole = false,
+                None => (self.work.whole, self.near) = (false, LAST),
             }
         }
         let filled = self.join(chunk, bytes)?;
@@ -125,7 +127,8 @@ impl Filler {
             }
         }
         let (far, rest) = (self.far.as_mut(), &bytes[self.work.arrived..end]);
-        self.dense = far.is_some() && is_dense(&bytes[..end], limits.block_records);
+        let may_leave = far.as_ref().is_some_and(|far| far.only_counts());
+        self.dense = may_leave && is_dense(&bytes[..end], limits.block_records);
         let lines = (self.work.counts || self.dense)
             .then(|| (self.work.feeds + bytecount::count(rest, b'\n')) as u64);
         let too_many = lines.is_some_and(|lines| lines >= limits.block_records);

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::bytes::{Home, Raw};
-use super::super::far::{Far, Place, is_worth_it};
+use super::super::bytes::{Home, Place, Raw};
+use super::super::far::{Far, Way, is_worth_it};
 use super::super::tally::{Reached, Tally, Why};
 use super::streaming::{begin, fill_by, lines_of_many_kinds};
 use super::*;
 
 /// Looks at a file wherever the test stands: not every file system tells whether somebody would have to wait.
-fn look(home: &Home, out: &mut [u8], at: u64) -> usize {
+pub(super) fn look(home: &Home, out: &mut [u8], at: u64) -> usize {
     let mut read = Vec::with_capacity(out.len());
     home.read_at(&mut read, at).unwrap();
     let count = read.len().min(out.len());
@@ -33,12 +33,11 @@ impl Scene {
         Scene::looking(bytes, limits, look)
     }
 
-    fn looking(bytes: &[u8], limits: Limits, look: super::super::far::Look) -> Self {
+    fn looking(bytes: &[u8], limits: Limits, look: super::super::bytes::Look) -> Self {
         let dir = Dir::new();
         let path = dir.write("x", bytes);
         let raw = Raw::regular("x", Path::new(&path), &Arc::default()).unwrap();
-        let place = Place { home: raw.home().unwrap().clone(), size: bytes.len() as u64, look };
-        let far = Far::new(Some(place));
+        let far = Far::new(Way::Read(Place { look, ..raw.place().unwrap() }));
         let size = Some(bytes.len() as u64);
         let filler = Filler::new(Begin { far: Some(far), size, ..begin(Syntax::Lines, 200_000) });
         Scene { _dir: dir, path, raw, filler, cutters: Cutters::new(limits) }

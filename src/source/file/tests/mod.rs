@@ -4,6 +4,7 @@ mod far;
 mod found;
 mod known;
 mod packed;
+mod stock;
 mod streaming;
 
 use std::fs;
