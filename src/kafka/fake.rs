@@ -62,6 +62,8 @@ impl Asked {
 pub(crate) enum Reply {
     /// Send these bytes.
     Bytes(Vec<u8>),
+    /// Send these bytes and close the connection.
+    Part(Vec<u8>),
     /// Send this byte again and again until the client has enough, or for some seconds.
     Drip(u8),
     /// Say nothing and read on.
@@ -171,6 +173,10 @@ fn converse(
                 if sent < bytes.len() {
                     return Ok(());
                 }
+            }
+            Reply::Part(bytes) => {
+                stream.write_all(&bytes)?;
+                return stream.flush();
             }
             // Not for ever, so that a client without a deadline fails its test instead of hanging.
             Reply::Drip(byte) => {

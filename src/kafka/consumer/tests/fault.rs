@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 
 #[test]
@@ -97,33 +99,29 @@ fn an_epoch_that_only_has_another_number_is_no_truncation() {
     world.read_to(&[(0, 60)]);
 }
 
-/// Bytes of the answer to ApiVersions.
-fn handshake() -> usize {
-    let asked = Asked {
-        key: ApiKey::ApiVersions,
-        version: crate::kafka::fake::most(ApiKey::ApiVersions),
-        correlation: 0,
-        client_id: None,
-        body: Bytes::new(),
-    };
-    let Reply::Bytes(bytes) = answer_versions(&asked, 17) else { unreachable!() };
-    bytes.len()
-}
-
 #[test]
 fn an_answer_cut_at_any_place_is_fetched_again() {
-    let handshake = handshake();
-    // Each connection is cut at the next place, behind the handshake; answers have about 200 bytes. Side by side,
-    // since a leader that was lost is left alone for a moment.
+    // The first answers of one broker are cut, each at the next place; they have about 200 bytes. Side by side, since a
+    // leader that was lost is left alone for a moment.
     let check = |first: usize| {
         let places: Vec<usize> = (first..230).step_by(10).collect();
-        let cuts = places.iter().map(|place| handshake + place).collect();
-        let mut world = World::new(Setup { leaders: vec![1, 2], cuts, ..Setup::default() });
+        let cut = Arc::new(AtomicUsize::new(0));
+        let counter = cut.clone();
+        let twist: Twist = Box::new(move |id, count, asked, scene| {
+            let place = *places.get(count - 1).filter(|_| id == 1)?;
+            let (answer, _) = scene.fetch(id, &scene.seen.last().unwrap().asks, asked.version);
+            let Reply::Bytes(mut bytes) = asked.answer::<FetchRequest>(&answer) else { unreachable!() };
+            counter.fetch_add(usize::from(place < bytes.len()), Ordering::SeqCst);
+            bytes.truncate(place);
+            Some(Reply::Part(bytes))
+        });
+        let mut world = World::new(Setup { leaders: vec![1, 2], twist: Some(twist), ..Setup::default() });
         world.add(0, 0, -1);
         world.add(1, 0, -1);
         world.read_to(&[(0, 60), (1, 60)]);
-        let scene = world.scene.lock();
-        assert!(scene.seen.iter().filter(|seen| seen.broker == 1).count() > 20 + places.len() / 2);
+        let seen = world.scene.lock().seen.iter().filter(|seen| seen.broker == 1).count();
+        let cut = cut.load(Ordering::SeqCst);
+        assert!(cut > 15 && seen >= cut + 20, "{seen} requests, {cut} answers cut");
     };
     std::thread::scope(|scope| {
         (0..10).for_each(|first| drop(scope.spawn(move || check(first))));

@@ -24,7 +24,7 @@ use crate::kafka::Address;
 use crate::kafka::cluster::ClusterSettings;
 use crate::kafka::cluster::tests::{broker, metadata, soon, topic};
 use crate::kafka::connection::options::Options;
-use crate::kafka::fake::{Asked, Fake, Quirks, Reply, versions};
+use crate::kafka::fake::{Asked, Fake, Reply, versions};
 use crate::kafka::wire::{BatchWriter, Compression, Stamp, Unpacker};
 use crate::stop::Stop;
 
@@ -115,7 +115,6 @@ struct Setup {
     /// Leaders of the partitions from 0.
     leaders: Vec<i32>,
     twist: Option<Twist>,
-    cuts: Vec<usize>,
     request_timeout: Option<Duration>,
     metadata_age: Option<Duration>,
     /// See [`Scene`].
@@ -152,10 +151,7 @@ impl World {
         let mut fakes = Vec::new();
         for id in [1, 2] {
             let (scene, twist) = (scene.clone(), twist.clone());
-            let cuts = if id == 1 { setup.cuts.clone() } else { Vec::new() };
-            fakes.push(Fake::with(Quirks { cuts, ..Quirks::default() }, move |asked| {
-                serve(id, asked, &scene, &twist)
-            }));
+            fakes.push(Fake::start(move |asked| serve(id, asked, &scene, &twist)));
         }
         // The third takes connections and says nothing.
         fakes.push(Fake::start(|_| Reply::Silence));

@@ -193,6 +193,7 @@ fn converse(
         match reply {
             Reply::Bytes(bytes) => stream.write_all(&bytes)?,
             Reply::Silence => {}
+            Reply::Part(bytes) => return stream.write_all(&bytes),
             Reply::Cut | Reply::Drip(_) => return Ok(()),
         }
     }
