@@ -23,7 +23,7 @@ const SELDOM: u32 = 64;
 
 /// So many tasks are left to who is at work, as long as the reader is not about to wait. Where the reader is slower
 /// than one worker a second would only take the reader's processor.
-const LEFT: usize = 6;
+pub(crate) const LEFT: usize = 6;
 
 /// Tasks, and the workers that are called to them.
 pub(crate) struct Crew<T> {

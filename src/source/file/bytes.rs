@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use crate::codec::decode::{Decoder, Packing};
 use crate::error::{Error, Result, Retry};
 
-use super::stock::Stock;
+use super::stock::{Stock, Store};
 
 /// Gives the bytes of one input.
 pub(super) trait Bytes: Send {
@@ -60,6 +60,9 @@ const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// How much of a compressed file is read at a time. Not whole pages: the kernel would copy from the beginning of a page
 /// to a few bytes behind one, where the allocator puts large buffers, and that takes some processors six times as long.
 pub(super) const PACKED: usize = (128 << 10) - 64;
+
+/// What is said of one that is not what it was.
+pub(super) const CHANGED: &str = "it was changed while it was read";
 
 /// By so many of its first bytes a file that grew is told from one that was overwritten.
 const HEAD: usize = 4 << 10;
@@ -250,7 +253,7 @@ impl Raw {
             return Ok((End::Grew, now.len()));
         }
         if now.modified().ok() != opened.modified().ok() {
-            return Err(self.damaged("it was changed while it was read"));
+            return Err(self.damaged(CHANGED));
         }
         Ok((End::Whole, now.len()))
     }
@@ -351,7 +354,7 @@ impl Bytes for Raw {
 pub(super) struct Unpacked {
     raw: Raw,
     /// What workers fetch of them.
-    stock: Option<Arc<Stock>>,
+    stock: Option<Store>,
     input: Vec<u8>,
     at: usize,
     decoder: Decoder,
@@ -364,7 +367,7 @@ impl Unpacked {
     /// Decodes `raw`, of which `head` was read already.
     pub(super) fn new(raw: Raw, head: Vec<u8>, packing: Packing, window_limit: u64) -> Self {
         Unpacked {
-            stock: raw.place().map(|place| Arc::new(Stock::new(place, raw.at()))),
+            stock: raw.place().map(|place| Store(Arc::new(Stock::new(place, raw.at())))),
             raw,
             input: head,
             at: 0,
@@ -386,19 +389,26 @@ impl Unpacked {
 
     /// What workers fetch of them, if anybody can.
     pub(super) fn stock(&self) -> Option<&Arc<Stock>> {
-        self.stock.as_ref()
+        self.stock.as_ref().map(|store| &store.0)
+    }
+
+    /// Looks in another way at what is at hand.
+    #[cfg(test)]
+    pub(super) fn looking(self, look: Look) -> Self {
+        let place = self.raw.place().map(|place| Place { look, ..place });
+        Unpacked { stock: place.map(|place| Store(Arc::new(Stock::new(place, self.raw.at())))), ..self }
     }
 
     fn refill(&mut self) -> Got {
         self.at = 0;
-        if self.stock.as_ref().is_some_and(|stock| stock.take(&mut self.input)) {
+        if self.stock.as_ref().is_some_and(|store| store.0.take(&mut self.input)) {
             return self.raw.took(self.input.len() as u64);
         }
         self.input.clear();
         self.input.reserve_exact(PACKED);
         let got = self.raw.read(&mut self.input);
-        if let Some(stock) = &self.stock {
-            stock.pass(self.raw.at());
+        if let Some(store) = &self.stock {
+            store.0.pass(self.raw.at());
         }
         match got {
             Got::End(end) => match self.decoder.finish() {

@@ -13,6 +13,8 @@ use super::tally::{Tally, Why};
 /// A block whose lines a worker counts.
 pub(super) struct Left {
     pub(super) bring: Bring,
+    /// Where so many blocks wait there is no time to fetch what is decoded next.
+    pub(super) behind: usize,
     pub(super) tally: Arc<Tally>,
     /// Where it stands.
     pub(super) start: u64,
@@ -46,7 +48,7 @@ impl Errand for Left {
             self.count(chunk);
         }
         if let Bring::Stands(stock) = &self.bring
-            && !self.tally.is_behind()
+            && self.tally.waiting() < self.behind
         {
             stock.fill();
         }

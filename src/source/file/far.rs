@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use memchr::{memchr, memrchr};
 
+use crate::crew::LEFT;
 use crate::cut::Limits;
 use crate::json::is_white;
 
@@ -43,6 +44,11 @@ const MOST: u32 = 1 << 16;
 /// One reader can feed so many workers without being what they wait for.
 const FEEDS: usize = 3;
 
+/// More blocks wait for workers only where all of them are at work; and where there is one, which is never left more
+/// than five.
+const BEHIND: usize = LEFT + 1;
+const ALONE: usize = 4;
+
 /// How long the reader waits for workers at a time.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -54,6 +60,8 @@ pub(super) fn is_worth_it(workers: usize, processors: usize) -> bool {
 /// Leaves blocks of lines of one regular file to workers.
 pub(super) struct Far {
     way: Way,
+    /// Where so many blocks wait for workers the run waits for those, and the reader has the time to do what it can.
+    behind: usize,
     tally: Arc<Tally>,
     /// Whether there are blocks before this point of which it is not known how many lines they have.
     open: bool,
@@ -74,8 +82,10 @@ pub(super) enum Way {
 }
 
 impl Far {
-    pub(super) fn new(way: Way) -> Self {
-        Far { way, tally: Arc::new(Tally::new()), open: false, waits: false, near: 0, again: NEAR }
+    /// For so many workers.
+    pub(super) fn new(way: Way, workers: usize) -> Self {
+        let behind = if workers > 1 { BEHIND } else { ALONE };
+        Far { way, behind, tally: Arc::new(Tally::new()), open: false, waits: false, near: 0, again: NEAR }
     }
 
     /// Whether the reader brings the next block, and only its lines are left to be counted.
@@ -85,7 +95,7 @@ impl Far {
 
     /// Whether workers are what the run waits for: more is not left to them.
     pub(super) fn is_behind(&self) -> bool {
-        self.tally.is_behind()
+        self.tally.waiting() >= self.behind
     }
 
     /// The block that the reader has brought from `start` to `end`, where line `line` begins if no line before it is
@@ -113,7 +123,8 @@ impl Far {
 
     fn left(&self, bring: Bring, (start, end): (u64, u64), limits: Limits, done: Done) -> Left {
         self.tally.hand_out();
-        Left { bring, tally: self.tally.clone(), start, end, limits, done, begun: false }
+        let behind = self.behind;
+        Left { bring, behind, tally: self.tally.clone(), start, end, limits, done, begun: false }
     }
 
     fn begin(&mut self, start: u64, line: u64) {

@@ -103,6 +103,8 @@ struct Shared {
     growth: Arc<Growth>,
     /// Whether workers read what readers need not.
     far: AtomicBool,
+    /// How many there are.
+    workers: AtomicUsize,
 }
 
 impl FileSource {
@@ -120,8 +122,8 @@ impl FileSource {
         }
         let inputs = inputs::expand(&options)?.into_iter().map(Arc::new).collect();
         let (consumed, skipped, growth) = (Arc::default(), Arc::default(), Arc::default());
-        let (next, far) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Ok(FileSource(Arc::new(Shared { options, inputs, next, consumed, skipped, growth, far })))
+        let (next, far, workers) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicUsize::new(1));
+        Ok(FileSource(Arc::new(Shared { options, inputs, next, consumed, skipped, growth, far, workers })))
     }
 
     /// The inputs in the order in which they are read.
@@ -181,6 +183,7 @@ impl Source for FileSource {
         };
         self.0.next.store(0, Ordering::Relaxed);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        self.0.workers.store(start.workers, Ordering::Relaxed);
         self.0.far.store(far::is_worth_it(start.workers, processors), Ordering::Relaxed);
         Ok((0..readers).map(reader).collect())
     }

@@ -1,12 +1,14 @@
 //! Compressed bytes that workers fetch before the reader asks for them: [`Stock`].
 //!
 //! A reader that decodes is what the run waits for, and copied compressed bytes out of the page cache in four to seven
-//! hundredths of its time. A worker that gets a chunk of what was decoded does that instead.
+//! hundredths of its time. A worker that gets a block of which it may count the lines (`far`) does that instead.
 //!
 //! Nobody waits here: a worker takes what is in the page cache, and the reader reads itself what is not there yet, be it
-//! that a worker is at it. The end of the file is the reader's, which sees what has become of the file.
+//! that a worker is at it. Pieces end at the same bytes whoever reads: of a damaged file a decoder gives more or less,
+//! by that. The end of the file is the reader's, which sees what has become of the file.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -15,6 +17,16 @@ use super::bytes::{PACKED, Place};
 /// So many pieces are kept. What was decoded lies before the workers in as many chunks as they are behind.
 const PIECES: usize = 3;
 
+/// The reader's end of it. When that is dropped nobody fetches any more.
+pub(super) struct Store(pub(super) Arc<Stock>);
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        (state.next, state.pieces, state.empty) = (None, VecDeque::new(), Vec::new());
+    }
+}
+
 /// The next pieces of one file.
 pub(super) struct Stock {
     place: Place,
@@ -22,11 +34,11 @@ pub(super) struct Stock {
 }
 
 struct State {
-    /// Where the next piece begins that is to be fetched; `None` while the reader reads itself.
+    /// Where the next piece begins that is to be fetched; `None` while the reader reads itself, and when it is done.
     next: Option<u64>,
     /// One behind the other; the last ends there.
     pieces: VecDeque<Vec<u8>>,
-    /// Buffers that were used.
+    /// Buffers that were used, each of a piece's size.
     empty: Vec<Vec<u8>>,
     /// Whether a worker fetches one.
     busy: bool,
@@ -41,11 +53,11 @@ impl Stock {
 
     /// Fetches what is wanted and at hand. Waits for nobody.
     pub(super) fn fill(&self) {
-        while let Some((at, mut bytes)) = self.begin() {
+        for _ in 0..PIECES {
+            let Some((at, mut bytes)) = self.begin() else { break };
             bytes.resize(PACKED, 0);
-            let read = (self.place.look)(&self.place.home, &mut bytes, at);
-            bytes.truncate(read);
-            if !self.end(at, bytes) {
+            let is_whole = (self.place.look)(&self.place.home, &mut bytes, at) == PACKED;
+            if !self.end(at, bytes, is_whole) {
                 break;
             }
         }
@@ -59,18 +71,18 @@ impl Stock {
             return None;
         }
         state.busy = true;
-        Some((at, state.empty.pop().unwrap_or_default()))
+        Some((at, state.empty.pop().unwrap_or_else(|| Vec::with_capacity(PACKED))))
     }
 
-    /// Keeps the piece that begins at `at`; says whether that was of use.
-    fn end(&self, at: u64, bytes: Vec<u8>) -> bool {
+    /// Keeps the piece that begins at `at`, if it is whole; says whether that was of use.
+    fn end(&self, at: u64, bytes: Vec<u8>, is_whole: bool) -> bool {
         let mut state = self.state.lock();
         state.busy = false;
-        let is_next = !bytes.is_empty() && state.next == Some(at);
+        let is_next = is_whole && state.next == Some(at);
         if is_next {
             state.next = Some(at + bytes.len() as u64);
             state.pieces.push_back(bytes);
-        } else {
+        } else if state.next.is_some() {
             state.empty.push(bytes);
         }
         is_next
@@ -85,7 +97,10 @@ impl Stock {
             state.next = None;
             return false;
         };
-        state.empty.push(std::mem::replace(bytes, piece));
+        let used = std::mem::replace(bytes, piece);
+        if used.capacity() == PACKED {
+            state.empty.push(used);
+        }
         true
     }
 

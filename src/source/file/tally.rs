@@ -19,10 +19,6 @@ pub(super) struct Tally {
     waiting: AtomicUsize,
 }
 
-/// Where so many blocks wait for workers the run waits for those, and the reader has the time to do what it can. One
-/// worker is never left more than five.
-const BEHIND: usize = 4;
-
 struct State {
     /// Everything before `at` was counted; line `line` begins there.
     at: u64,
@@ -80,9 +76,9 @@ impl Tally {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether workers are what the run waits for.
-    pub(super) fn is_behind(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) >= BEHIND
+    /// How many blocks wait for workers.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// The next block that is handed out begins at `at`, with line `line`. Only where none is missing.

@@ -15,7 +15,7 @@ use crate::source::Mark;
 use crate::stop::Stop;
 
 use super::ahead::Ahead;
-use super::bytes::{Bytes, Got, Raw, Unpacked};
+use super::bytes::{Bytes, CHANGED, Got, Raw, Unpacked};
 use super::far::{Far, Way};
 use super::fill::{Begin, Filled, Filler};
 use super::growth::Growth;
@@ -89,12 +89,12 @@ impl Open {
     }
 
     /// Whoever leaves blocks of it to workers, if anybody can.
-    fn far(&self, workers_read: bool) -> Option<Far> {
+    fn far(&self, shared: &Shared) -> Option<Far> {
         let way = match self {
-            Open::Plain(raw) => Way::Read(raw.place().filter(|_| workers_read)?),
+            Open::Plain(raw) => Way::Read(raw.place().filter(|_| shared.far.load(Ordering::Relaxed))?),
             Open::Packed(unpacked) => Way::Count(unpacked.stock()?.clone()),
         };
-        Some(Far::new(way))
+        Some(Far::new(way, shared.workers.load(Ordering::Relaxed)))
     }
 
     /// How many of them are still to be read.
@@ -224,6 +224,8 @@ impl Task {
                 let unpacked = Unpacked::new(*raw, head, packing, options.window_limit);
                 Next::Stage(Stage::Detect(Open::Packed(Box::new(unpacked)), Vec::new()))
             }
+            // It was compressed.
+            (None, None) if self.back => self.failed(&raw, raw.damaged(CHANGED)),
             (None, None) => match foreign(&head).filter(|_| options.format == Format::Auto) {
                 Some(what) => Next::Failed(self.unreadable(what)),
                 None => Next::Stage(Stage::Detect(Open::Plain(raw), head)),
@@ -278,7 +280,8 @@ impl Task {
         Stage::Peek(raw, Vec::new())
     }
 
-    /// What stands before the mark is not what stood there when that was read.
+    /// What stands before the mark cannot be read, or is not what stood there when that was read: `why`, unless the
+    /// reader has gone back and the file is another one now.
     fn failed(&self, raw: &Raw, why: Error) -> Next {
         let changed = if self.back { raw.check_now().err() } else { None };
         Next::Failed(changed.unwrap_or(why))
@@ -381,7 +384,7 @@ impl Task {
             longest,
             left: self.left,
             size: open.size(),
-            far: open.far(shared.far.load(Ordering::Relaxed)).filter(|_| !self.back),
+            far: open.far(shared).filter(|_| !self.back),
             growth: Arc::<Growth>::clone(&shared.growth),
         });
         Next::Stage(Stage::Fill(open, Box::new(filler)))

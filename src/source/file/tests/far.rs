@@ -37,7 +37,7 @@ impl Scene {
         let dir = Dir::new();
         let path = dir.write("x", bytes);
         let raw = Raw::regular("x", Path::new(&path), &Arc::default()).unwrap();
-        let far = Far::new(Way::Read(Place { look, ..raw.place().unwrap() }));
+        let far = Far::new(Way::Read(Place { look, ..raw.place().unwrap() }), 2);
         let size = Some(bytes.len() as u64);
         let filler = Filler::new(Begin { far: Some(far), size, ..begin(Syntax::Lines, 200_000) });
         Scene { _dir: dir, path, raw, filler, cutters: Cutters::new(limits) }

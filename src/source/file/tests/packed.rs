@@ -97,7 +97,7 @@ proptest! {
         let (heard, left, useless) =
             { let mut scene = Scene::of(packed(&bytes, gzip), limits); drive_left(depth, || scene.fill()) };
         prop_assert!(heard == one_by_one(&bytes, limits));
-        prop_assert!(left > 0 || !tame || block_bytes > 9000, "{}", useless);
+        prop_assert!(left > 0 || !tame || !matches!(block_bytes, 2000 | 9000), "{}", useless);
     }
 }
 
@@ -171,9 +171,14 @@ fn a_file_that_is_another_one_when_the_reader_goes_back_is_never_mixed() {
     let limits = Limits { block_records: 3500, ..SMALL };
     let (old, new) = (deceiving(30), numbered(30_000).iter().rev().copied().collect::<Vec<u8>>());
     let expected = one_by_one(&old, limits);
-    for other in
-        [packed(&new[1..], true), packed(&new[1..], false), packed(&new[..70_000], false), old.clone()]
-    {
+    let foreign = b"PK\x03\x04".repeat(20_000);
+    for other in [
+        packed(&new[1..], true),
+        packed(&new[1..], false),
+        packed(&new[..70_000], false),
+        old.clone(),
+        foreign,
+    ] {
         let mut scene = Scene::new(&old, limits);
         let begun: Vec<Chunk> = (0..5).map(|_| scene.next()).collect();
         fs::write(&scene.path, &other).unwrap();
