@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::bytes::{PACKED, Place};
 
-/// So many pieces are kept. What was decoded lies before the workers in as many chunks as they are behind.
+/// So many pieces are kept: workers fetch when they come to a chunk, and may be some chunks behind the reader.
 const PIECES: usize = 3;
 
 /// The reader's end of it. When that is dropped nobody fetches any more.
