@@ -3,9 +3,9 @@
 //! A reader that decodes is what the run waits for, and copied compressed bytes out of the page cache in four to seven
 //! hundredths of its time. A worker that gets a block of which it may count the lines (`far`) does that instead.
 //!
-//! Nobody waits here: a worker takes what is in the page cache, and the reader reads itself what is not there yet, be it
-//! that a worker is at it. Pieces end at the same bytes whoever reads: of a damaged file a decoder gives more or less,
-//! by that. The end of the file is the reader's, which sees what has become of the file.
+//! Nobody waits here: a worker takes what is in the page cache, and the reader reads itself what is not there yet,
+//! even if a worker is at it. Pieces end at the same bytes whoever reads: of a damaged file a decoder gives more or
+//! less, by that. The end of the file is the reader's, which sees what has become of the file.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -88,8 +88,8 @@ impl Stock {
         is_next
     }
 
-    /// Puts the next piece in the place of what the buffer holds; `false` if there is none, and the reader reads itself:
-    /// behind that comes [`Stock::pass`].
+    /// Puts the next piece in the place of what the buffer holds; `false` if there is none, and the reader reads
+    /// itself: behind that comes [`Stock::pass`].
     pub(super) fn take(&self, bytes: &mut Vec<u8>) -> bool {
         let mut state = self.state.lock();
         let Some(piece) = state.pieces.pop_front() else {

@@ -46,8 +46,8 @@ impl Filler {
         self.join(chunk, bytes)
     }
 
-    /// Learns with which line the chunk begins, if that is not known, before anybody looks for its records. If it is
-    /// not told yet the chunk is kept; or the reader has gone back.
+    /// Learns with which line the chunk begins, if that is not known, before anybody looks for its records. Else says
+    /// that it is not told yet, or that the reader has to go back where it cannot do that here.
     fn join(&mut self, chunk: &mut Chunk, bytes: &mut dyn Bytes) -> Option<Filled> {
         match self.far.as_mut()?.join(self.position)? {
             Reached::Line(line) => (self.line, self.work.line, chunk.line) = (line, line, line),
@@ -63,8 +63,9 @@ impl Filler {
         None
     }
 
-    /// Whether the reader counts the lines of the block that begins here. It does so where workers have no time for that,
-    /// and at the end of a batch: then the lines before are counted when it has to know how many there were.
+    /// Whether the reader counts the lines of the block that begins here, which is one less that is near. It does so
+    /// where workers have no time for that, and at the end of a batch: then the lines before are counted when it has to
+    /// know how many there were.
     pub(super) fn counts(&mut self, chunk: &mut Chunk, block: usize) -> bool {
         let many = (block + PIECE) * (LAST + 1);
         let leaves = self.far.as_ref().is_some_and(|far| far.only_counts() && !far.is_behind());
